@@ -1,0 +1,107 @@
+/**
+ * @file The application without a face: library, engine and open model behind the contract. Every front end has one.
+ */
+
+import { countEdits } from '../library/edits.ts';
+import { openLibrary } from '../library/library.ts';
+import type { Backend, Status } from './contract.ts';
+import type { EngineClient } from './engineClient.ts';
+import { type AnyEvent, Events } from './events.ts';
+import { answerHandlers } from './handlers/answers.ts';
+import { appHandlers } from './handlers/app.ts';
+import { checkHandlers } from './handlers/checks.ts';
+import { editHandlers } from './handlers/edits.ts';
+import { modelHandlers } from './handlers/models.ts';
+import { pictureHandlers } from './handlers/pictures.ts';
+import { probeHandlers } from './handlers/probes.ts';
+import { settingsHandlers } from './handlers/settings.ts';
+import { Jobs } from './jobs.ts';
+import { ModelSession } from './modelSession.ts';
+import type { Parts } from './parts.ts';
+import { seedStandingSet } from './resources.ts';
+import { createRouter, type Dispatch, type Handlers } from './router.ts';
+
+export interface ApplicationOptions {
+  readonly libraryPath: string;
+  /** folder with the demo model, samples and standing probes; any of them may be missing */
+  readonly resources: string;
+  readonly engine: EngineClient;
+  readonly version: string;
+  /** what to open at start: the model used last (else the demo model), or nothing. Default `last`. */
+  readonly startModel?: 'last' | 'none';
+}
+
+export interface Application extends Backend {
+  /** `call` for what comes from outside: name and input unknown, and checked */
+  readonly dispatch: Dispatch;
+  /** Hears every event. Returns a function that stops it. */
+  onAny(listener: (event: AnyEvent) => void): () => void;
+  /** Stops jobs and closes the library. The engine is its owner's to stop. */
+  close(): Promise<void>;
+}
+
+/** How long closing waits for jobs to stop, in milliseconds. */
+const PATIENCE = 3000;
+
+/**
+ * Opens the library and, in the background, the model.
+ * @throws EmendError as `openLibrary`
+ */
+export function createApplication(options: ApplicationOptions): Application {
+  const { engine, version, resources } = options;
+  const library = openLibrary(options.libraryPath);
+  const events = new Events();
+  const jobs = new Jobs();
+  let closed = false;
+
+  const status = (): Status => ({
+    version,
+    library: { path: library.file, name: library.name },
+    engine: session.engineState,
+    model: session.model,
+    counts: countEdits(library),
+  });
+  const tellStatus = () => {
+    if (!closed) events.emit({ name: 'app.status', payload: status() });
+  };
+  const session = new ModelSession({ engine, library, resources, onChange: tellStatus });
+
+  library.onChange((edits) => {
+    if (edits.length > 0) events.emit({ name: 'library.changed', payload: { edits } });
+    tellStatus();
+    session.bringInStep();
+  });
+
+  const seeded = seedStandingSet(resources, library);
+  // Whoever needs the standing set is told; nobody else is stopped by it.
+  seeded.catch(() => undefined);
+
+  const parts: Parts = { library, engine, session, events, jobs, resources, status, seeded };
+  const handlers: Handlers = {
+    ...appHandlers(parts),
+    ...settingsHandlers(parts),
+    ...modelHandlers(parts),
+    ...pictureHandlers(parts),
+    ...answerHandlers(parts),
+    ...editHandlers(parts),
+    ...probeHandlers(parts),
+    ...checkHandlers(parts),
+  };
+  const dispatch = createRouter(handlers, jobs);
+  if (options.startModel !== 'none') session.openLast();
+
+  return {
+    dispatch,
+    call: dispatch as Backend['call'],
+    on: (name, listener) => events.on(name, listener),
+    onAny: (listener) => events.onAny(listener),
+    close: async () => {
+      if (closed) return;
+      closed = true;
+      session.close();
+      await jobs.stop(PATIENCE);
+      await seeded.catch(() => undefined);
+      library.close();
+    },
+  };
+}

@@ -1,0 +1,411 @@
+/**
+ * @file The contract: every call and every event once, with its schema. The window, the loopback page and the
+ * command line all speak it and nothing else. Imports nothing of Node, so that the page can use it too.
+ */
+import { z } from 'zod';
+
+/** sha256 of the picture file's bytes, in hex. */
+export const PictureId = z.string().regex(/^[0-9a-f]{64}$/);
+export const EditId = z.number().int().positive();
+export const JobId = z.string().min(1).max(64);
+const Prompt = z.string().trim().min(1).max(4000);
+const Moment = z.string(); // ISO 8601, UTC
+
+export const Picture = z.object({
+  id: PictureId,
+  width: z.number().int(),
+  height: z.number().int(),
+  bytes: z.number().int(),
+  /** 'image/png', 'image/jpeg', … */
+  mime: z.string(),
+});
+export type Picture = z.infer<typeof Picture>;
+
+export const Alternative = z.object({ id: z.number().int(), text: z.string(), probability: z.number() });
+export const AnswerToken = Alternative.extend({ alternatives: z.array(Alternative) });
+export type AnswerToken = z.infer<typeof AnswerToken>;
+
+/** What the router decided for one input. */
+export const Routing = z.object({
+  /** the edit that acted; null when none did */
+  edit: EditId.nullable(),
+  /** the closest edit, acting or not, and its cosine similarity at the last prompt token */
+  closest: EditId.nullable(),
+  similarity: z.number().nullable(),
+  threshold: z.number(),
+});
+export type Routing = z.infer<typeof Routing>;
+
+export const Answer = z.object({
+  text: z.string(),
+  tokens: z.array(AnswerToken),
+  /** why generation ended */
+  ended: z.enum(['stop-token', 'length']),
+  provider: z.string(),
+  /** milliseconds */
+  times: z.object({ picture: z.number(), prompt: z.number(), generation: z.number(), total: z.number() }),
+  routing: Routing.nullable(),
+});
+export type Answer = z.infer<typeof Answer>;
+
+export const InfluenceMap = z.object({
+  /** grid of visual tokens */
+  rows: z.number().int(),
+  columns: z.number().int(),
+  /** row by row, 0..1 */
+  values: z.array(z.number()),
+  /** decoder layer whose output the adapter changes, from 0 */
+  layer: z.number().int(),
+  /** the part of the picture the model sees after resize and crop, in fractions of the picture */
+  window: z.object({ left: z.number(), top: z.number(), width: z.number(), height: z.number() }),
+});
+export type InfluenceMap = z.infer<typeof InfluenceMap>;
+
+export const ProbeKind = z.enum([
+  'reliability', // the edit itself
+  'text-generality', // other wording, must also change
+  'image-generality', // other picture, must also change
+  'text-locality', // no picture, must not change
+  'image-locality', // unrelated picture and question, must not change
+  'same-picture', // the edit's own picture, another question, must not change
+  'same-question', // the edit's question on an unrelated picture, must not change
+  'committed', // a probe of an edit already committed, must still answer as it did
+]);
+export type ProbeKind = z.infer<typeof ProbeKind>;
+
+export const Probe = z.object({
+  id: z.number().int(),
+  /** null for the standing set, which belongs to every edit */
+  edit: EditId.nullable(),
+  kind: ProbeKind,
+  picture: PictureId.nullable(),
+  prompt: z.string(),
+  /** what a generality probe must answer; null when the answer must stay what it was */
+  expected: z.string().nullable(),
+});
+export type Probe = z.infer<typeof Probe>;
+
+export const EditStatus = z.enum(['draft', 'checked', 'failed', 'stale', 'committed', 'retired']);
+export type EditStatus = z.infer<typeof EditStatus>;
+
+export const Edit = z.object({
+  id: EditId,
+  picture: PictureId,
+  prompt: z.string(),
+  /** the right answer, typed by the curator */
+  target: z.string(),
+  /** the answer of the unedited model when the edit was made; null until it was asked */
+  before: z.string().nullable(),
+  /** the answer with the edit when last previewed or checked */
+  after: z.string().nullable(),
+  note: z.string(),
+  status: EditStatus,
+  /** fingerprints of the model and adapter the edit was made for */
+  model: z.string(),
+  adapter: z.string(),
+  created: Moment,
+  updated: Moment,
+  committed: Moment.nullable(),
+  /** the reason given when it was committed without a passing check */
+  overrideReason: z.string().nullable(),
+});
+export type Edit = z.infer<typeof Edit>;
+
+export const ProbeResult = z.object({
+  probe: Probe,
+  /** for kind `committed`: the edit whose probe this is */
+  owner: EditId.nullable(),
+  before: z.string(),
+  after: z.string(),
+  passes: z.boolean(),
+  routing: Routing.nullable(),
+});
+export type ProbeResult = z.infer<typeof ProbeResult>;
+
+export const CheckGroup = z.object({
+  kind: ProbeKind,
+  passed: z.number().int(),
+  total: z.number().int(),
+  /** share that must pass, 0..1 */
+  required: z.number(),
+  passes: z.boolean(),
+  /** set where the number holds by construction of the editor, with the reason in one sentence */
+  byConstruction: z.string().nullable(),
+});
+export const Check = z.object({
+  id: z.number().int(),
+  edit: EditId,
+  finished: Moment,
+  seconds: z.number(),
+  verdict: z.enum(['passes', 'fails']),
+  /** false as soon as model, adapter, edit, probes, policy or the set of committed edits differ from what was checked */
+  fresh: z.boolean(),
+  groups: z.array(CheckGroup),
+  results: z.array(ProbeResult),
+});
+export type Check = z.infer<typeof Check>;
+
+export const HistoryEntry = z.object({
+  id: z.number().int(),
+  edit: EditId,
+  at: Moment,
+  what: z.enum([
+    'created',
+    'changed',
+    'previewed',
+    'checked',
+    'committed',
+    'retired',
+    'restored',
+    'probe-added',
+    'probe-removed',
+  ]),
+  /** one sentence for people */
+  detail: z.string(),
+});
+export type HistoryEntry = z.infer<typeof HistoryEntry>;
+
+export const ModelSummary = z.object({
+  path: z.string(),
+  name: z.string(),
+  fingerprint: z.string(),
+  architecture: z.string(),
+  /** decoder layers */
+  layers: z.number().int(),
+  hidden: z.number().int(),
+  parameters: z.number().int(),
+  visualTokens: z.number().int(),
+  dtype: z.string(),
+  adapter: z
+    .object({
+      name: z.string(),
+      path: z.string(),
+      fingerprint: z.string(),
+      editor: z.string(),
+      layer: z.number().int(),
+      routerThreshold: z.number(),
+    })
+    .nullable(),
+});
+export type ModelSummary = z.infer<typeof ModelSummary>;
+
+export const EngineState = z.object({
+  state: z.enum(['starting', 'ready', 'busy', 'restarting', 'failed']),
+  /** what happened, for people; empty when nothing did */
+  message: z.string(),
+  /** execution provider that loaded; null before a model is open */
+  provider: z.string().nullable(),
+  /** why better-liked providers were passed over */
+  refusals: z.array(z.object({ provider: z.string(), reason: z.string() })),
+  memoryBytes: z.number().nullable(),
+});
+export type EngineState = z.infer<typeof EngineState>;
+
+export const Status = z.object({
+  version: z.string(),
+  library: z.object({ path: z.string(), name: z.string() }),
+  engine: EngineState,
+  model: ModelSummary.nullable(),
+  counts: z.object({ draft: z.number(), checked: z.number(), committed: z.number(), retired: z.number() }),
+});
+export type Status = z.infer<typeof Status>;
+
+export const CheckPolicy = z.object({
+  /** share of each kind of probe that must pass, 0..1 */
+  required: z.record(ProbeKind, z.number().min(0).max(1)),
+});
+export const Settings = z.object({
+  /** execution providers to try, in order; empty means the platform's own order */
+  providers: z.array(z.enum(['cuda', 'dml', 'coreml', 'webgpu', 'cpu'])),
+  theme: z.enum(['system', 'light', 'dark']),
+  maxNewTokens: z.number().int().min(1).max(1024),
+  promptTemplate: z.enum(['plain', 'chat']),
+  policy: CheckPolicy,
+});
+export type Settings = z.infer<typeof Settings>;
+
+export const SamplePicture = z.object({
+  picture: Picture,
+  title: z.string(),
+  /** prompts worth trying on it; the first is what the tray fills in */
+  prompts: z.array(z.string()),
+  /** what it truly shows, when the first prompt is known to be answered wrongly; else null */
+  correction: z.string().nullable(),
+});
+export type SamplePicture = z.infer<typeof SamplePicture>;
+
+export const Sampling = z.object({
+  temperature: z.number().min(0).max(5),
+  topP: z.number().gt(0).max(1),
+  seed: z.number().int(),
+});
+
+const Nothing = z.object({});
+const Done = z.object({});
+
+/**
+ * Calls marked `job` may take long: they take a job id of the caller's choosing, send `job.progress` under it and can be
+ * stopped with `jobs.cancel`, upon which they fail with code `cancelled` and leave the library as it was.
+ */
+export const calls = {
+  'app.status': { input: Nothing, output: Status, job: false },
+  'settings.get': { input: Nothing, output: Settings, job: false },
+  'settings.set': { input: Settings.partial(), output: Settings, job: false },
+
+  'models.recent': {
+    input: Nothing,
+    output: z.array(z.object({ path: z.string(), name: z.string(), opened: Moment })),
+    job: false,
+  },
+  'models.open': {
+    input: z.object({ path: z.string().min(1), adapter: z.string().optional() }),
+    output: ModelSummary,
+    job: true,
+  },
+  'models.inspect': {
+    input: z.object({ path: z.string().min(1) }),
+    output: z.object({
+      summary: ModelSummary,
+      tensors: z.array(
+        z.object({ name: z.string(), dtype: z.string(), shape: z.array(z.number()), file: z.string() }),
+      ),
+    }),
+    job: true,
+  },
+
+  /** base64 of a PNG, JPEG, WebP, … file; stored once by content */
+  'pictures.add': { input: z.object({ base64: z.string().max(90_000_000) }), output: Picture, job: false },
+  'pictures.read': {
+    input: z.object({ id: PictureId }),
+    output: z.object({ picture: Picture, base64: z.string() }),
+    job: false,
+  },
+  /** the demo pictures; adds them to the library when first asked for */
+  'pictures.samples': { input: Nothing, output: z.array(SamplePicture), job: false },
+
+  /** streams `answer.token` while it runs */
+  'answers.ask': {
+    input: z.object({
+      picture: PictureId.nullable(),
+      prompt: Prompt,
+      /** `none`: the unedited model; `committed`: all committed edits, through the router */
+      edits: z.enum(['none', 'committed']),
+      sampling: Sampling.optional(),
+      maxNewTokens: z.number().int().min(1).max(1024).optional(),
+    }),
+    output: Answer,
+    job: true,
+  },
+
+  'edits.create': {
+    input: z.object({
+      picture: PictureId,
+      prompt: Prompt,
+      target: z.string().trim().min(1).max(1000),
+      before: z.string().optional(),
+      note: z.string().max(4000).optional(),
+    }),
+    output: Edit,
+    job: false,
+  },
+  /** drafts, checked and failed edits only; makes their check stale */
+  'edits.update': {
+    input: z.object({
+      id: EditId,
+      prompt: Prompt.optional(),
+      target: z.string().trim().min(1).max(1000).optional(),
+      note: z.string().max(4000).optional(),
+    }),
+    output: Edit,
+    job: false,
+  },
+  'edits.list': {
+    input: z.object({ status: z.array(EditStatus).optional(), search: z.string().optional() }),
+    output: z.array(Edit),
+    job: false,
+  },
+  'edits.show': {
+    input: z.object({ id: EditId }),
+    output: z.object({
+      edit: Edit,
+      probes: z.array(Probe),
+      check: Check.nullable(),
+      history: z.array(HistoryEntry),
+      influence: InfluenceMap.nullable(),
+    }),
+    job: false,
+  },
+  /** answers before and after this edit alone would act, and where it acts */
+  'edits.preview': {
+    input: z.object({ id: EditId }),
+    output: z.object({ edit: Edit, before: Answer, after: Answer, influence: InfluenceMap }),
+    job: true,
+  },
+  /** fails with `conflict` unless the latest check is fresh and passes, or a reason is given */
+  'edits.commit': {
+    input: z.object({ id: EditId, reason: z.string().trim().min(1).max(2000).optional() }),
+    output: Edit,
+    job: false,
+  },
+  'edits.retire': {
+    input: z.object({ id: EditId, reason: z.string().max(2000).optional() }),
+    output: Edit,
+    job: false,
+  },
+  /** undoes `retire`: the edit is a draft again and needs a check */
+  'edits.restore': { input: z.object({ id: EditId }), output: Edit, job: false },
+
+  'probes.add': {
+    input: z.object({
+      edit: EditId,
+      kind: ProbeKind.exclude(['committed', 'reliability']),
+      picture: PictureId.nullable(),
+      prompt: Prompt,
+    }),
+    output: Probe,
+    job: false,
+  },
+  'probes.remove': { input: z.object({ id: z.number().int() }), output: Done, job: false },
+  'probes.standing': { input: Nothing, output: z.array(Probe), job: false },
+
+  'checks.run': { input: z.object({ edit: EditId }), output: Check, job: true },
+
+  'jobs.cancel': { input: z.object({ job: JobId }), output: Done, job: false },
+} as const;
+
+export const events = {
+  'app.status': Status,
+  /** done and total count `unit`s; total null when unknown */
+  'job.progress': z.object({
+    job: JobId,
+    stage: z.string(),
+    done: z.number(),
+    total: z.number().nullable(),
+    unit: z.string(),
+  }),
+  'answer.token': z.object({ job: JobId, side: z.enum(['before', 'after', 'answer']), token: AnswerToken }),
+  /** one probe of a running check is done */
+  'check.result': z.object({ job: JobId, result: ProbeResult }),
+  /** something in the library changed: lists should be read again */
+  'library.changed': z.object({ edits: z.array(EditId) }),
+} as const;
+
+export type Calls = typeof calls;
+export type CallName = keyof Calls;
+export type CallInput<N extends CallName> = z.input<Calls[N]['input']>;
+export type CallOutput<N extends CallName> = z.output<Calls[N]['output']>;
+export type Events = typeof events;
+export type EventName = keyof Events;
+export type EventPayload<N extends EventName> = z.output<Events[N]>;
+
+/** How an error looks on the wire. */
+export const WireError = z.object({ code: z.string(), message: z.string() });
+export type WireError = z.infer<typeof WireError>;
+
+/** What a front end is given to talk through, whatever carries it. */
+export interface Backend {
+  /** Rejects with an EmendError-shaped `{ code, message }`. `job` names a long call so that it can be followed and cancelled. */
+  call<N extends CallName>(name: N, input: CallInput<N>, options?: { job?: string }): Promise<CallOutput<N>>;
+  /** Returns a function that stops listening. */
+  on<N extends EventName>(name: N, listener: (payload: EventPayload<N>) => void): () => void;
+}

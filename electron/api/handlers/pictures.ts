@@ -1,0 +1,29 @@
+/**
+ * @file Calls about pictures.
+ */
+import { EmendError } from '../../errors.ts';
+import { examinePicture, readPicture, storePicture } from '../../library/pictures.ts';
+import type { Parts } from '../parts.ts';
+import { samplePictures } from '../resources.ts';
+import type { HandlersOf } from '../router.ts';
+
+export function pictureHandlers({ library, resources }: Parts): HandlersOf<'pictures'> {
+  return {
+    'pictures.add': async ({ base64 }) => storePicture(library, await examinePicture(fromBase64(base64))),
+    'pictures.read': ({ id }) => {
+      const { picture, data } = readPicture(library, id);
+      return { picture, base64: Buffer.from(data).toString('base64') };
+    },
+    'pictures.samples': () => samplePictures(resources, library),
+  };
+}
+
+/** Node skips over what is no base64; here that is an error. */
+function fromBase64(text: string): Uint8Array {
+  const bytes = Buffer.from(text, 'base64');
+  const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
+  if (bytes.length === 0 || text.length % 4 !== 0 || bytes.length !== (text.length / 4) * 3 - padding) {
+    throw new EmendError('invalid-input', 'pictures.add: "base64" is not the base64 of a picture file.');
+  }
+  return bytes;
+}

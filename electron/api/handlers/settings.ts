@@ -1,0 +1,20 @@
+/**
+ * @file Calls about settings.
+ */
+import { readSettings, writeSettings } from '../../library/settings.ts';
+import type { Parts } from '../parts.ts';
+import type { HandlersOf } from '../router.ts';
+
+export function settingsHandlers({ library, session }: Parts): HandlersOf<'settings'> {
+  return {
+    'settings.get': () => readSettings(library),
+    'settings.set': (changes) => {
+      const old = readSettings(library);
+      const settings = writeSettings(library, changes);
+      // These two are part of how a model is opened.
+      const of = ({ providers, promptTemplate }: typeof old) => [...providers, promptTemplate].join();
+      if (of(settings) !== of(old)) session.reopen();
+      return settings;
+    },
+  };
+}

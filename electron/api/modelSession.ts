@@ -1,0 +1,304 @@
+/**
+ * @file The open model and the committed edits that act in it, kept in step with the engine whatever happens to it.
+ */
+import { realpath, stat } from 'node:fs/promises';
+import type { EngineEdit, EngineOperations } from '../engine/protocol.ts';
+import { EmendError } from '../errors.ts';
+import { actingEdits, type EditState, recordSignal } from '../library/edits.ts';
+import { actingKey } from '../library/freshness.ts';
+import type { Library } from '../library/library.ts';
+import { readPicture } from '../library/pictures.ts';
+import { recentModels, rememberModel } from '../library/recentModels.ts';
+import { readSettings } from '../library/settings.ts';
+import type { EngineState, ModelSummary } from './contract.ts';
+import type { EngineCallOptions, EngineClient } from './engineClient.ts';
+import { demoModel } from './resources.ts';
+
+interface OpenModel extends Readonly<EngineOperations['open']['output']> {
+  readonly path: string;
+  readonly adapterPath: string | null;
+}
+
+interface Opening {
+  readonly controller: AbortController;
+  readonly done: Promise<ModelSummary>;
+}
+
+/** So many times the engine may end while it opens a model before that is left to the person. */
+const DEATHS_IN_OPENING = 2;
+
+/** A model to open; without adapter, with the one last used with it. */
+interface Way {
+  readonly path: string;
+  readonly adapter?: string;
+}
+
+export interface ModelSessionParts {
+  readonly engine: EngineClient;
+  readonly library: Library;
+  /** folder with the demo model */
+  readonly resources: string;
+  /** called when what `model` or `engineState` say may have changed */
+  readonly onChange: () => void;
+}
+
+export class ModelSession {
+  readonly #engine: EngineClient;
+  readonly #library: Library;
+  readonly #resources: string;
+  readonly #onChange: () => void;
+  readonly #stopListening: Array<() => void>;
+  #model: OpenModel | null = null;
+  /** false from the moment the engine ended until it has opened the model again */
+  #loaded = false;
+  #opening: Opening | null = null;
+  /** an opening nobody waits for, from before its path is looked at until the last way was tried */
+  #background: Promise<void> | null = null;
+  /** key of the edits that act in the engine; null when that is not known */
+  #acting: string | null = null;
+  #activating: Promise<void> | null = null;
+  /** what was to be opened at the start */
+  #atStart: readonly Way[] = [];
+  /** how often in a row the engine ended while a model was opened: one too large would end it for ever */
+  #deathsInOpening = 0;
+  /** why the model could not be opened while nobody was waiting for it */
+  #failure: EmendError | null = null;
+  #closed = false;
+
+  constructor({ engine, library, resources, onChange }: ModelSessionParts) {
+    this.#engine = engine;
+    this.#library = library;
+    this.#resources = resources;
+    this.#onChange = onChange;
+    this.#stopListening = [
+      engine.onState(({ state }) => {
+        if (state === 'restarting' || state === 'failed') this.#forgetEngine();
+        onChange();
+      }),
+      engine.onRestart(() => {
+        this.#forgetEngine();
+        if (this.#deathsInOpening < DEATHS_IN_OPENING) this.reopen();
+      }),
+    ];
+  }
+
+  /** The open model; null before there is one. */
+  get model(): ModelSummary | null {
+    return this.#model?.summary ?? null;
+  }
+
+  /** The engine's state, with what is known of the provider and of failures in the background. */
+  get engineState(): EngineState {
+    const { state } = this.#engine;
+    return {
+      ...state,
+      message: state.message || (this.#failure?.message ?? ''),
+      provider: state.provider ?? this.#model?.provider ?? null,
+      refusals: state.refusals.length > 0 ? state.refusals : [...(this.#model?.refusals ?? [])],
+    };
+  }
+
+  /**
+   * Opens a checkpoint folder, with an adapter: the given one, else the one last used with that folder.
+   * An opening that is under way is given up for it.
+   * @throws EmendError 'not-found', 'invalid-input', or what the engine says of the checkpoint
+   */
+  async open(path: string, adapter: string | undefined, options: EngineCallOptions): Promise<ModelSummary> {
+    const folder = await demandFolder(path, 'model');
+    const adapterPath =
+      adapter === undefined ? await this.#usualAdapter(folder) : await demandPath(adapter, 'adapter');
+    this.#opening?.controller.abort();
+    const controller = new AbortController();
+    const signal = options.signal ? AbortSignal.any([options.signal, controller.signal]) : controller.signal;
+    const opening: Opening = { controller, done: this.#open(folder, adapterPath, { ...options, signal }) };
+    this.#opening = opening;
+    try {
+      return await opening.done;
+    } finally {
+      if (this.#opening === opening) this.#opening = null;
+      this.#onChange();
+    }
+  }
+
+  async #open(path: string, adapterPath: string | null, options: EngineCallOptions): Promise<ModelSummary> {
+    const { providers, promptTemplate: template } = readSettings(this.#library);
+    const opened = await this.#engine.call(
+      'open',
+      { path, adapter: adapterPath, providers, template },
+      options,
+    );
+    if (this.#closed) throw new EmendError('cancelled', 'The application is closing.');
+    const { summary } = opened;
+    const actors = { model: summary.fingerprint, adapter: summary.adapter?.fingerprint ?? '' };
+    this.#model = { ...opened, path, adapterPath };
+    this.#loaded = true;
+    this.#acting = null;
+    this.#deathsInOpening = 0;
+    this.#library.actors = actors;
+    rememberModel(this.#library, { path, name: summary.name, adapterPath, ...actors });
+    return summary;
+  }
+
+  async #usualAdapter(path: string): Promise<string | null> {
+    const demo = demoModel(this.#resources);
+    const known =
+      recentModels(this.#library).find((model) => model.path === path)?.adapterPath ??
+      (demo && (await realpath(demo.path)) === path ? demo.adapter : null);
+    return known !== null && (await stat(known).catch(() => null)) ? known : null;
+  }
+
+  /** Opens, in the background, the model used last, else the demo model. */
+  openLast(): void {
+    const last = recentModels(this.#library)[0];
+    const demo = demoModel(this.#resources);
+    const ways: Way[] = [];
+    if (last) ways.push({ path: last.path });
+    if (demo && demo.path !== last?.path) ways.push({ path: demo.path });
+    this.#atStart = ways;
+    this.#inBackground(ways);
+  }
+
+  /** Opens what should be open again, in the background: after a restart of the engine, or with new settings. */
+  reopen(): void {
+    const { path, adapterPath } = this.#model ?? {};
+    this.#inBackground(path === undefined ? this.#atStart : [{ path, adapter: adapterPath ?? undefined }]);
+  }
+
+  #inBackground(ways: readonly Way[]): void {
+    const work = this.#openFirst(ways).finally(() => {
+      if (this.#background !== work) return;
+      this.#background = null;
+      this.bringInStep();
+    });
+    this.#background = work;
+  }
+
+  /** Opens the first of `ways` that can be opened; what was wrong with those before it is told by the engine's state. */
+  async #openFirst(ways: readonly Way[]): Promise<void> {
+    this.#failure = null;
+    for (const { path, adapter } of ways) {
+      try {
+        await this.open(path, adapter, {});
+        return;
+      } catch (error) {
+        if (this.#closed || (error instanceof EmendError && error.code === 'cancelled')) return;
+        const code = error instanceof EmendError ? error.code : 'internal';
+        const said = error instanceof Error ? error.message : String(error);
+        this.#failure = new EmendError(code, `${path} could not be opened: ${said}`, { cause: error });
+        this.#onChange();
+        if (code !== 'engine') continue;
+        // The way may be good: it is tried again when there is an engine.
+        this.#deathsInOpening += 1;
+        return;
+      }
+    }
+  }
+
+  /**
+   * Waits for openings that are under way.
+   * @throws EmendError 'conflict' when no model is open, 'engine' while the engine is down, or why it could not be opened
+   */
+  async demandModel(): Promise<ModelSummary> {
+    while (this.#background || this.#opening) {
+      await (this.#background ?? this.#opening?.done.catch(() => undefined));
+    }
+    if (this.#closed) throw new EmendError('cancelled', 'The application is closing.');
+    if (this.#model && this.#loaded) return this.#model.summary;
+    const { state, message } = this.#engine.state;
+    if (state === 'restarting' || state === 'failed') {
+      throw new EmendError('engine', message || 'The engine is not running. Try again in a moment.');
+    }
+    if (this.#failure) throw this.#failure;
+    throw new EmendError('conflict', 'No model is open. Open one first.');
+  }
+
+  /** As `demandModel`, for what needs an adapter. @throws EmendError 'conflict' without one */
+  async demandAdapter(): Promise<NonNullable<ModelSummary['adapter']>> {
+    const { adapter, name } = await this.demandModel();
+    if (adapter) return adapter;
+    throw new EmendError(
+      'conflict',
+      `${name} is open without an adapter, so nothing can be edited. Open it with one.`,
+    );
+  }
+
+  /** The key of the edits that act in the engine now. */
+  get acting(): string | null {
+    return this.#acting;
+  }
+
+  /** Waits until exactly the library's committed edits act in the engine. */
+  async demandActing(): Promise<void> {
+    await this.demandModel();
+    while (actingKey(this.#library) !== this.#acting) {
+      this.#activating ??= this.#activate().finally(() => {
+        this.#activating = null;
+      });
+      await this.#activating;
+      await this.demandModel();
+    }
+  }
+
+  async #activate(): Promise<void> {
+    const model = this.#model;
+    const { key, edits } = actingEdits(this.#library);
+    const bytes = this.pictureReader();
+    const { signals } = await this.#engine.call('activate', {
+      edits: edits.map((state) => this.engineEdit(state, bytes)),
+    });
+    // Another model, or another engine, took its place meanwhile: what acts there is not known.
+    if (this.#model !== model || !this.#loaded || this.#closed) return;
+    for (const { id, signal } of signals) {
+      const state = edits.find(({ edit }) => edit.id === id);
+      if (state) recordSignal(this.#library, state, signal);
+    }
+    this.#acting = key;
+  }
+
+  /** Brings the engine in step with the library, in the background; whoever asks next is told if it fails. */
+  bringInStep(): void {
+    if (this.#closed || !this.#model || !this.#loaded || this.#opening || this.#background) return;
+    this.demandActing().catch(() => undefined);
+  }
+
+  /** Reads pictures' bytes, each once, so that one message to the engine holds each once. */
+  pictureReader(): (id: string) => Uint8Array {
+    const read = new Map<string, Uint8Array>();
+    return (id) => {
+      const known = read.get(id) ?? readPicture(this.#library, id).data;
+      read.set(id, known);
+      return known;
+    };
+  }
+
+  /** An edit in the engine's form. */
+  engineEdit({ edit, signal }: EditState, bytes: (id: string) => Uint8Array): EngineEdit {
+    return { id: edit.id, picture: bytes(edit.picture), prompt: edit.prompt, target: edit.target, signal };
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const stop of this.#stopListening) stop();
+    this.#opening?.controller.abort();
+  }
+
+  #forgetEngine(): void {
+    this.#loaded = false;
+    this.#acting = null;
+  }
+}
+
+/** The real path of a folder. @throws EmendError 'not-found', 'invalid-input' for a file */
+export async function demandFolder(path: string, what: string): Promise<string> {
+  const real = await demandPath(path, what);
+  if ((await stat(real)).isDirectory()) return real;
+  throw new EmendError('invalid-input', `${path} is a file. Give the folder of the ${what}.`);
+}
+
+async function demandPath(path: string, what: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch (cause) {
+    throw new EmendError('not-found', `There is no ${what} at ${path}. Check the path.`, { cause });
+  }
+}

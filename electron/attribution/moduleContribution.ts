@@ -1,0 +1,201 @@
+/**
+ * @file Module contribution (VisEdit eqs. 1–5): what the attention and the MLP of each layer add to the prediction of the
+ * key token.
+ */
+import { EmendError } from '../errors.ts';
+import { decoderLayer, finalNorm, languageHead } from '../models/decoder.ts';
+import { positionFeeds, positionInputs } from '../models/decoderSegment.ts';
+import type { ModelInput, VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import * as f from '../tensor/functions.ts';
+import { Graph, type Tensor } from '../tensor/graph.ts';
+import { floatsOf, int64, Session } from '../tensor/session.ts';
+import { type Decoder, decoderOf } from './layerInputs.ts';
+
+/** `code`: module outputs pass the final norm before the head, as in the published code; `paper`: they do not (eq. 2). */
+export type ModuleContributionVariant = 'code' | 'paper';
+
+/** How one kind of module output speaks for the key token, by layer. */
+export interface Contribution {
+  /** logit of the key token, (r W)_o [layers] */
+  readonly logit: Float32Array;
+  /** probability of the key token, eq. 4 [layers] */
+  readonly probability: Float32Array;
+  /** eq. 3 with the logit's sign outside the root: sign(v)·√(|v| / max|v| · p) [layers] */
+  readonly contribution: Float32Array;
+}
+
+export interface ModuleContributions {
+  /** the token attributed to */
+  readonly keyToken: number;
+  readonly attention: Contribution;
+  readonly mlp: Contribution;
+  /** of the layer's output, all that was added so far; on the scale of the other two, so it may pass 1 */
+  readonly layer: Contribution;
+  /** largest |logit| over attention and MLP outputs of all layers (eq. 5's denominator) */
+  readonly largestLogit: number;
+}
+
+/** Mean contributions over prompts, by layer: the bars of Figure 1. Each array [layers]. */
+export interface MeanContributions {
+  readonly prompts: number;
+  readonly attention: Float32Array;
+  readonly mlp: Float32Array;
+  readonly layer: Float32Array;
+}
+
+const kinds = ['attention', 'mlp', 'layer'] as const;
+
+/** The decoder with every module output of the last prompt row mapped to the vocabulary, compiled once for many prompts. */
+export class ModuleAttribution {
+  readonly variant: ModuleContributionVariant;
+  readonly #decoder: Decoder;
+  readonly #session: Session;
+
+  private constructor(variant: ModuleContributionVariant, decoder: Decoder, session: Session) {
+    this.variant = variant;
+    this.#decoder = decoder;
+    this.#session = session;
+  }
+
+  static async compile(
+    decoder: Decoder,
+    variant: ModuleContributionVariant = 'code',
+  ): Promise<ModuleAttribution> {
+    const { config } = decoder;
+    const graph = new Graph();
+    const weight = decoder.weightsOf(graph);
+    const positions = positionInputs(graph, config, 'rows', 'rows');
+    const row = graph.input('row', 'int64', [1]);
+    const atRow = (x: Tensor) => f.gather(f.reshape(x, ['rows', config.hidden]), row);
+    let x: Tensor = graph.input('embeddings', 'float32', [1, 'rows', config.hidden]);
+    const outputs: Record<(typeof kinds)[number], Tensor[]> = { attention: [], mlp: [], layer: [] };
+    for (let layer = 0; layer < config.layers; layer++) {
+      const result = decoderLayer(x, layer, positions, config, weight);
+      outputs.attention.push(atRow(result.attention));
+      outputs.mlp.push(atRow(result.mlp));
+      outputs.layer.push(atRow(result.hidden));
+      x = result.hidden;
+    }
+    const modules = f.concat(
+      kinds.flatMap((kind) => outputs[kind]),
+      0,
+    );
+    const read = variant === 'code' ? finalNorm(modules, config, weight) : modules;
+    graph.output('modules', languageHead(read, config, weight));
+    graph.output('prediction', languageHead(finalNorm(atRow(x), config, weight), config, weight));
+    return new ModuleAttribution(variant, decoder, await Session.create(graph, decoder.session));
+  }
+
+  /**
+   * Contributions at the last prompt row to `keyToken`, or to the token the model predicts there when it is `'predicted'`.
+   * Throws `invalid-input` for a key token outside the vocabulary.
+   */
+  async run(input: ModelInput, keyToken: number | 'predicted' = 'predicted'): Promise<ModuleContributions> {
+    const { vocab, layers } = this.#decoder.config;
+    if (keyToken !== 'predicted' && (!Number.isInteger(keyToken) || keyToken < 0 || keyToken >= vocab)) {
+      throw new EmendError(
+        'invalid-input',
+        `Key token ${keyToken} is not one of the model's ${vocab} tokens.`,
+      );
+    }
+    const out = await this.#session.run({
+      embeddings: input.embeddings,
+      row: int64([input.lastPromptRow], [1]),
+      ...positionFeeds(this.#decoder.config, input.rows, 0),
+    });
+    const logits = await floatsOf(out.modules!);
+    const key = keyToken === 'predicted' ? indexOfLargest(await floatsOf(out.prediction!)) : keyToken;
+    const logitOf = (index: number) => logits[index * vocab + key]!;
+    let largestLogit = 0;
+    for (let index = 0; index < 2 * layers; index++)
+      largestLogit = Math.max(largestLogit, Math.abs(logitOf(index)));
+
+    const contributionsOf = (kind: number): Contribution => {
+      const logit = Float32Array.from({ length: layers }, (_, layer) => logitOf(kind * layers + layer));
+      const probability = Float32Array.from({ length: layers }, (_, layer) => {
+        const start = (kind * layers + layer) * vocab;
+        return probabilityOf(logits.subarray(start, start + vocab), key);
+      });
+      // All logits are zero only when every module adds nothing: then nothing contributes.
+      const scale = largestLogit || 1;
+      const contribution = logit.map(
+        (value, layer) => Math.sign(value) * Math.sqrt((Math.abs(value) / scale) * probability[layer]!),
+      );
+      return { logit, probability, contribution };
+    };
+    return {
+      keyToken: key,
+      attention: contributionsOf(0),
+      mlp: contributionsOf(1),
+      layer: contributionsOf(2),
+      largestLogit,
+    };
+  }
+
+  async dispose(): Promise<void> {
+    await this.#session.dispose();
+  }
+}
+
+/** Contributions on several prompts, each to the token the model predicts after it. */
+export async function moduleContributions(
+  model: VisionLanguageModel,
+  inputs: readonly ModelInput[],
+  variant: ModuleContributionVariant = 'code',
+): Promise<ModuleContributions[]> {
+  const attribution = await ModuleAttribution.compile(decoderOf(model), variant);
+  try {
+    const results: ModuleContributions[] = [];
+    for (const input of inputs) results.push(await attribution.run(input));
+    return results;
+  } finally {
+    await attribution.dispose();
+  }
+}
+
+/** Mean over prompts, layer by layer. Throws `invalid-input` without any prompt. */
+export function meanContributions(results: readonly ModuleContributions[]): MeanContributions {
+  const first = results[0];
+  if (!first)
+    throw new EmendError('invalid-input', 'Give at least one prompt to average contributions over.');
+  const mean = (kind: (typeof kinds)[number]) =>
+    first[kind].contribution.map(
+      (_, layer) =>
+        results.reduce((sum, result) => sum + result[kind].contribution[layer]!, 0) / results.length,
+    );
+  return { prompts: results.length, attention: mean('attention'), mlp: mean('mlp'), layer: mean('layer') };
+}
+
+/** Where attribution suggests to edit. A starting point: the layer that edits best is found by measuring. */
+export interface EditLayerProposal {
+  /** layers that contribute at least half of what the strongest layer does (attention + MLP), ascending */
+  readonly highContributionLayers: readonly number[];
+  /** the layer before the first of them, whose output an adapter would change */
+  readonly editLayer: number;
+}
+
+/** Proposes an adapter "before the high-contribution layers" (VisEdit section 4). */
+export function proposeEditLayer(mean: MeanContributions): EditLayerProposal {
+  const both = Array.from(mean.attention, (value, layer) => value + mean.mlp[layer]!);
+  const strongest = Math.max(...both);
+  if (both.length < 2 || !(strongest > 0)) {
+    throw new EmendError('invalid-input', 'No layer contributes to the key tokens: take other prompts.');
+  }
+  const highContributionLayers = both.flatMap((value, layer) => (value >= strongest / 2 ? [layer] : []));
+  return { highContributionLayers, editLayer: Math.max(highContributionLayers[0]! - 1, 0) };
+}
+
+function indexOfLargest(values: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
+  return best;
+}
+
+/** softmax(logits)[index], summed in double precision. */
+function probabilityOf(logits: Float32Array, index: number): number {
+  let largest = Number.NEGATIVE_INFINITY;
+  for (const value of logits) largest = Math.max(largest, value);
+  let sum = 0;
+  for (const value of logits) sum += Math.exp(value - largest);
+  return Math.exp(logits[index]! - largest) / sum;
+}

@@ -1,0 +1,126 @@
+/** @file `emend ask`: one answer, of the model alone or with a library's committed edits. */
+import { Command } from 'commander';
+import type { Answer } from '../api/contract.ts';
+import { forkEngine } from '../engine/forkEngine.ts';
+import { startEngine } from '../engine/supervisor.ts';
+import { EmendError } from '../errors.ts';
+import type { PromptForm } from '../models/prompt.ts';
+import type { Provider } from '../tensor/session.ts';
+import {
+  maxNewTokensOption,
+  modelOrDemo,
+  number,
+  providerOption,
+  readPictureFile,
+  suffixOption,
+  templateOption,
+  untilInterrupted,
+  wholeNumber,
+} from './options.ts';
+import { print, withSession } from './session.ts';
+
+interface AskOptions {
+  model?: string;
+  image?: string;
+  prompt: string;
+  suffix?: string;
+  template: PromptForm;
+  maxNewTokens?: number;
+  temperature: number;
+  topP: number;
+  seed: number;
+  provider?: Provider;
+  edited?: boolean;
+  library?: string;
+  adapter?: string;
+  json?: boolean;
+}
+
+export function askCommand(): Command {
+  return new Command('ask')
+    .description('ask a model about a picture')
+    .option(
+      '--model <folder>',
+      'checkpoint folder; the demo model (with --edited: the one used last) otherwise',
+    )
+    .option('--image <file>', 'picture to ask about; none asks in text alone')
+    .requiredOption('--prompt <text>', 'the question')
+    .addOption(suffixOption())
+    .addOption(templateOption())
+    .addOption(maxNewTokensOption(undefined))
+    .option('--temperature <number>', '0 always takes the most probable token', number(0, 5), 0)
+    .option('--top-p <number>', 'sample from the most probable tokens of this mass', number(0.000001, 1), 1)
+    .option('--seed <number>', 'of the sampling', wholeNumber(0, 2 ** 32 - 1), 0)
+    .addOption(providerOption())
+    .option('--edited', "let the library's committed edits act, and say which did")
+    .option('--library <file>', 'library to take edits from; the default is in your data folder')
+    .option('--adapter <folder>', 'adapter to open the model with; the one used last with it otherwise')
+    .option('--json', 'print tokens, probabilities, alternatives, provider and times, for programs')
+    .action(async (options: AskOptions, command: Command) => {
+      const template = command.getOptionValueSource('template') === 'cli';
+      if (options.edited && template) {
+        throw new EmendError(
+          'invalid-input',
+          '--template cannot be chosen with --edited: edits act in the prompts they were checked with, as the library’s settings say.',
+        );
+      }
+      if (!options.edited && (options.library || options.adapter)) {
+        throw new EmendError('invalid-input', '--library and --adapter go with --edited. Add it.');
+      }
+      const picture = options.image === undefined ? null : await readPictureFile(options.image);
+      const answer = options.edited
+        ? await askEdited(options, picture)
+        : await askModel(options, modelOrDemo(options.model), picture);
+      const { text, ...told } = answer;
+      print({ prompt: promptOf(options), answer: text, ...told }, forPeople(answer), options.json);
+    });
+}
+
+const promptOf = ({ prompt, suffix = '' }: AskOptions): string => prompt + suffix;
+
+/** The sampling asked for; none is greedy. */
+const samplingOf = ({ temperature, topP, seed }: AskOptions) =>
+  temperature > 0 ? { temperature, topP, seed } : undefined;
+
+/** Answers in an engine process, so that a driver that fails takes only that down. */
+async function askModel(options: AskOptions, model: string, picture: Uint8Array | null): Promise<Answer> {
+  const engine = startEngine({ launch: () => forkEngine() });
+  try {
+    return await untilInterrupted(async (signal) => {
+      const { provider, template, maxNewTokens = 64 } = options;
+      const providers = provider ? [provider] : [];
+      await engine.call('open', { path: model, adapter: null, providers, template }, { signal });
+      const sampling = samplingOf(options) ?? null;
+      const question = { picture, prompt: promptOf(options), edits: 'none' as const, maxNewTokens, sampling };
+      return engine.call('ask', question, { signal });
+    });
+  } finally {
+    await engine.stop();
+  }
+}
+
+async function askEdited(options: AskOptions, file: Uint8Array | null): Promise<Answer> {
+  const { library, model, adapter, provider, maxNewTokens } = options;
+  return withSession({ library, model, adapter, needsModel: true }, async ({ call }) => {
+    if (provider) await call('settings.set', { providers: [provider] });
+    const picture = file
+      ? (await call('pictures.add', { base64: Buffer.from(file).toString('base64') })).id
+      : null;
+    const sampling = samplingOf(options);
+    const prompt = promptOf(options);
+    return call('answers.ask', { picture, prompt, edits: 'committed', sampling, maxNewTokens });
+  });
+}
+
+function forPeople({ text, ended, provider, times, routing }: Answer): string {
+  const lines = [text + (ended === 'length' ? ' …' : '')];
+  if (routing) lines.push(routed(routing));
+  lines.push(`(${provider}, ${(times.total / 1000).toFixed(2)} s)`);
+  return lines.join('\n');
+}
+
+function routed({ edit, closest, similarity, threshold }: NonNullable<Answer['routing']>): string {
+  if (edit !== null) return `Edit ${edit} acted (similarity ${similarity?.toFixed(3)}).`;
+  if (closest === null) return 'No edit acted.';
+  return `No edit acted; the closest is ${closest} (similarity ${similarity?.toFixed(3)}, ${threshold.toFixed(3)} is needed).`;
+}

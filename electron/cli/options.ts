@@ -1,0 +1,95 @@
+/** @file Options that several subcommands share, read and checked; Ctrl+C as an abort signal; progress on stderr. */
+import { readFile, stat } from 'node:fs/promises';
+import { InvalidArgumentError, Option } from 'commander';
+import { demoModel } from '../api/resources.ts';
+import { EmendError } from '../errors.ts';
+import { resourcesFolder } from '../frontends/places.ts';
+import { E_VQA_SUFFIX } from '../models/prompt.ts';
+import { providerNames } from '../tensor/session.ts';
+
+export const providerOption = () =>
+  new Option(
+    '--provider <name>',
+    'execution provider; the best that loads when not given (cpu is always there)',
+  ).choices(providerNames);
+
+export const templateOption = () =>
+  new Option('--template <form>', "the papers' plain prompts, or the checkpoint's own chat template")
+    .choices(['plain', 'chat'])
+    .default('plain');
+
+export const suffixOption = () =>
+  new Option('--suffix [text]', `appended to the prompt; "${E_VQA_SUFFIX}" when no text is given`).preset(
+    E_VQA_SUFFIX,
+  );
+
+export const maxNewTokensOption = (otherwise: number | undefined) =>
+  new Option('--max-new-tokens <number>', 'length of an answer at most')
+    .argParser(wholeNumber(1, 1024))
+    .default(otherwise);
+
+/** Parser of an option that is a whole number from `least` to `most`. */
+export function wholeNumber(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (/^\d+$/.test(text) && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`Give a whole number from ${least} to ${most}.`);
+  };
+}
+
+/** Parser of an option that is a number from `least` to `most`. */
+export function number(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() !== '' && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`Give a number from ${least} to ${most}.`);
+  };
+}
+
+/** The given checkpoint folder, else the demo model's. @throws EmendError `not-found` */
+export function modelOrDemo(model: string | undefined): string {
+  const folder = model ?? demoModel(resourcesFolder())?.path;
+  if (folder !== undefined) return folder;
+  throw new EmendError(
+    'not-found',
+    'No demo model is installed here. Give a checkpoint folder with --model.',
+  );
+}
+
+const MAX_PICTURE_BYTES = 64 * 1024 * 1024;
+
+/** Bytes of a picture file. @throws EmendError `not-found`, `invalid-input` */
+export async function readPictureFile(path: string): Promise<Uint8Array> {
+  try {
+    const { size } = await stat(path);
+    if (size > MAX_PICTURE_BYTES) {
+      throw new EmendError('invalid-input', `The picture ${path} is larger than 64 MB. Make it smaller.`);
+    }
+    return await readFile(path);
+  } catch (cause) {
+    if (cause instanceof EmendError) throw cause;
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new EmendError('not-found', `The picture ${path} is missing or cannot be read (${code}).`, {
+      cause,
+    });
+  }
+}
+
+/** Runs `work` with a signal that Ctrl+C aborts; a second Ctrl+C ends the process as ever. */
+export async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const interrupt = () => controller.abort();
+  process.once('SIGINT', interrupt);
+  try {
+    return await work(controller.signal);
+  } finally {
+    process.off('SIGINT', interrupt);
+    if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+  }
+}
+
+/** Tells progress on stderr where that is a terminal. */
+export function tellProgress(stage: string, done: number, total: number | null): void {
+  if (!process.stderr.isTTY) return;
+  process.stderr.write(`\r\x1b[K${stage} ${done}${total === null ? '' : ` of ${total}`}`);
+}

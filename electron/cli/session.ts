@@ -1,0 +1,77 @@
+/** @file What subcommands share: the program for as long as one command takes, progress on stderr, Ctrl+C as cancel. */
+import type { CallInput, CallName, CallOutput } from '../api/contract.ts';
+import { EmendError, type ErrorCode } from '../errors.ts';
+import { type Program, startProgram } from '../frontends/program.ts';
+
+/** A call of the contract, followed and cancellable. */
+export type Call = <N extends CallName>(name: N, input: CallInput<N>) => Promise<CallOutput<N>>;
+
+export interface CommandSession {
+  readonly call: Call;
+  readonly program: Program;
+}
+
+export interface SessionOptions {
+  readonly library?: string;
+  /** checkpoint folder to open in place of the one used last */
+  readonly model?: string;
+  readonly adapter?: string;
+  /** whether the command needs a model at all */
+  readonly needsModel: boolean;
+}
+
+/**
+ * Runs `work` with a program that is closed afterwards, whatever happens.
+ * Progress is told on stderr where that is a terminal; Ctrl+C cancels what runs, so that `work` fails with `cancelled`.
+ */
+export async function withSession<T>(
+  options: SessionOptions,
+  work: (session: CommandSession) => Promise<T>,
+): Promise<T> {
+  const { library, model, adapter, needsModel } = options;
+  const program = await startProgram({ library, startModel: needsModel && !model ? 'last' : 'none' });
+  const { application } = program;
+  const jobs = new Set<string>();
+  let numbered = 0;
+
+  const call: Call = async (name, input) => {
+    const job = `cli-${++numbered}`;
+    jobs.add(job);
+    try {
+      return await application.call(name, input, { job });
+    } finally {
+      jobs.delete(job);
+    }
+  };
+  const interrupt = (): void => {
+    for (const job of jobs) void application.call('jobs.cancel', { job }).catch(() => {});
+  };
+  process.on('SIGINT', interrupt);
+  const quiet = application.on('job.progress', ({ stage, done, total, unit }) => {
+    if (process.stderr.isTTY)
+      process.stderr.write(`\r\x1b[K${stage} ${done}${total === null ? '' : `/${total}`} ${unit}`);
+  });
+  try {
+    if (model) await call('models.open', { path: model, adapter });
+    return await work({ call, program });
+  } finally {
+    quiet();
+    if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+    process.off('SIGINT', interrupt);
+    await program.close();
+  }
+}
+
+/** Prints for programs (`--json`) or for people. */
+export function print(value: unknown, text: string, json: boolean | undefined): void {
+  console.log(json ? JSON.stringify(value, null, 2) : text);
+}
+
+/** Number of an edit or probe as typed. @throws EmendError `invalid-input` */
+export function parseId(text: string): number {
+  if (/^[1-9]\d{0,14}$/.test(text)) return Number(text);
+  throw new EmendError(
+    'invalid-input' satisfies ErrorCode,
+    `"${text}" is not a number of an edit. "emend edit list" shows them.`,
+  );
+}

@@ -1,0 +1,49 @@
+/**
+ * @file A worker thread that composes training batches ahead of the step that needs them.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { plainPrompts } from '../models/prompt.ts';
+import { loadTokenizer } from '../models/tokenizer.ts';
+import { denseBatch, languageBatch, type TextSource } from './batches.ts';
+import { parsedDemoConfig } from './recipe.ts';
+import { facts } from './world/facts.ts';
+import { seededRandom } from './world/random.ts';
+import { loadSprites } from './world/sprites.ts';
+
+export interface WorkerTask {
+  readonly folder: string;
+  readonly vocabulary: number;
+  readonly imageTokenId: number;
+  readonly padTokenId: number;
+  readonly seed: number;
+}
+
+/** Batch `step` of a stage; the same step always gives the same batch. */
+export type BatchRequest =
+  | { readonly stage: 'dense'; readonly step: number; readonly pictures: number }
+  | {
+      readonly stage: 'language';
+      readonly step: number;
+      readonly pictures: number;
+      readonly texts: number;
+      readonly rows: number;
+    };
+
+const task = workerData as WorkerTask;
+const config = parsedDemoConfig(task.vocabulary, task.imageTokenId, task.padTokenId);
+await loadSprites();
+const tokenizer = await loadTokenizer(task.folder, config);
+const source: TextSource = {
+  writer: plainPrompts(tokenizer),
+  facts: facts(),
+  endToken: config.text.eosTokenIds[0]!,
+};
+const random = seededRandom(task.seed);
+
+parentPort!.on('message', (request: BatchRequest) => {
+  const stream = random.split(`${request.stage} ${request.step}`);
+  const batch =
+    request.stage === 'dense' ? denseBatch(stream, request.pictures) : languageBatch(stream, source, request);
+  const buffers = Object.values(batch).map((array) => (array as Float32Array<ArrayBuffer>).buffer);
+  parentPort!.postMessage({ step: request.step, batch }, buffers);
+});

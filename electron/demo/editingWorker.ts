@@ -1,0 +1,52 @@
+/**
+ * @file A worker thread that composes and renders training edits of the demo world.
+ */
+import { parentPort } from 'node:worker_threads';
+import type { TrainingEdit } from '../editors/visedit/batch.ts';
+import { pixelValues } from './batches.ts';
+import { editingRecord } from './editingSet.ts';
+import { drawQuestion } from './world/questions.ts';
+import { seededRandom } from './world/random.ts';
+import { loadSprites } from './world/sprites.ts';
+
+export interface EditingRequest {
+  readonly step: number;
+  readonly count: number;
+  readonly seed: number;
+  readonly extended: boolean;
+}
+
+await loadSprites();
+
+parentPort!.on('message', ({ step, count, seed, extended }: EditingRequest) => {
+  const edits: TrainingEdit[] = [];
+  for (let i = 0; i < count; i++) {
+    const record = editingRecord('train', step * count + i, seed);
+    const random = seededRandom(seed).split(`extra ${step}`).split(i);
+    const elsewhere = drawQuestion(record.m_loc, random);
+    edits.push({
+      pixels: pixelValues([record.image]),
+      prompt: record.src,
+      target: record.alt,
+      rephrase: record.rephrase,
+      rephrasePixels: pixelValues([record.image_rephrase]),
+      localityPixels: pixelValues([record.m_loc]),
+      locality: { prompt: record.m_loc_q, answer: record.m_loc_a },
+      ...(extended
+        ? {
+            extra: {
+              own: { prompt: record.same_image_q, answer: record.same_image_a },
+              // The edit's own question, asked of an unrelated picture, and another question about it.
+              elsewhere: random.chance(0.5)
+                ? { prompt: record.src, answer: null }
+                : { prompt: elsewhere.question, answer: elsewhere.answer },
+            },
+          }
+        : {}),
+    });
+  }
+  const buffers = edits.flatMap((edit) =>
+    [edit.pixels, edit.rephrasePixels, edit.localityPixels].map((pixels) => pixels.buffer as ArrayBuffer),
+  );
+  parentPort!.postMessage({ step, edits }, buffers);
+});

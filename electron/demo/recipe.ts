@@ -1,0 +1,93 @@
+/**
+ * @file What the demo model is: its Hugging Face config, written out, and the numbers of its training.
+ */
+import { parseConfig, type VisionLanguageConfig } from '../models/config.ts';
+
+const patch = 12;
+const side = 120;
+/** Visual tokens along one side of the picture. */
+export const GRID = side / patch;
+
+/** config.json of the demo model. */
+export function demoConfig(
+  vocabulary: number,
+  imageTokenId: number,
+  padTokenId: number,
+): Record<string, unknown> {
+  return {
+    architectures: ['LlavaForConditionalGeneration'],
+    model_type: 'llava',
+    image_token_index: imageTokenId,
+    image_seq_length: GRID * GRID,
+    projector_hidden_act: 'gelu',
+    multimodal_projector_bias: true,
+    vision_feature_layer: -1,
+    vision_feature_select_strategy: 'default',
+    pad_token_id: padTokenId,
+    tie_word_embeddings: true,
+    torch_dtype: 'float16',
+    vocab_size: vocabulary,
+    text_config: {
+      model_type: 'llama',
+      hidden_size: 160,
+      intermediate_size: 432,
+      num_hidden_layers: 8,
+      num_attention_heads: 5,
+      num_key_value_heads: 5,
+      max_position_embeddings: 512,
+      rms_norm_eps: 1e-5,
+      rope_theta: 10000,
+      hidden_act: 'silu',
+      vocab_size: vocabulary,
+      bos_token_id: 1,
+      eos_token_id: 2,
+      pad_token_id: padTokenId,
+      tie_word_embeddings: true,
+    },
+    vision_config: {
+      model_type: 'clip_vision_model',
+      hidden_size: 128,
+      intermediate_size: 512,
+      num_hidden_layers: 4,
+      num_attention_heads: 4,
+      image_size: side,
+      patch_size: patch,
+      hidden_act: 'quick_gelu',
+      layer_norm_eps: 1e-5,
+      num_channels: 3,
+    },
+  };
+}
+
+/** preprocessor_config.json of the demo model: CLIP's, at its size. */
+export const demoPreprocessor = {
+  image_processor_type: 'CLIPImageProcessor',
+  processor_class: 'LlavaProcessor',
+  crop_size: { height: side, width: side },
+  do_center_crop: true,
+  do_convert_rgb: true,
+  do_normalize: true,
+  do_rescale: true,
+  do_resize: true,
+  image_mean: [0.48145466, 0.4578275, 0.40821073],
+  image_std: [0.26862954, 0.26130258, 0.27577711],
+  resample: 3,
+  rescale_factor: 1 / 255,
+  size: { shortest_edge: side },
+};
+
+export function parsedDemoConfig(
+  vocabulary: number,
+  imageTokenId: number,
+  padTokenId: number,
+): VisionLanguageConfig {
+  return parseConfig(demoConfig(vocabulary, imageTokenId, padTokenId), 'the demo config');
+}
+
+/** Numbers of the two stages. `pictures` are pictures a step. */
+export const stages = {
+  /** the vision tower names, patch by patch, the object that covers it and the place it lies at */
+  dense: { steps: 1100, pictures: 24, peak: 2e-3, warmUp: 100 },
+  /** the whole model answers questions */
+  language: { steps: 3800, pictures: 12, texts: 8, rows: 132, peak: 1.5e-3, warmUp: 150, denseWeight: 0.2 },
+} as const;

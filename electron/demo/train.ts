@@ -1,0 +1,342 @@
+/**
+ * @file `npm run demo:train`: trains the demo model from nothing and writes it as a Hugging Face folder.
+ * Seeded and resumable: state is saved as it goes, and a second start goes on where the first stopped.
+ */
+import { existsSync } from 'node:fs';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { Worker } from 'node:worker_threads';
+import { requiredTensors } from '../models/checkpoint.ts';
+import type { VisionLanguageConfig } from '../models/config.ts';
+import { decoderLayer, embed, embeddingName, finalNorm, languageHead } from '../models/decoder.ts';
+import { rotaryTables } from '../models/positions.ts';
+import { type WritableTensor, writeSafetensors } from '../models/safetensors.ts';
+import { visualEmbeddings } from '../models/vision.ts';
+import { type WeightOf, weightsAsInputs } from '../models/weights.ts';
+import * as f from '../tensor/functions.ts';
+import { Graph, type Tensor } from '../tensor/graph.ts';
+import { float32, int64, type Value } from '../tensor/session.ts';
+import type { AdamOptions } from '../training/optimizer.ts';
+import { Trainer } from '../training/trainer.ts';
+import type { DenseBatch, LanguageBatch } from './batches.ts';
+import type { BatchRequest, WorkerTask } from './batchWorker.ts';
+import { demoConfig, demoPreprocessor, GRID, parsedDemoConfig, stages } from './recipe.ts';
+import { trainTokenizer, vocabularySize, writeTokenizer } from './tokenizer.ts';
+import { TAUGHT_OBJECTS } from './world/objects.ts';
+import { seededRandom } from './world/random.ts';
+import { CANVAS, PLACES } from './world/scene.ts';
+
+type Weights = Map<string, { shape: readonly number[]; data: Float32Array }>;
+
+/** Values to start from: normal, scaled by the width they read from; norms 1, biases 0. */
+function initialWeights(config: VisionLanguageConfig, seed: number): Weights {
+  const weights: Weights = new Map();
+  for (const [name, shape] of requiredTensors(config)) {
+    const random = seededRandom(seed).split(name);
+    const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
+    const isNorm = /norm/.test(name);
+    if (isNorm && name.endsWith('weight')) data.fill(1);
+    else if (name.endsWith('position_embedding.weight')) placeWaves(data, shape[1]!);
+    else if (!name.endsWith('bias')) {
+      const into = shape.slice(1).reduce((a, b) => a * b, 1);
+      // Layers that write to the residual stream start small, so that depth does not inflate it.
+      const residual = /o_proj|out_proj|down_proj|fc2/.test(name) ? 0.4 : 1;
+      const deviation =
+        /embed|embedding/.test(name) && !name.includes('patch') ? 0.08 : (0.8 * residual) / Math.sqrt(into);
+      for (let i = 0; i < data.length; i++) data[i] = random.gaussian() * deviation;
+    }
+    weights.set(name, { shape, data });
+  }
+  return weights;
+}
+
+/** Waves over the grid, as ViTs without learnt positions have: where a patch lies is plain from the start. data [1 + patches, width] */
+function placeWaves(data: Float32Array, width: number): void {
+  const quarter = width / 4;
+  for (let patch = 0; patch < GRID * GRID; patch++) {
+    const along = [Math.floor(patch / GRID), patch % GRID];
+    for (let i = 0; i < width; i++) {
+      const angle = along[i < width / 2 ? 0 : 1]! * (Math.PI / GRID) * 2 ** ((3 * (i % quarter)) / quarter);
+      data[(patch + 1) * width + i] =
+        0.4 * (Math.floor(i / quarter) % 2 === 0 ? Math.sin(angle) : Math.cos(angle));
+    }
+  }
+}
+
+/** For each object (and the background) the mean of its name's token embeddings, as a matrix [objects + 1, vocabulary]. */
+function nameMatrix(nameIds: readonly (readonly number[])[], vocabulary: number): Float32Array {
+  const matrix = new Float32Array(nameIds.length * vocabulary);
+  nameIds.forEach((ids, row) => {
+    for (const id of ids) matrix[row * vocabulary + id]! += 1 / ids.length;
+  });
+  return matrix;
+}
+
+/** Words of the places of the 3 × 3 raster, for each patch of the grid [patches] */
+function placeLabels(pictures: number): BigInt64Array {
+  const cell = (patch: number) => Math.floor(((patch + 0.5) * 3) / GRID);
+  return BigInt64Array.from({ length: pictures * GRID * GRID }, (_, index) => {
+    const patch = index % (GRID * GRID);
+    return BigInt(cell(Math.floor(patch / GRID)) * 3 + cell(patch % GRID));
+  });
+}
+
+interface DenseInputs {
+  readonly labels: Tensor;
+  readonly names: Tensor;
+  readonly places: Tensor;
+  readonly placeNames: Tensor;
+}
+
+function denseInputs(graph: Graph, config: VisionLanguageConfig): DenseInputs {
+  return {
+    labels: graph.input('labels', 'int64', ['patches']),
+    names: graph.input('names', 'float32', [TAUGHT_OBJECTS.length + 1, config.text.vocab]),
+    places: graph.input('places', 'int64', ['patches']),
+    placeNames: graph.input('place_names', 'float32', [PLACES.length, config.text.vocab]),
+  };
+}
+
+/**
+ * Each patch names the object that covers it, and its place, in the words of the decoder's own embeddings: visual rows and
+ * the words for what they show come to lie in one space. rows [batch, patches, hidden] → scalar loss.
+ */
+function denseLoss(rows: Tensor, inputs: DenseInputs, weight: WeightOf, hidden: number): Tensor {
+  const graph = rows.graph;
+  const flat = f.reshape(rows, ['patches', hidden]);
+  const directions = f.rmsNorm(flat, graph.constant(new Float32Array(hidden).fill(1)), 1e-5);
+  const naming = (names: Tensor, labels: Tensor) =>
+    f.mean(f.crossEntropy(f.matmul(directions, f.matmul(names, weight(embeddingName)), { b: true }), labels));
+  return f.add(
+    naming(inputs.names, inputs.labels),
+    f.multiply(naming(inputs.placeNames, inputs.places), 0.3),
+  );
+}
+
+const weightDecay = 0.02;
+const optimizer = (stage: { peak: number; warmUp: number; steps: number }): AdamOptions => ({
+  schedule: { peak: stage.peak, warmUp: stage.warmUp, decay: 'cosine', steps: stage.steps, floor: 0.02 },
+  beta1: 0.9,
+  beta2: 0.99,
+  epsilon: 1e-8,
+  weightDecay,
+  clipNorm: 1,
+});
+
+async function denseTrainer(config: VisionLanguageConfig, weights: Weights): Promise<Trainer> {
+  const graph = new Graph();
+  const shapes = new Map([...weights].map(([name, { shape }]) => [name, shape]));
+  const weight = weightsAsInputs(graph, shapes);
+  const pixels = graph.input('pixels', 'float32', [stages.dense.pictures, 3, CANVAS, CANVAS]);
+  const inputs = denseInputs(graph, config);
+  const loss = denseLoss(visualEmbeddings(pixels, config, weight), inputs, weight, config.text.hidden);
+  const trained = new Map([...weights].filter(([name]) => graph.inputs.some((input) => input.name === name)));
+  return Trainer.create(graph, loss, {}, trained, optimizer(stages.dense), { providers: ['cpu'] });
+}
+
+async function languageTrainer(config: VisionLanguageConfig, weights: Weights): Promise<Trainer> {
+  const graph = new Graph();
+  const { pictures, rows, denseWeight } = stages.language;
+  const prefix = 1 + GRID * GRID;
+  const total = prefix + rows;
+  const { hidden, headDim, layers } = config.text;
+  const shapes = new Map([...weights].map(([name, { shape }]) => [name, shape]));
+  const weight = weightsAsInputs(graph, shapes);
+  const pixels = graph.input('pixels', 'float32', [pictures, 3, CANVAS, CANVAS]);
+  const named = denseInputs(graph, config);
+  const bos = graph.input('bos', 'int64', [pictures, 1]);
+  const ids = graph.input('ids', 'int64', [pictures, rows]);
+  const shared = {
+    cosine: graph.input('cosine', 'float32', [pictures, 1, total, headDim]),
+    sine: graph.input('sine', 'float32', [pictures, 1, total, headDim]),
+    mask: graph.input('mask', 'float32', [pictures, 1, total, total]),
+  };
+  const picked = graph.input('picked', 'int64', ['picked']);
+  const next = graph.input('next', 'int64', ['picked']);
+  const weights_ = graph.input('weights', 'float32', ['picked']);
+
+  const visual = visualEmbeddings(pixels, config, weight);
+  let x = f.concat([embed(bos, weight), visual, embed(ids, weight)], 1);
+  for (let layer = 0; layer < layers; layer++) x = decoderLayer(x, layer, shared, config.text, weight).hidden;
+  const scored = f.gather(f.reshape(x, [pictures * total, hidden]), picked);
+  const logits = languageHead(finalNorm(scored, config.text, weight), config.text, weight);
+  const answers = f.sum(f.multiply(f.crossEntropy(logits, next), weights_));
+  const dense = denseLoss(visual, named, weight, hidden);
+  const loss = f.add(answers, f.multiply(dense, denseWeight));
+  return Trainer.create(graph, loss, { answers, dense }, weights, optimizer(stages.language), {
+    providers: ['cpu'],
+  });
+}
+
+/** Batches, composed two ahead in a worker. */
+class Batches {
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, (batch: DenseBatch | LanguageBatch) => void>();
+  constructor(task: WorkerTask) {
+    this.#worker = new Worker(new URL('./batchWorker.ts', import.meta.url), { workerData: task });
+    this.#worker.on('message', ({ step, batch }: { step: number; batch: LanguageBatch }) => {
+      this.#waiting.get(step)?.(batch);
+      this.#waiting.delete(step);
+    });
+    this.#worker.on('error', (error) => {
+      throw error;
+    });
+  }
+  request(request: BatchRequest): Promise<DenseBatch | LanguageBatch> {
+    const promise = new Promise<DenseBatch | LanguageBatch>((resolve) =>
+      this.#waiting.set(request.step, resolve),
+    );
+    this.#worker.postMessage(request);
+    return promise;
+  }
+  async close(): Promise<void> {
+    await this.#worker.terminate();
+  }
+}
+
+async function runStage(
+  stage: 'dense' | 'language',
+  trainer: Trainer,
+  batches: Batches,
+  feedsOf: (batch: DenseBatch | LanguageBatch) => Record<string, Value>,
+  statePath: string,
+): Promise<void> {
+  const size = stages[stage];
+  const request = (step: number): BatchRequest =>
+    stage === 'dense'
+      ? { stage, step, pictures: stages.dense.pictures }
+      : { stage, step, ...stages.language };
+  if (existsSync(statePath)) await trainer.load(statePath);
+  const first = trainer.optimizer.step;
+  if (first >= size.steps) return;
+  const ahead: Promise<DenseBatch | LanguageBatch>[] = [];
+  for (let step = first; step < Math.min(first + 2, size.steps); step++)
+    ahead.push(batches.request(request(step)));
+  const started = performance.now();
+  const recent = new Map<string, number>();
+  for (let step = first; step < size.steps; step++) {
+    const batch = await ahead.shift()!;
+    if (step + 2 < size.steps) ahead.push(batches.request(request(step + 2)));
+    const report = await trainer.step(feedsOf(batch));
+    for (const [name, value] of Object.entries({ loss: report.loss, ...report.terms })) {
+      recent.set(name, (recent.get(name) ?? value) * 0.95 + value * 0.05);
+    }
+    if ((step + 1) % 25 === 0 || step + 1 === size.steps) {
+      const each = (performance.now() - started) / (step + 1 - first);
+      const left = ((size.steps - step - 1) * each) / 60000;
+      const values = [...recent].map(([name, value]) => `${name} ${value.toFixed(3)}`).join('  ');
+      console.log(
+        `${stage} ${step + 1}/${size.steps}  ${values}  ${each.toFixed(0)} ms a step, ${left.toFixed(1)} min left`,
+      );
+    }
+    if ((step + 1) % 200 === 0 || step + 1 === size.steps) await trainer.save(statePath);
+  }
+}
+
+async function writeModel(folder: string, weights: Weights, config: Record<string, unknown>): Promise<void> {
+  const tensors = new Map<string, WritableTensor>();
+  for (const [name, { shape, data }] of weights) tensors.set(name, { dtype: 'F16', shape: [...shape], data });
+  await writeSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' });
+  const json = (name: string, value: unknown) =>
+    writeFile(join(folder, name), `${JSON.stringify(value, null, 2)}\n`);
+  await json('config.json', config);
+  await json('preprocessor_config.json', demoPreprocessor);
+  await json('generation_config.json', { bos_token_id: 1, eos_token_id: 2, max_new_tokens: 48 });
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      out: { type: 'string', default: 'resources/demo-model' },
+      work: { type: 'string', default: '.cache/demo-training' },
+      seed: { type: 'string', default: '1' },
+      fresh: { type: 'boolean', default: false },
+    },
+  });
+  const seed = Number(values.seed);
+  if (values.fresh) await rm(values.work, { recursive: true, force: true });
+  await mkdir(values.work, { recursive: true });
+  await mkdir(values.out, { recursive: true });
+
+  const files = trainTokenizer();
+  await writeTokenizer(values.work, files);
+  const vocabulary = vocabularySize(files);
+  const added = files.tokenizer as unknown as {
+    added_tokens: Array<{ id: number; content: string }>;
+    model: { vocab: Record<string, number> };
+  };
+  const idOf = (content: string) => added.added_tokens.find((token) => token.content === content)!.id;
+  const [imageTokenId, padTokenId] = [idOf('<image>'), idOf('<pad>')];
+  const config = parsedDemoConfig(vocabulary, imageTokenId, padTokenId);
+  const vocab = added.model.vocab;
+  const wordId = (word: string) => {
+    const id = vocab[`▁${word}`];
+    if (id === undefined) throw new Error(`The tokenizer has no single token for "${word}".`);
+    return id;
+  };
+  const nameIds = [
+    ...TAUGHT_OBJECTS.map((object) => object.name.split(' ').map(wordId)),
+    [wordId('background')],
+  ];
+  const names = float32(nameMatrix(nameIds, vocabulary), [nameIds.length, vocabulary]);
+  const placeIds = PLACES.map((place) => place.split(' ').map(wordId));
+  const placeNames = float32(nameMatrix(placeIds, vocabulary), [placeIds.length, vocabulary]);
+
+  const weights = initialWeights(config, seed);
+  const count = [...weights.values()].reduce((sum, { data }) => sum + data.length, 0);
+  console.log(
+    `${(count / 1e6).toFixed(2)} M parameters, ${vocabulary} tokens, ${TAUGHT_OBJECTS.length} objects taught`,
+  );
+  const batches = new Batches({ folder: values.work, vocabulary, imageTokenId, padTokenId, seed });
+  const languageState = join(values.work, 'language.safetensors');
+
+  const denseState = join(values.work, 'dense.safetensors');
+  const dense = await denseTrainer(config, weights);
+  const pixelsOf = (batch: DenseBatch) => {
+    const pictures = batch.pixels.length / (3 * CANVAS * CANVAS);
+    return {
+      pixels: float32(batch.pixels, [pictures, 3, CANVAS, CANVAS]),
+      labels: int64(batch.labels, [batch.labels.length]),
+      names,
+      places: int64(placeLabels(pictures), [batch.labels.length]),
+      place_names: placeNames,
+    };
+  };
+  await runStage('dense', dense, batches, pixelsOf, denseState);
+  await dense.dispose();
+
+  const language = await languageTrainer(config, weights);
+  const prefix = 1 + GRID * GRID;
+  const total = prefix + stages.language.rows;
+  await runStage(
+    'language',
+    language,
+    batches,
+    (any) => {
+      const batch = any as LanguageBatch;
+      const { pictures, rows } = stages.language;
+      const { cosine, sine } = rotaryTables(config.text, batch.positions);
+      const table = [pictures, 1, total, config.text.headDim];
+      return {
+        ...pixelsOf(batch),
+        bos: int64(new Array(pictures).fill(config.text.bosTokenId), [pictures, 1]),
+        ids: int64(batch.ids, [pictures, rows]),
+        cosine: float32(cosine, table),
+        sine: float32(sine, table),
+        mask: float32(batch.mask, [pictures, 1, total, total]),
+        picked: int64(batch.picked, [batch.picked.length]),
+        next: int64(batch.next, [batch.next.length]),
+        weights: float32(batch.weights, [batch.weights.length]),
+      };
+    },
+    languageState,
+  );
+  await language.dispose();
+  await batches.close();
+  await writeModel(values.out, weights, demoConfig(vocabulary, imageTokenId, padTokenId));
+  await writeTokenizer(values.out, files);
+  console.log(`Written to ${values.out}. Measure it with: npm run demo:eval`);
+}
+
+await main();

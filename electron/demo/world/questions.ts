@@ -1,0 +1,379 @@
+/**
+ * @file Questions about scenes with their one right answer, and captions, in several wordings each.
+ *
+ * Answers follow from the scene's objects and background alone: lower case, short, without article.
+ */
+import { type Category, type ObjectKind, objectNamed, TAUGHT_OBJECTS, withArticle } from './objects.ts';
+import type { Random } from './random.ts';
+import { kindsIn, PLACES, type Place, placeOf, type Scene, type SceneObject } from './scene.ts';
+
+export const QUESTION_KINDS = [
+  'what',
+  'where',
+  'at',
+  'count',
+  'relation',
+  'background',
+  'presence',
+  'which',
+] as const;
+export type QuestionKind = (typeof QUESTION_KINDS)[number];
+
+/** One question with its answer. */
+export interface Question {
+  kind: QuestionKind;
+  question: string;
+  answer: string;
+  /** What is asked; `wordings(topic)` are the ways to ask it. */
+  topic: Topic;
+  /** The object whose identity, place or number the answer tells; a colour name for the background. */
+  about: string;
+}
+
+/** What is asked, free of wording. */
+export type Topic =
+  | { kind: 'what'; noun: string }
+  | { kind: 'where'; object: string }
+  | { kind: 'at'; place: Place }
+  | { kind: 'count'; object: string }
+  | { kind: 'relation'; relation: Relation; object: string }
+  | { kind: 'background' }
+  | { kind: 'presence'; object: string }
+  | { kind: 'which'; relation: Relation; first: string; second: string };
+
+export const RELATIONS = ['left', 'right', 'above', 'below'] as const;
+export type Relation = (typeof RELATIONS)[number];
+
+export const NUMBERS = ['zero', 'one', 'two', 'three', 'four'] as const;
+
+/** Two objects count as left and right (above and below) of one another from this distance on. */
+export const CLEAR_DISTANCE = 14;
+
+const AT_PLACE: Record<Place, string> = {
+  'top left': 'at the top left',
+  top: 'at the top',
+  'top right': 'at the top right',
+  left: 'on the left',
+  middle: 'in the middle',
+  right: 'on the right',
+  'bottom left': 'at the bottom left',
+  bottom: 'at the bottom',
+  'bottom right': 'at the bottom right',
+};
+
+const OF: Record<Relation, string> = { left: 'left of', right: 'right of', above: 'above', below: 'below' };
+const OF_LONG: Record<Relation, string> = {
+  left: 'to the left of',
+  right: 'to the right of',
+  above: 'above',
+  below: 'below',
+};
+const FURTHER: Record<Relation, string> = {
+  left: 'further left',
+  right: 'further right',
+  above: 'higher',
+  below: 'lower',
+};
+
+/** How a category is asked for; `thing` has no word of its own. */
+const NOUNS: Record<Exclude<Category, 'thing'>, string> = {
+  animal: 'animal',
+  fruit: 'fruit',
+  vegetable: 'vegetable',
+  food: 'food',
+  vehicle: 'vehicle',
+  instrument: 'instrument',
+  tool: 'tool',
+  clothing: 'piece of clothing',
+  ball: 'ball',
+  plant: 'plant',
+  building: 'building',
+  furniture: 'piece of furniture',
+};
+/** Categories in which people would also count the objects of these. */
+const ALSO: Partial<Record<Category, readonly Category[]>> = {
+  food: ['fruit', 'vegetable'],
+  plant: ['fruit', 'vegetable'],
+};
+
+const CAPTION_WORDINGS = [
+  'Describe the picture.',
+  'Describe what you see.',
+  'What does the picture show?',
+  'Describe this image.',
+];
+
+/** All wordings of a topic. Every wording has the same answer. */
+export function wordings(topic: Topic): string[] {
+  switch (topic.kind) {
+    case 'what':
+      return [
+        `What ${topic.noun} is in the picture?`,
+        `Which ${topic.noun} do you see?`,
+        `What ${topic.noun} is this?`,
+        `Which ${topic.noun} is shown here?`,
+        `What is the ${topic.noun} in this image?`,
+        `Name the ${topic.noun} in the picture.`,
+      ];
+    case 'where': {
+      const { name } = objectNamed(topic.object);
+      return [
+        `Where is the ${name}?`,
+        `In which part of the picture is the ${name}?`,
+        `Where do you see the ${name}?`,
+        `Where in the image is the ${name}?`,
+        `What is the position of the ${name}?`,
+      ];
+    }
+    case 'at': {
+      const place = AT_PLACE[topic.place];
+      return [
+        `What is ${place}?`,
+        `What do you see ${place}?`,
+        `What is shown ${place} of the picture?`,
+        `Which object is ${place}?`,
+        `Name the object ${place}.`,
+      ];
+    }
+    case 'count': {
+      const { plural } = objectNamed(topic.object);
+      return [
+        `How many ${plural} are there?`,
+        `How many ${plural} do you see?`,
+        `How many ${plural} are in the picture?`,
+        `What is the number of ${plural}?`,
+        `Count the ${plural}.`,
+      ];
+    }
+    case 'relation': {
+      const of = OF[topic.relation];
+      const long = OF_LONG[topic.relation];
+      return [
+        `What is ${of} the ${topic.object}?`,
+        `What do you see ${long} the ${topic.object}?`,
+        `Which object is ${of} the ${topic.object}?`,
+        `Name the object ${long} the ${topic.object}.`,
+        `What is shown ${long} the ${topic.object}?`,
+      ];
+    }
+    case 'background':
+      return [
+        'What color is the background?',
+        'Which color does the background have?',
+        'What is the color of the background?',
+        'What color is behind the objects?',
+        'Name the color of the background.',
+        'What colour is the background?',
+      ];
+    case 'presence': {
+      const named = withArticle(objectNamed(topic.object));
+      return [
+        `Is there ${named} in the picture?`,
+        `Do you see ${named}?`,
+        `Is there ${named}?`,
+        `Does the picture show ${named}?`,
+        `Can you see ${named} in this image?`,
+      ];
+    }
+    case 'which': {
+      const further = FURTHER[topic.relation];
+      const [a, b] = [topic.first, topic.second];
+      return [
+        `Which is ${further}, the ${a} or the ${b}?`,
+        `What is ${further}, the ${a} or the ${b}?`,
+        `Is the ${a} or the ${b} ${further}?`,
+        `Which one is ${further}: the ${a} or the ${b}?`,
+      ];
+    }
+  }
+}
+
+/** Every noun a `what` topic can have. */
+export function topicNouns(): string[] {
+  return [...Object.values(NOUNS), 'bird', 'object'];
+}
+
+/** All requests that a caption answers. */
+export function captionWordings(): readonly string[] {
+  return CAPTION_WORDINGS;
+}
+
+/** Another wording of the same question. */
+export function rephrase(question: Question, random: Random): string {
+  return random.pick(wordings(question.topic).filter((wording) => wording !== question.question));
+}
+
+/**
+ * Every kind of question the scene answers: all that are about what is shown, one presence question with answer
+ * yes and one with answer no, sometimes a count of nothing. Wordings by chance.
+ */
+export function questionsOf(scene: Scene, random: Random): Question[] {
+  const ask = (topic: Topic, answer: string, about: string): Question => ({
+    kind: topic.kind,
+    question: random.pick(wordings(topic)),
+    answer,
+    topic,
+    about,
+  });
+  const kinds = kindsIn(scene);
+  const single = scene.objects.filter((object) => numberOf(scene, object.name) === 1);
+  const questions: Question[] = [];
+
+  for (const { noun, kind } of identifications(kinds)) {
+    questions.push(ask({ kind: 'what', noun }, kind.name, kind.name));
+  }
+  for (const object of single) {
+    questions.push(ask({ kind: 'where', object: object.name }, placeOf(object), object.name));
+  }
+  for (const object of scene.objects.filter((candidate) => aloneAtItsPlace(scene, candidate))) {
+    questions.push(ask({ kind: 'at', place: placeOf(object) }, object.name, object.name));
+  }
+  for (const kind of kinds) {
+    if (kind.mass) continue;
+    const count = NUMBERS[numberOf(scene, kind.name)];
+    if (count) questions.push(ask({ kind: 'count', object: kind.name }, count, kind.name));
+  }
+  for (const object of single) {
+    for (const relation of RELATIONS) {
+      const answer = onlyNeighbour(scene, object, relation);
+      if (answer) {
+        questions.push(ask({ kind: 'relation', relation, object: object.name }, answer.name, answer.name));
+      }
+    }
+  }
+  if (!scene.background.ground) {
+    const { colour } = scene.background;
+    questions.push(ask({ kind: 'background' }, colour, colour));
+  }
+  const shown = random.pick(kinds).name;
+  questions.push(ask({ kind: 'presence', object: shown }, 'yes', shown));
+  const absent = absentKind(kinds, random);
+  questions.push(ask({ kind: 'presence', object: absent.name }, 'no', absent.name));
+  if (random.chance(0.25) && !absent.mass) {
+    questions.push(ask({ kind: 'count', object: absent.name }, 'zero', absent.name));
+  }
+  const comparison = compare(single, random);
+  if (comparison) questions.push(ask(comparison.topic, comparison.answer, comparison.answer));
+  return questions;
+}
+
+/** Most scenes show one of each kind; counting is learnt from those that show several. */
+const SEVERAL_WEIGHT = 2.5;
+const ONE_WEIGHT = 0.3;
+
+/**
+ * One question, its kind drawn with the given weights (1 where none is given) among those the scene answers. Presence
+ * questions are yes or no with equal chance; counts of several come more often than counts of one or none.
+ */
+export function drawQuestion(
+  scene: Scene,
+  random: Random,
+  weights: Readonly<Partial<Record<QuestionKind, number>>> = {},
+): Question {
+  const questions = questionsOf(scene, random);
+  const several = questions.some(
+    ({ kind, answer }) => kind === 'count' && answer !== 'one' && answer !== 'zero',
+  );
+  const weightOf = (kind: QuestionKind): number =>
+    (weights[kind] ?? 1) * (kind === 'count' ? (several ? SEVERAL_WEIGHT : ONE_WEIGHT) : 1);
+  const kinds = QUESTION_KINDS.filter((kind) => questions.some((question) => question.kind === kind));
+  let left = random.next() * kinds.reduce((sum, kind) => sum + weightOf(kind), 0);
+  let drawn = kinds[0];
+  for (const kind of kinds) {
+    drawn = kind;
+    left -= weightOf(kind);
+    if (left < 0) break;
+  }
+  return random.pick(questions.filter((question) => question.kind === drawn));
+}
+
+/** A caption that names every object with its place, in reading order. */
+export function captionOf(scene: Scene, random: Random): { question: string; answer: string } {
+  const inOrder = scene.objects.toSorted((a, b) => PLACES.indexOf(placeOf(a)) - PLACES.indexOf(placeOf(b)));
+  const parts = inOrder.map(
+    (object) => `${withArticle(objectNamed(object.name))} ${AT_PLACE[placeOf(object)]}`,
+  );
+  return { question: random.pick(CAPTION_WORDINGS), answer: parts.join(', ') };
+}
+
+/** How people also type: sometimes without a capital, sometimes without the final mark. */
+export function typedCasually(question: string, random: Random): string {
+  const lower = random.chance(0.15) ? question.charAt(0).toLowerCase() + question.slice(1) : question;
+  return random.chance(0.1) ? lower.replace(/[?.]$/, '') : lower;
+}
+
+/** Which nouns single out exactly one kind of object in the picture. */
+function identifications(kinds: readonly ObjectKind[]): { noun: string; kind: ObjectKind }[] {
+  const found: { noun: string; kind: ObjectKind }[] = [];
+  for (const kind of kinds) {
+    if (kind.category === 'thing') continue;
+    const family = [kind.category, ...(ALSO[kind.category] ?? [])];
+    if (kinds.filter((other) => family.includes(other.category)).length === 1) {
+      found.push({ noun: NOUNS[kind.category], kind });
+    }
+  }
+  const birds = kinds.filter((kind) => kind.group === 'bird');
+  if (birds.length === 1) found.push({ noun: 'bird', kind: birds[0]! });
+  if (kinds.length === 1) found.push({ noun: 'object', kind: kinds[0]! });
+  return found;
+}
+
+/** "On the left" could also mean the top left: middle cells of an edge are asked for when the edge holds one object. */
+function aloneAtItsPlace(scene: Scene, object: SceneObject): boolean {
+  const place = placeOf(object);
+  if (place.includes(' ') || place === 'middle') return true;
+  return scene.objects.every((other) => other === object || !placeOf(other).split(' ').includes(place));
+}
+
+/** How many of that name the scene shows. */
+export function numberOf(scene: Scene, name: string): number {
+  return scene.objects.filter((object) => object.name === name).length;
+}
+
+/** How far `other` lies from `object` in the direction of the relation (negative: on the other side). */
+function distanceAlong(object: SceneObject, other: SceneObject, relation: Relation): number {
+  if (relation === 'left') return object.x - other.x;
+  if (relation === 'right') return other.x - object.x;
+  if (relation === 'above') return object.y - other.y;
+  return other.y - object.y;
+}
+
+/** The one object in that relation to `object`, if there is exactly one and no other comes near to it. */
+function onlyNeighbour(scene: Scene, object: SceneObject, relation: Relation): SceneObject | undefined {
+  let neighbour: SceneObject | undefined;
+  for (const other of scene.objects) {
+    if (other === object) continue;
+    const along = distanceAlong(object, other, relation);
+    if (along <= 2) continue;
+    const across = Math.max(
+      ...RELATIONS.filter((r) => r !== relation).map((r) => distanceAlong(object, other, r)),
+    );
+    // nearly level with it, or more beside it than in that direction: a doubtful case, not asked
+    if (along < CLEAR_DISTANCE || along < across / 2) return undefined;
+    if (neighbour) return undefined;
+    neighbour = other;
+  }
+  return neighbour;
+}
+
+/** An absent taught kind; half of the time of a category that is shown, so that looking closely is needed. */
+function absentKind(kinds: readonly ObjectKind[], random: Random): ObjectKind {
+  const absent = TAUGHT_OBJECTS.filter((kind) => !kinds.includes(kind));
+  const alike = absent.filter((kind) => kinds.some((shown) => shown.category === kind.category));
+  return random.pick(alike.length && random.chance(0.5) ? alike : absent);
+}
+
+function compare(
+  single: readonly SceneObject[],
+  random: Random,
+): { topic: Topic; answer: string } | undefined {
+  const [a, b] = random.shuffle(single);
+  if (!a || !b) return undefined;
+  const relation = random.pick(RELATIONS);
+  const along = distanceAlong(a, b, relation);
+  if (Math.abs(along) < CLEAR_DISTANCE) return undefined;
+  return {
+    topic: { kind: 'which', relation, first: a.name, second: b.name },
+    answer: along > 0 ? b.name : a.name,
+  };
+}

@@ -1,0 +1,145 @@
+/**
+ * @file VisEdit's training losses (eqs. 12–19) as a graph above the edit layer. What lies below is frozen and the same for
+ * every adapter, so it runs elsewhere and only its output enters here.
+ */
+
+import type { TextConfig } from '../../models/config.ts';
+import { decoderLayer, finalNorm, languageHead } from '../../models/decoder.ts';
+import type { WeightOf } from '../../models/weights.ts';
+import * as f from '../../tensor/functions.ts';
+import type { Graph, Tensor } from '../../tensor/graph.ts';
+import { type AdapterShape, adaptRows, influenceLogits, rowKinds } from './adapterGraph.ts';
+
+export interface LossSizes {
+  /** edits in a batch; there are three sequences to each: its own picture, the rephrased picture, the locality picture */
+  readonly edits: number;
+  /** rows of a sequence */
+  readonly rows: number;
+  /** rows of the picture, end exclusive; the same in every sequence */
+  readonly imageRows: readonly [number, number];
+  /** visual tokens drawn for the influence losses */
+  readonly sampled: number;
+}
+
+/** Weights of the terms in the total. */
+export interface LossWeights {
+  readonly reliability: number;
+  readonly textGenerality: number;
+  readonly imageGenerality: number;
+  readonly imageLocality: number;
+  readonly influenceUp: number;
+  readonly influenceDown: number;
+  readonly influenceAttribution: number;
+}
+
+/** The published code's weights. */
+export const publishedWeights: LossWeights = {
+  reliability: 1,
+  textGenerality: 1,
+  imageGenerality: 1,
+  imageLocality: 1,
+  influenceUp: 0.1,
+  influenceDown: 0.1,
+  influenceAttribution: 0.1,
+};
+
+export type LossTerms = { readonly [name in keyof LossWeights]: Tensor };
+
+/** Inside every logarithm of the influence losses, as in the published code. */
+const logFloor = 1e-8;
+
+/**
+ * Builds the losses. Inputs of the graph (R = 3·edits·rows):
+ * `hidden` [3·edits, rows, hidden], output of the edit layer for all edits' own sequences, then all rephrased pictures', then all locality pictures';
+ * `cosine`, `sine` [3·edits, 1, rows, head size] and `mask` [3·edits, 1, rows, rows];
+ * `signal_mask` [edits, 1, 1, rows], 0 on rows of the edit signal (image, prompt ⊕ target), very negative elsewhere;
+ * `kinds` [edits, rows, 4]; `key_rows` int64 [edits], last prompt token of each edit among edits·rows;
+ * `picked` int64 [picked] rows among R that predict a label, `next` int64 [picked] the labels, and
+ * `weight.reliability`, `weight.textGenerality`, `weight.imageGenerality` [picked], the share of each label in each term;
+ * `picked_locality` int64 [kept] rows among R whose next-token distribution must stay what it was, the unedited
+ * model's logits there as `before` [kept, vocabulary], and `weight.imageLocality` [kept];
+ * `raised`, `lowered` int64 [edits·sampled], rows among R whose influence is to rise and to fall;
+ * `attribution` [edits, sampled], the influence target of the raised rows (eq. 18, normalised).
+ */
+export function visEditLosses(
+  graph: Graph,
+  sizes: LossSizes,
+  shape: AdapterShape,
+  config: TextConfig,
+  editLayer: number,
+  frozen: WeightOf,
+  adapter: WeightOf,
+  scale = 1,
+): LossTerms {
+  const { edits, rows, imageRows, sampled } = sizes;
+  const [start, end] = imageRows;
+  const all = 3 * edits;
+  const width = config.hidden;
+  const hidden = graph.input('hidden', 'float32', [all, rows, width]);
+  const attention = {
+    cosine: graph.input('cosine', 'float32', [all, 1, rows, config.headDim]),
+    sine: graph.input('sine', 'float32', [all, 1, rows, config.headDim]),
+    mask: graph.input('mask', 'float32', [all, 1, rows, rows]),
+  };
+  const thrice = (x: Tensor) => f.concat([x, x, x], 0);
+  const signal = f.slice(hidden, 0, 0, edits);
+  const key = f.gather(f.reshape(signal, [edits * rows, width]), graph.input('key_rows', 'int64', [edits]));
+  const inputs = {
+    rows: thrice(signal),
+    key: thrice(key),
+    mask: thrice(graph.input('signal_mask', 'float32', [edits, 1, 1, rows])),
+    kinds: thrice(graph.input('kinds', 'float32', [edits, rows, rowKinds.length])),
+  };
+  const visual = f.slice(hidden, 1, start, end);
+  const adapted = adaptRows(visual, inputs, shape, adapter, scale);
+  const parts = [adapted.rows, f.slice(hidden, 1, end, rows)];
+  if (start > 0) parts.unshift(f.slice(hidden, 1, 0, start));
+
+  let x = f.concat(parts, 1);
+  for (let layer = editLayer + 1; layer < config.layers; layer++)
+    x = decoderLayer(x, layer, attention, config, frozen).hidden;
+  const edited = f.reshape(x, [all * rows, width]);
+  const logitsOf = (flat: Tensor, picked: Tensor) =>
+    languageHead(finalNorm(f.gather(flat, picked), config, frozen), config, frozen);
+
+  const picked = graph.input('picked', 'int64', ['picked']);
+  const likelihood = f.crossEntropy(logitsOf(edited, picked), graph.input('next', 'int64', ['picked']));
+  const term = (name: string) =>
+    f.sum(f.multiply(likelihood, graph.input(`weight.${name}`, 'float32', ['picked'])));
+
+  const kept = graph.input('picked_locality', 'int64', ['kept']);
+  const before = graph.input('before', 'float32', ['kept', config.vocab]);
+  const drift = f.klDivergence(before, logitsOf(edited, kept));
+  const imageLocality = f.sum(f.multiply(drift, graph.input('weight.imageLocality', 'float32', ['kept'])));
+
+  const flat = f.reshape(hidden, [all * rows, width]);
+  const influenceOf = (name: string) => {
+    const chosen = f.reshape(f.gather(flat, graph.input(name, 'int64', [edits * sampled])), [
+      edits,
+      sampled,
+      width,
+    ]);
+    return influenceLogits(chosen, key, shape, adapter);
+  };
+  const raised = influenceOf('raised');
+  const lowered = f.sigmoid(influenceOf('lowered'));
+  const target = graph.input('attribution', 'float32', [edits, sampled]);
+  const surprise = (x: Tensor) => f.negate(f.log(f.add(x, logFloor)));
+  return {
+    reliability: term('reliability'),
+    textGenerality: term('textGenerality'),
+    imageGenerality: term('imageGenerality'),
+    imageLocality,
+    influenceUp: f.mean(surprise(f.sigmoid(raised))),
+    influenceDown: f.mean(surprise(f.subtract(1, lowered))),
+    influenceAttribution: f.mean(f.sum(f.multiply(target, surprise(f.softmax(raised))), [-1])),
+  };
+}
+
+/** Σ weight·term, over the terms whose weight is not 0. */
+export function totalLoss(terms: LossTerms, weights: LossWeights): Tensor {
+  const parts = (Object.keys(weights) as Array<keyof LossWeights>)
+    .filter((name) => weights[name] !== 0)
+    .map((name) => f.multiply(terms[name], weights[name]));
+  return parts.reduce((a, b) => f.add(a, b));
+}

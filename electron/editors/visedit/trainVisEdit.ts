@@ -1,0 +1,233 @@
+/**
+ * @file Trains a VisEdit adapter on a frozen model: batches of edits in, an adapter folder out.
+ */
+import { existsSync } from 'node:fs';
+import { InfluenceAttribution, influenceTarget } from '../../attribution/influenceTarget.ts';
+import { decoderOf } from '../../attribution/layerInputs.ts';
+import { paperPerturbation } from '../../attribution/visualContribution.ts';
+import { EmendError } from '../../errors.ts';
+import { fingerprint } from '../../models/checkpoint.ts';
+import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
+import { weightsAsInputs, weightsInFiles } from '../../models/weights.ts';
+import { Graph } from '../../tensor/graph.ts';
+import { float32, floatsOf, type Value } from '../../tensor/session.ts';
+import type { AdamOptions } from '../../training/optimizer.ts';
+import { type StepReport, Trainer } from '../../training/trainer.ts';
+import { type AdapterShape, adapterWeights } from './adapterGraph.ts';
+import { type LaidBatch, layBatch, type TrainingEdit } from './batch.ts';
+import { FrozenModel } from './frozen.ts';
+import { type LossWeights, totalLoss, visEditLosses } from './losses.ts';
+import type { AdapterWeights } from './visEdit.ts';
+
+/** Where training edits come from. The same step gives the same edits. */
+export interface EditSource {
+  /** what it is, for the record */
+  readonly name: string;
+  batch(step: number, count: number): Promise<TrainingEdit[]>;
+  close(): Promise<void>;
+}
+
+export interface VisEditTraining {
+  /** decoder layer whose output is changed, from 0 */
+  readonly layer: number;
+  readonly shape: Omit<AdapterShape, 'hidden'>;
+  /** edits a step */
+  readonly edits: number;
+  /** rows of a sequence; edits whose texts need more are refused, extra locality texts are left out */
+  readonly rows: number;
+  /** visual tokens drawn for the influence losses */
+  readonly sampled: number;
+  readonly weights: LossWeights;
+  /** targets end with the end token in the loss */
+  readonly endToken: boolean;
+  /** the change is multiplied by this many times the rows' root mean square at the edit layer; 0: by nothing, as published */
+  readonly scale: number;
+  readonly optimizer: AdamOptions;
+  readonly steps: number;
+  readonly seed: number;
+}
+
+/** Uniform within ±1/√inputs, PyTorch's default for linear layers; norms 1 and 0; row kinds 0. */
+export function initialAdapter(shape: AdapterShape, seed: number): AdapterWeights {
+  let state = seed >>> 0;
+  const uniform = () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+  const shapes = adapterWeights(shape);
+  const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>();
+  for (const [name, dims] of shapes) {
+    const data = new Float32Array(dims.reduce((a, b) => a * b, 1));
+    const module = name.slice(0, name.lastIndexOf('.'));
+    if (/(^|\.)ln_/.test(name)) data.fill(name.endsWith('weight') ? 1 : 0);
+    else if (!name.startsWith('row_kind.')) {
+      const bound = 1 / Math.sqrt(shapes.get(`${module}.weight`)![1]!);
+      for (let i = 0; i < data.length; i++) data[i] = (uniform() * 2 - 1) * bound;
+    }
+    weights.set(name, { shape: dims, data });
+  }
+  return weights;
+}
+
+function seededUniform(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+function rootMeanSquare(values: Float32Array): number {
+  let sum = 0;
+  for (const value of values) sum += value * value;
+  return Math.sqrt(sum / values.length);
+}
+
+/** Influence targets (eqs. 18–19) of a batch: contributions of the raised rows to the attention at the edit prompt's last token. */
+async function attributionTargets(
+  attribution: InfluenceAttribution,
+  batch: LaidBatch,
+  kept: Readonly<Record<string, Value>>,
+  width: number,
+  seed: number,
+): Promise<Float32Array> {
+  const { edits, rows, imageRows, sampled } = batch.sizes;
+  const [start, end] = imageRows;
+  const states = await Promise.all(attribution.layers.map((layer) => floatsOf(kept[`hidden.${layer - 1}`]!)));
+  const raised = batch.feeds['raised']!.data as BigInt64Array;
+  const keys = batch.feeds['key_rows']!.data as BigInt64Array;
+  const pairs = Array.from({ length: edits }, (_, edit) => {
+    const flat = Array.from(raised.subarray(edit * sampled, (edit + 1) * sampled), Number);
+    const neighbour = Math.floor(flat[0]! / rows);
+    const part = (state: Float32Array, sequence: number, from: number, to: number) =>
+      state.subarray((sequence * rows + from) * width, (sequence * rows + to) * width);
+    const lastPromptRow = Number(keys[edit]!) - edit * rows;
+    return {
+      edit: {
+        hidden: states.map((state) => part(state, edit, 0, lastPromptRow + 1)),
+        imageRows,
+        lastPromptRow,
+      },
+      neighbour: states.map((state) => part(state, neighbour, start, end)),
+      cells: flat.map((row) => row - neighbour * rows - start),
+      noise: { kind: 'seed' as const, seed: seed + edit },
+    };
+  });
+  const found = await attribution.run(pairs);
+  const targets = new Float32Array(edits * sampled);
+  for (const [edit, { perLayer }] of found.entries()) {
+    for (const contributions of perLayer) {
+      for (const [cell, share] of influenceTarget(contributions).entries())
+        targets[edit * sampled + cell]! += share / perLayer.length;
+    }
+  }
+  return targets;
+}
+
+export interface TrainingProgress extends StepReport {
+  readonly steps: number;
+  readonly seconds: number;
+}
+
+/**
+ * Trains, saving its state to `statePath` every 250 steps and at the end; an existing state is taken up.
+ * Throws `cancelled` when the signal is aborted, with the state saved.
+ */
+export async function trainVisEdit(
+  model: VisionLanguageModel,
+  source: EditSource,
+  options: VisEditTraining,
+  run: {
+    readonly statePath: string;
+    readonly signal?: AbortSignal;
+    readonly onStep?: (progress: TrainingProgress) => void;
+  },
+): Promise<{ weights: AdapterWeights; shape: AdapterShape; modelFingerprint: string }> {
+  const { config, weights: files } = model.checkpoint;
+  const { layer } = options;
+  if (model.cuts[0] !== layer)
+    throw new EmendError('internal', `The model must be opened with a cut after layer ${layer}.`);
+  const shape: AdapterShape = { ...options.shape, hidden: config.text.hidden };
+  const weights = initialAdapter(shape, options.seed);
+  const attributed = options.weights.influenceAttribution !== 0;
+  // All layers behind the edit layer but the last, as the published code has it.
+  const high = Array.from({ length: Math.max(0, config.text.layers - layer - 2) }, (_, i) => layer + 1 + i);
+  const frozen = await FrozenModel.compile(model, layer, attributed ? high.map((l) => l - 1) : []);
+  const attribution =
+    attributed && high.length > 0
+      ? await InfluenceAttribution.compile(decoderOf(model), high, { ...paperPerturbation, draws: 1 })
+      : null;
+  const lay = async (step: number) => {
+    const random = seededUniform(options.seed * 7919 + step);
+    return layBatch(model, await source.batch(step, options.edits), {
+      endToken: options.endToken,
+      rows: options.rows,
+      sampled: options.sampled,
+      random,
+    });
+  };
+
+  const first = await lay(0);
+  const hidden = await floatsOf((await frozen.run(first))['hidden']!);
+  const scale = options.scale > 0 ? options.scale * rootMeanSquare(hidden) : 1;
+  const graph = new Graph();
+  const adapter = weightsAsInputs(graph, new Map([...weights].map(([name, value]) => [name, value.shape])));
+  const terms = visEditLosses(
+    graph,
+    first.sizes,
+    shape,
+    config.text,
+    layer,
+    weightsInFiles(graph, files),
+    adapter,
+    scale,
+  );
+  const trainer = await Trainer.create(
+    graph,
+    totalLoss(terms, options.weights),
+    terms,
+    weights,
+    options.optimizer,
+    {
+      providers: [model.provider],
+    },
+  );
+  try {
+    if (existsSync(run.statePath)) await trainer.load(run.statePath);
+    const started = performance.now();
+    const begun = trainer.optimizer.step;
+    for (let step = begun; step < options.steps; step++) {
+      if (run.signal?.aborted) {
+        await trainer.save(run.statePath);
+        throw new EmendError('cancelled', `Training was stopped after ${step} steps; it goes on from there.`);
+      }
+      const batch = await lay(step);
+      const given = await frozen.run(batch);
+      const targets = attribution
+        ? await attributionTargets(attribution, batch, given, config.text.hidden, options.seed + step)
+        : new Float32Array(options.edits * options.sampled).fill(1 / options.sampled);
+      const report = await trainer.step({
+        ...batch.feeds,
+        ...given,
+        attribution: float32(targets, [options.edits, options.sampled]),
+      });
+      run.onStep?.({ ...report, steps: options.steps, seconds: (performance.now() - started) / 1000 });
+      if (report.step % 250 === 0 || report.step === options.steps) await trainer.save(run.statePath);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  } finally {
+    await trainer.dispose();
+    await frozen.dispose();
+    await attribution?.dispose();
+  }
+  // The scale becomes part of the last projection: a saved adapter needs no setting of its own.
+  const folded = new Map(
+    [...weights].map(([name, { shape: dims, data }]) => {
+      const last = name.startsWith('mlp_end.');
+      return [name, { shape: dims, data: last ? data.map((value) => value * scale) : data }] as const;
+    }),
+  );
+  return { weights: folded, shape, modelFingerprint: await fingerprint(model.checkpoint) };
+}

@@ -1,0 +1,248 @@
+/**
+ * @file An editor measured over an editing set, one edit at a time, with everything needed to repeat the measurement.
+ */
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { EmendError } from '../errors.ts';
+import { type Estimate, estimate, RESAMPLINGS } from './bootstrap.ts';
+import type { EditedModel } from './editedModel.ts';
+import type { EditingSet, PictureField } from './editingSet.ts';
+import {
+  type EditCase,
+  type Measurement,
+  type Metric,
+  measureEdit,
+  metricNames,
+  paperMetrics,
+} from './metrics.ts';
+
+export interface BenchmarkOptions {
+  /** let the router decide whether the edit acts; off is the papers' setting */
+  readonly router: boolean;
+  /** appended to every prompt that goes with a picture; ` The answer is:` in the papers, else empty */
+  readonly suffix: string;
+  /** appended to the prompts of text locality; `?` in the papers, else empty */
+  readonly textSuffix: string;
+  readonly maxNewTokens: number;
+  /** of the bootstrap; the measurement itself has no chance in it */
+  readonly seed: number;
+  readonly onProgress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** One metric in both tellings; null where no record could be scored. */
+export interface Told {
+  readonly teacherForced: Estimate | null;
+  readonly exactMatch: Estimate | null;
+}
+
+export interface Scores {
+  readonly metrics: Readonly<Record<Metric, Told>>;
+  /** mean of the papers' five metrics, edit by edit */
+  readonly meanOfFive: Told;
+}
+
+export interface MeasuredRecord {
+  /** place in the file, from 0 */
+  readonly index: number;
+  readonly kind: string | null;
+  readonly measurements: Readonly<Record<Metric, Measurement | null>>;
+}
+
+export interface BenchmarkResult extends Scores {
+  /** what the numbers were made with */
+  readonly setting: {
+    readonly edits: 'single';
+    readonly editor: string;
+    readonly layers: readonly number[];
+    readonly router: { readonly threshold: number } | null;
+    readonly promptTemplate: string;
+    readonly suffix: string;
+    readonly textSuffix: string;
+    readonly maxNewTokens: number;
+    readonly provider: string;
+    readonly data: {
+      readonly path: string;
+      readonly sha256: string;
+      /** of the pictures' sha256, in the order they were first seen */
+      readonly picturesSha256: string;
+      readonly taken: number;
+      readonly total: number;
+    };
+    readonly bootstrap: { readonly resamplings: number; readonly seed: number };
+  };
+  /** metrics that hold by construction of the editor, with the reason in one sentence */
+  readonly byConstruction: Readonly<Partial<Record<Metric, string>>>;
+  readonly seconds: number;
+  /** for every `kind` of edit, where records say it */
+  readonly kinds: Readonly<Record<string, Scores>>;
+  readonly records: readonly MeasuredRecord[];
+}
+
+/** What an editor cannot change, however it was trained; by the editor's name. */
+const constructions: Readonly<Record<string, Partial<Record<Metric, string>>>> = {
+  VisEdit: { textLocality: 'VisEdit changes visual rows only, and a question without a picture has none.' },
+};
+
+/** Visual embeddings kept, so that pictures which come again are not computed again. */
+const PICTURES_KEPT = 64;
+
+/**
+ * Measures every edit of the set alone. The same model, adapter, set and options give the same numbers on one provider.
+ * Throws `cancelled` when the signal is aborted, and what is wrong with a picture, naming record and field.
+ */
+export async function benchmark(
+  edited: EditedModel,
+  set: EditingSet,
+  options: BenchmarkOptions,
+): Promise<BenchmarkResult> {
+  const { editor, model } = edited;
+  if (!editor) throw new EmendError('conflict', 'Nothing can be measured without an adapter. Give one.');
+  const started = performance.now();
+  const pictures = new Pictures(edited, set);
+  const records: MeasuredRecord[] = [];
+  const total = set.records.length;
+  for (const [index, record] of set.records.entries()) {
+    options.onProgress?.(index, total);
+    if (options.signal?.aborted)
+      throw new EmendError('cancelled', `Stopped after ${index} of ${total} edits.`);
+    const edit = await caseOf(set, index, options, pictures);
+    const measurements = await measureEdit(edited, edit, options);
+    records.push({ index, kind: record.kind ?? null, measurements });
+  }
+  options.onProgress?.(total, total);
+
+  const kinds = [...new Set(records.flatMap(({ kind }) => kind ?? []))].sort();
+  return {
+    setting: {
+      edits: 'single',
+      editor: editor.name,
+      layers: editor.cuts,
+      router: options.router ? { threshold: edited.threshold } : null,
+      promptTemplate: model.prompts.form,
+      suffix: options.suffix,
+      textSuffix: options.textSuffix,
+      maxNewTokens: options.maxNewTokens,
+      provider: model.provider,
+      data: {
+        path: set.path,
+        sha256: set.sha256,
+        picturesSha256: pictures.sha256(),
+        taken: total,
+        total: set.total,
+      },
+      bootstrap: { resamplings: RESAMPLINGS, seed: options.seed },
+    },
+    byConstruction: Object.hasOwn(constructions, editor.name) ? constructions[editor.name]! : {},
+    seconds: (performance.now() - started) / 1000,
+    ...scoresOf(records, options.seed),
+    kinds: Object.fromEntries(
+      kinds.map((kind) => [
+        kind,
+        scoresOf(
+          records.filter((record) => record.kind === kind),
+          options.seed,
+        ),
+      ]),
+    ),
+    records,
+  };
+}
+
+/** Means and intervals of measured edits. */
+export function scoresOf(records: readonly MeasuredRecord[], seed: number): Scores {
+  const teacherForced = ({ measurements }: MeasuredRecord, metric: Metric) =>
+    measurements[metric]?.teacherForced ?? null;
+  const exactMatch = ({ measurements }: MeasuredRecord, metric: Metric) => {
+    const found = measurements[metric];
+    return found && Number(found.exactMatch);
+  };
+  const told = (values: (score: typeof teacherForced) => Array<number | null>): Told => {
+    const of = (score: typeof teacherForced) =>
+      estimate(
+        values(score).filter((value) => value !== null),
+        seed,
+      );
+    return { teacherForced: of(teacherForced), exactMatch: of(exactMatch) };
+  };
+  const metrics = Object.fromEntries(
+    metricNames.map((metric) => [metric, told((score) => records.map((record) => score(record, metric)))]),
+  ) as Record<Metric, Told>;
+  const meanOfFive = told((score) =>
+    records.map((record) => {
+      const five = paperMetrics.map((metric) => score(record, metric));
+      return five.some((value) => value === null)
+        ? null
+        : five.reduce<number>((sum, value) => sum + value!, 0) / five.length;
+    }),
+  );
+  return { metrics, meanOfFive };
+}
+
+async function caseOf(
+  set: EditingSet,
+  index: number,
+  { suffix, textSuffix }: BenchmarkOptions,
+  pictures: Pictures,
+): Promise<EditCase> {
+  const record = set.records[index]!;
+  const visual = await pictures.see(index, 'image');
+  return {
+    visual,
+    prompt: record.src + suffix,
+    target: record.alt,
+    rephrase: record.rephrase + suffix,
+    rephraseVisual: await pictures.see(index, 'image_rephrase'),
+    textLocality: { visual: null, prompt: record.loc + textSuffix, answer: record.loc_ans },
+    imageLocality: {
+      visual: await pictures.see(index, 'm_loc'),
+      prompt: record.m_loc_q + suffix,
+      answer: record.m_loc_a,
+    },
+    samePicture: record.same_image_q
+      ? { visual, prompt: record.same_image_q + suffix, answer: record.same_image_a ?? null }
+      : null,
+  };
+}
+
+/** The set's pictures as the model sees them; the latest are kept. */
+class Pictures {
+  readonly #edited: EditedModel;
+  readonly #set: EditingSet;
+  readonly #kept = new Map<string, Float32Array>();
+  readonly #digests = new Map<string, Buffer>();
+
+  constructor(edited: EditedModel, set: EditingSet) {
+    this.#edited = edited;
+    this.#set = set;
+  }
+
+  /** Visual embeddings [visual tokens, hidden]. */
+  async see(index: number, field: PictureField): Promise<Float32Array> {
+    const path = await this.#set.picturePath(index, field);
+    const known = this.#kept.get(path);
+    if (known) return known;
+    const { model } = this.#edited;
+    try {
+      const file = await readFile(path);
+      this.#digests.set(path, createHash('sha256').update(file).digest());
+      const visual = await model.visualEmbeddings(await model.pixelsOf(file));
+      this.#kept.set(path, visual);
+      if (this.#kept.size > PICTURES_KEPT) this.#kept.delete(this.#kept.keys().next().value!);
+      return visual;
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      throw new EmendError(
+        'damaged',
+        `${this.#set.path}: record ${index + 1}, field "${field}": the picture ${path} cannot be used. ${why}`,
+        { cause },
+      );
+    }
+  }
+
+  sha256(): string {
+    const hash = createHash('sha256');
+    for (const digest of this.#digests.values()) hash.update(digest);
+    return hash.digest('hex');
+  }
+}

@@ -1,0 +1,197 @@
+/**
+ * @file The metrics of model editing for one edit, each told twice: teacher-forced token accuracy as the papers report it,
+ * and exact match of free generation, which is what a person sees.
+ */
+import type { EditSignal } from '../editors/editor.ts';
+import { EmendError } from '../errors.ts';
+import { argmax, type Generation } from '../models/generation.ts';
+import type { Adapt, Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import { floatsOf } from '../tensor/session.ts';
+import type { EditedModel } from './editedModel.ts';
+import { sameAnswer } from './exactMatch.ts';
+
+/** The five of the papers. "Image" is what they also call "modal". */
+export const paperMetrics = [
+  'reliability',
+  'textGenerality',
+  'imageGenerality',
+  'textLocality',
+  'imageLocality',
+] as const;
+/** Where an editor of visual rows leaks, which no published metric looks at. */
+export const leakMetrics = ['samePicture', 'sameQuestion'] as const;
+export const metricNames = [...paperMetrics, ...leakMetrics] as const;
+export type Metric = (typeof metricNames)[number];
+
+/** Prompt and target laid out for teacher forcing, run up to the edit layer once for before and after. */
+export interface Forced {
+  readonly prefill: Prefill;
+  /** without an end token */
+  readonly targetIds: readonly number[];
+}
+
+/** The model's reading of a target that is given to it token by token. */
+export interface Reading {
+  /** the model's own choice at each of the target's positions */
+  readonly argmax: readonly number[];
+  /** share of the target's tokens that are the model's own choice, 0..1 */
+  readonly accuracy: number;
+  /** mean negative log-likelihood of the target's tokens, in nats */
+  readonly nll: number;
+}
+
+/** visual: embeddings of the picture [visual tokens, hidden], or null for text alone. Throws `invalid-input` for an empty target. */
+export async function forceTarget(
+  model: VisionLanguageModel,
+  visual: Float32Array | null,
+  prompt: string,
+  target: string,
+): Promise<Forced> {
+  const encoded = model.prompts.encodeTarget({ prompt, image: visual !== null }, target);
+  const input = await model.lay(encoded, visual);
+  return { prefill: await model.prefill(input), targetIds: encoded.targetIds };
+}
+
+/** Reads the target with the part of the model above the edit layer, edited by `adapt` or not. */
+export async function readForced(
+  model: VisionLanguageModel,
+  { prefill, targetIds }: Forced,
+  adapt?: Adapt,
+): Promise<Reading> {
+  // The row of a token holds the choice of the token after it.
+  const rows = targetIds.map((_, place) => prefill.input.lastPromptRow + place);
+  const logits = await floatsOf((await model.finish(prefill, rows, adapt)).logits);
+  const width = logits.length / rows.length;
+  const chosen: number[] = [];
+  let nll = 0;
+  for (const [place, target] of targetIds.entries()) {
+    const scores = logits.subarray(place * width, (place + 1) * width);
+    chosen.push(argmax(scores));
+    nll -= logProbability(scores, target);
+  }
+  return { argmax: chosen, accuracy: shareEqual(chosen, targetIds), nll: nll / rows.length };
+}
+
+/** Locality as the papers score it: share of the target's positions at which the model's choice is what it was. */
+export function unchangedShare(before: Reading, after: Reading): number {
+  return shareEqual(before.argmax, after.argmax);
+}
+
+function shareEqual(one: readonly number[], other: readonly number[]): number {
+  return one.filter((id, place) => id === other[place]).length / one.length;
+}
+
+function logProbability(logits: Float32Array, id: number): number {
+  const top = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+  let sum = 0;
+  for (const value of logits) sum += Math.exp(value - top);
+  return logits[id]! - top - Math.log(sum);
+}
+
+/** A prompt with the answer it is judged by. Pictures are visual embeddings [visual tokens, hidden]. */
+export interface ProbeInput {
+  readonly visual: Float32Array | null;
+  readonly prompt: string;
+  /** null: whatever the unedited model answers */
+  readonly answer: string | null;
+}
+
+/** One edit and the inputs it is measured on. */
+export interface EditCase {
+  readonly visual: Float32Array;
+  readonly prompt: string;
+  readonly target: string;
+  readonly rephrase: string;
+  readonly rephraseVisual: Float32Array;
+  readonly textLocality: ProbeInput;
+  readonly imageLocality: ProbeInput;
+  /** another question about the edit's picture */
+  readonly samePicture: ProbeInput | null;
+}
+
+/** What came of one input. */
+export interface Measurement {
+  readonly prompt: string;
+  /** the answer it is judged by in teacher forcing */
+  readonly expected: string;
+  readonly before: string;
+  readonly after: string;
+  /** whether the router let the edit act; always without the router, even where the editor then changes nothing */
+  readonly acted: boolean;
+  /** the router's cosine similarity; null when it is off or has nothing to compare */
+  readonly similarity: number | null;
+  /** 0..1; null when the unedited model answers nothing that could be forced */
+  readonly teacherForced: number | null;
+  readonly exactMatch: boolean;
+}
+
+export interface MeasureOptions {
+  /** let the router decide whether the edit acts; off is the papers' setting */
+  readonly router: boolean;
+  readonly maxNewTokens: number;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Measures one edit alone, as the papers' single-edit setting does. `null` for metrics the edit has no probe for.
+ * Throws `cancelled` when the signal is aborted, `conflict` without an adapter.
+ */
+export async function measureEdit(
+  edited: EditedModel,
+  edit: EditCase,
+  options: MeasureOptions,
+): Promise<Record<Metric, Measurement | null>> {
+  const { editor } = edited;
+  if (!editor) throw new EmendError('conflict', 'Nothing can be measured without an adapter. Give one.');
+  const signal = await edited.signal(edit.visual, edit.prompt, edit.target);
+  const changed = (visual: Float32Array, prompt: string) =>
+    measure(edited, signal, { visual, prompt, answer: edit.target }, 'changes', options);
+  const kept = (input: ProbeInput) => measure(edited, signal, input, 'stays', options);
+  return {
+    reliability: await changed(edit.visual, edit.prompt),
+    textGenerality: await changed(edit.visual, edit.rephrase),
+    imageGenerality: await changed(edit.rephraseVisual, edit.prompt),
+    textLocality: await kept(edit.textLocality),
+    imageLocality: await kept(edit.imageLocality),
+    samePicture: edit.samePicture && (await kept(edit.samePicture)),
+    sameQuestion: await kept({ visual: edit.imageLocality.visual, prompt: edit.prompt, answer: null }),
+  };
+}
+
+async function measure(
+  edited: EditedModel,
+  signal: EditSignal,
+  { visual, prompt, answer }: ProbeInput,
+  must: 'changes' | 'stays',
+  { router, ...options }: MeasureOptions,
+): Promise<Measurement> {
+  const prepared = await edited.prepare(visual, prompt);
+  const route = router ? edited.route(prepared, [{ id: 1, signal }]) : null;
+  const acts = route ? route.chosen !== null : true;
+  const before = await generate(null);
+  const after = acts ? await generate(signal) : before;
+  const expected = answer ?? before.text;
+  return {
+    prompt,
+    expected,
+    before: before.text,
+    after: after.text,
+    acted: acts,
+    similarity: route?.similarity ?? null,
+    teacherForced: expected.trim() === '' ? null : await forcedScore(expected),
+    exactMatch: sameAnswer(after.text, must === 'changes' ? expected : before.text),
+  };
+
+  function generate(by: EditSignal | null): Promise<Generation> {
+    return edited.answer(prepared, by, { ...options, alternatives: 1 });
+  }
+
+  async function forcedScore(target: string): Promise<number> {
+    const { model, editor } = edited;
+    const forced = await forceTarget(model, visual, prompt, target);
+    const adapt = acts ? editor!.adapt(signal) : undefined;
+    if (must === 'changes') return (await readForced(model, forced, adapt)).accuracy;
+    const unedited = await readForced(model, forced);
+    return adapt ? unchangedShare(unedited, await readForced(model, forced, adapt)) : 1;
+  }
+}

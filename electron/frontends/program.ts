@@ -1,0 +1,52 @@
+/** @file Application and engine together, as every front end starts and ends them. */
+import { mkdirSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { type Application, createApplication } from '../api/application.ts';
+import { forkEngine } from '../engine/forkEngine.ts';
+import { type Engine, type EngineProcess, startEngine } from '../engine/supervisor.ts';
+import { defaultLibrary, resourcesFolder, version } from './places.ts';
+
+export interface ProgramOptions {
+  /** library file; made where there is none. Default: the one in the person's data folder */
+  readonly library?: string;
+  /** how the engine process is started. Default: a Node child process */
+  readonly launch?: () => EngineProcess;
+  readonly startModel?: 'last' | 'none';
+}
+
+export interface Program {
+  readonly application: Application;
+  readonly engine: Engine;
+  /** Ends jobs, library and engine process. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts the engine process and opens the library.
+ * @throws EmendError when the library cannot be opened
+ */
+export async function startProgram(options: ProgramOptions = {}): Promise<Program> {
+  const libraryPath = resolve(options.library ?? defaultLibrary());
+  mkdirSync(dirname(libraryPath), { recursive: true });
+  const engine = startEngine({ launch: options.launch ?? (() => forkEngine()) });
+  try {
+    const application = createApplication({
+      libraryPath,
+      resources: resourcesFolder(),
+      engine,
+      version: version(),
+      startModel: options.startModel,
+    });
+    return {
+      application,
+      engine,
+      close: async () => {
+        await application.close();
+        await engine.stop();
+      },
+    };
+  } catch (error) {
+    await engine.stop();
+    throw error;
+  }
+}

@@ -1,0 +1,313 @@
+/**
+ * @file Edits and what may happen to them: draft → checked → committed → retired, and back to draft.
+ */
+import type { Edit, HistoryEntry, InfluenceMap, Probe, Status } from '../api/contract.ts';
+import { EmendError } from '../errors.ts';
+import { normaliseAnswer } from '../evaluation/exactMatch.ts';
+import { type Check, latestCheck } from './checks.ts';
+import { now, type Store } from './database.ts';
+import {
+  actingKey,
+  latestChecks,
+  sharedFingerprint,
+  signalState,
+  stateFingerprint,
+  statusOf,
+} from './freshness.ts';
+import { historyOf, remember } from './history.ts';
+import { demandPicture } from './pictures.ts';
+import { demandDraft } from './probes.ts';
+import { actingRows, type EditRow, editRow, editRows, ownProbes } from './rows.ts';
+import { bindToActors, influenceOf, keepSignal, signalOf } from './signals.ts';
+
+/** Puts the status to each row; what all states share is computed once, and only if a draft needs it. */
+function withStatus(store: Store, rows: readonly EditRow[]): Edit[] {
+  const checks = latestChecks(store);
+  let shared: string | undefined;
+  return rows.map((row) => {
+    const status = statusOf(row, checks.get(row.id), () => {
+      shared ??= sharedFingerprint(store, null);
+      return stateFingerprint(store, row, shared);
+    });
+    const { stage, restored, ...told } = row;
+    return { ...told, status };
+  });
+}
+
+/** @throws EmendError 'not-found' */
+export function findEdit(store: Store, id: number): Edit {
+  return store.read(() => withStatus(store, [editRow(store, id)])[0]!);
+}
+
+/** The edits with one of the given statuses (all without) in whose texts or number `search` occurs, newest first. */
+export function listEdits(
+  store: Store,
+  { status, search }: { status?: Edit['status'][]; search?: string },
+): Edit[] {
+  const wanted = search?.trim().toLowerCase() ?? '';
+  const holds = (edit: Edit) =>
+    [edit.prompt, edit.target, edit.before, edit.after, edit.note].some((text) =>
+      text?.toLowerCase().includes(wanted),
+    ) || wanted.replace('#', '') === String(edit.id);
+  return store
+    .read(() => withStatus(store, editRows(store)))
+    .filter((edit) => (!status || status.includes(edit.status)) && holds(edit));
+}
+
+export interface EditDetails {
+  readonly edit: Edit;
+  readonly probes: Probe[];
+  readonly check: Check | null;
+  readonly history: HistoryEntry[];
+  readonly influence: InfluenceMap | null;
+}
+
+/** Everything the library holds on one edit. @throws EmendError 'not-found' */
+export function showEdit(store: Store, id: number): EditDetails {
+  return store.read(() => {
+    const row = editRow(store, id);
+    return {
+      edit: withStatus(store, [row])[0]!,
+      probes: ownProbes(store, row),
+      check: latestCheck(store, row),
+      history: historyOf(store, id),
+      influence: influenceOf(store, row),
+    };
+  });
+}
+
+/** How many edits stand where; drafts include those whose check failed or is stale. */
+export function countEdits(store: Store): Status['counts'] {
+  const counts = { draft: 0, checked: 0, committed: 0, retired: 0 };
+  for (const { status } of listEdits(store, {})) {
+    counts[status === 'failed' || status === 'stale' ? 'draft' : status] += 1;
+  }
+  return counts;
+}
+
+export interface NewEdit {
+  readonly picture: string;
+  readonly prompt: string;
+  readonly target: string;
+  readonly before?: string;
+  readonly note?: string;
+}
+
+/** A draft for the model and adapter that act now. @throws EmendError 'not-found' for the picture */
+export function createEdit(store: Store, { picture, prompt, target, before, note }: NewEdit): Edit {
+  return store.write(() => {
+    demandPicture(store, picture);
+    const at = now();
+    const { lastInsertRowid } = store.database
+      .prepare(
+        `INSERT INTO edits (picture, prompt, target, before, note, stage, model, adapter, created, updated)
+         VALUES (?, ?, ?, ?, ?, 'draft', ?, ?, ?, ?)`,
+      )
+      .run(
+        picture,
+        prompt,
+        target,
+        before ?? null,
+        note ?? '',
+        store.actors.model,
+        store.actors.adapter,
+        at,
+        at,
+      );
+    const id = Number(lastInsertRowid);
+    store.database.prepare(`INSERT INTO probes (edit, kind, prompt) VALUES (?, 'reliability', '')`).run(id);
+    const was = before === undefined ? '' : `, which was answered “${before}”`;
+    remember(store, id, 'created', `“${prompt}”${was}, shall be answered “${target}”.`);
+    return findEdit(store, id);
+  });
+}
+
+/** Changes a draft. A new prompt or target leaves its answers and its check behind. @throws EmendError 'conflict' */
+export function updateEdit(
+  store: Store,
+  { id, ...changes }: { id: number; prompt?: string; target?: string; note?: string },
+): Edit {
+  return store.write(() => {
+    const old = editRow(store, id);
+    demandDraft(old, 'What was committed does not change.');
+    const edit = {
+      prompt: changes.prompt ?? old.prompt,
+      target: changes.target ?? old.target,
+      note: changes.note ?? old.note,
+    };
+    const said = (['prompt', 'target', 'note'] as const)
+      .filter((field) => edit[field] !== old[field])
+      .map((field) => `${field} was “${old[field]}”, is “${edit[field]}”`);
+    if (said.length === 0) return findEdit(store, id);
+    const samePrompt = edit.prompt === old.prompt;
+    const sameEdit = samePrompt && edit.target === old.target;
+    store.database
+      .prepare(
+        'UPDATE edits SET prompt = ?, target = ?, note = ?, before = ?, after = ?, updated = ? WHERE id = ?',
+      )
+      .run(
+        edit.prompt,
+        edit.target,
+        edit.note,
+        samePrompt ? old.before : null,
+        sameEdit ? old.after : null,
+        now(),
+        id,
+      );
+    if (!sameEdit) store.database.prepare('DELETE FROM edit_signals WHERE edit = ?').run(id);
+    const detail = said.join('; ');
+    remember(store, id, 'changed', `${detail[0]!.toUpperCase()}${detail.slice(1)}.`);
+    return findEdit(store, id);
+  });
+}
+
+/** An edit, and what a preview of it starts from. */
+export interface EditState {
+  readonly edit: EditRow;
+  readonly signalState: string;
+  readonly signal: Uint8Array | null;
+}
+
+/** @throws EmendError 'not-found' */
+export function editState(store: Store, id: number): EditState {
+  return store.read(() => {
+    const edit = editRow(store, id);
+    return { edit, signalState: signalState(store, edit), signal: signalOf(store, edit) };
+  });
+}
+
+/** Keeps what a preview found, unless the edit was changed while it ran. */
+export function recordPreview(
+  store: Store,
+  state: EditState,
+  found: { before: string; after: string; influence: InfluenceMap; signal: Uint8Array },
+): Edit {
+  return store.write(() => {
+    const edit = editRow(store, state.edit.id);
+    if (signalState(store, edit) !== state.signalState) {
+      throw new EmendError(
+        'conflict',
+        `Edit ${edit.id} was changed while it was previewed. Preview it again.`,
+      );
+    }
+    keepSignal(store, edit.id, state.signalState, found.signal, found.influence);
+    store.database
+      .prepare('UPDATE edits SET before = ?, after = ?, updated = ? WHERE id = ?')
+      .run(found.before, found.after, now(), edit.id);
+    remember(
+      store,
+      edit.id,
+      'previewed',
+      `Answers “${found.before}” before, “${found.after}” with the edit.`,
+    );
+    bindToActors(store, edit);
+    return findEdit(store, edit.id);
+  });
+}
+
+/**
+ * Commits an edit: it acts from now on. In one transaction its latest check must be fresh and pass, or `reason` says
+ * why it need not; the reason stays on record.
+ * @throws EmendError 'conflict' without either, for an edit of another model or adapter, and when another committed
+ *   edit already answers the same prompt on the same picture
+ */
+export function commitEdit(store: Store, id: number, reason?: string): Edit {
+  return store.write(() => {
+    const edit = editRow(store, id);
+    demandDraft(edit, '');
+    if (store.actors.adapter === '') {
+      throw new EmendError(
+        'conflict',
+        `No adapter is open, so edit ${id} could not act. Open a model with its adapter.`,
+      );
+    }
+    if (edit.model !== store.actors.model || edit.adapter !== store.actors.adapter) {
+      throw new EmendError(
+        'conflict',
+        `Edit ${id} was made for another model or adapter than the one open. Open that one, or check the edit with this one first.`,
+      );
+    }
+    const prompt = normaliseAnswer(edit.prompt);
+    const older = actingRows(store).find(
+      (other) => other.picture === edit.picture && normaliseAnswer(other.prompt) === prompt,
+    );
+    if (older) {
+      throw new EmendError(
+        'conflict',
+        `Edit ${older.id} is committed for the same prompt on the same picture (“${older.target}”). Retire edit ${older.id} first.`,
+      );
+    }
+    const unmet = whyNot(latestCheck(store, edit));
+    if (unmet !== null && reason === undefined) {
+      throw new EmendError(
+        'conflict',
+        `Edit ${id} ${unmet}. Run its check, or give a written reason to commit it anyway.`,
+      );
+    }
+    const at = now();
+    store.database
+      .prepare(
+        `UPDATE edits SET stage = 'committed', committed = ?, override_reason = ?, updated = ? WHERE id = ?`,
+      )
+      .run(at, unmet === null ? null : reason, at, id);
+    const with_ =
+      unmet === null ? 'Committed with a passing check.' : `Committed although it ${unmet}: ${reason}`;
+    remember(store, id, 'committed', reason !== undefined && unmet === null ? `${with_} ${reason}` : with_);
+    return findEdit(store, id);
+  });
+}
+
+/** What stands against committing on this check; null when nothing does. */
+function whyNot(check: Check | null): string | null {
+  if (!check) return 'was not checked';
+  if (!check.fresh)
+    return 'has a stale check: model, edit, probes, settings or committed edits changed since';
+  if (check.verdict === 'fails') {
+    const short = check.groups.filter((group) => !group.passes).map((group) => group.kind);
+    return `has a failing check (${short.join(', ')})`;
+  }
+  return null;
+}
+
+/** A retired edit does not act; its history stays. @throws EmendError 'conflict' when it is retired already */
+export function retireEdit(store: Store, id: number, reason?: string): Edit {
+  return store.write(() => {
+    const edit = editRow(store, id);
+    if (edit.stage === 'retired') throw new EmendError('conflict', `Edit ${id} is retired already.`);
+    store.database.prepare(`UPDATE edits SET stage = 'retired', updated = ? WHERE id = ?`).run(now(), id);
+    remember(store, id, 'retired', reason?.trim() ? `Retired: ${reason.trim()}` : 'Retired.');
+    return findEdit(store, id);
+  });
+}
+
+/** Makes a retired edit a draft again, which needs a new check. @throws EmendError 'conflict' when it is not retired */
+export function restoreEdit(store: Store, id: number): Edit {
+  return store.write(() => {
+    const edit = editRow(store, id);
+    if (edit.stage !== 'retired') throw new EmendError('conflict', `Edit ${id} is not retired.`);
+    store.database
+      .prepare(
+        `UPDATE edits SET stage = 'draft', committed = NULL, override_reason = NULL, restored = restored + 1, updated = ? WHERE id = ?`,
+      )
+      .run(now(), id);
+    remember(store, id, 'restored', 'Restored as a draft; it needs a new check.');
+    return findEdit(store, id);
+  });
+}
+
+/** The edits that act now, in the order they were committed, each with its signal; and their key. */
+export function actingEdits(store: Store): { key: string; edits: EditState[] } {
+  return store.read(() => ({
+    key: actingKey(store),
+    edits: actingRows(store).map((edit) => editState(store, edit.id)),
+  }));
+}
+
+/** Keeps a signal the engine had to compute for an edit that acts. */
+export function recordSignal(
+  store: Store,
+  { edit, signalState: state }: EditState,
+  signal: Uint8Array,
+): void {
+  store.write(() => keepSignal(store, edit.id, state, signal, null));
+}

@@ -1,0 +1,78 @@
+/**
+ * @file A library: one SQLite file with pictures, edits, probes, checks, history and settings. All SQL is in this folder.
+ */
+import { basename, resolve } from 'node:path';
+import { openDatabase, type Store, telling } from './database.ts';
+import { changedSince, lastEntry } from './history.ts';
+import { recentModels } from './recentModels.ts';
+
+/** An open library. The functions of this folder read and change it. */
+export interface Library extends Store {
+  readonly name: string;
+  /** Called after every change, also those of other processes (within a second), with the edits that changed. Returns a function that stops it. */
+  onChange(listener: (edits: number[]) => void): () => void;
+  close(): void;
+}
+
+/** How often other processes' changes are looked for, in milliseconds. */
+const POLL = 1000;
+
+/**
+ * Opens the library at `path`, or makes it. The model and adapter that act are at first those opened last with it.
+ * @throws EmendError as `openDatabase`
+ */
+export function openLibrary(path: string): Library {
+  const file = resolve(path);
+  const database = openDatabase(path);
+  const listeners = new Set<(edits: number[]) => void>();
+
+  const library: Library = {
+    file,
+    name: basename(file).replace(/\.emend$/u, ''),
+    database,
+    actors: { model: '', adapter: '' },
+    read: (work) => telling(file, () => database.transaction(work).deferred()),
+    write: (work) => {
+      const outermost = !database.inTransaction;
+      const result = telling(file, () => database.transaction(work).immediate());
+      if (outermost) tellListeners();
+      return result;
+    },
+    onChange: (listener) => {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+    close: () => {
+      clearInterval(poll);
+      listeners.clear();
+      if (database.open) database.close();
+    },
+  };
+
+  let seen = lastEntry(library);
+  function tellListeners(): void {
+    if (listeners.size === 0 || !database.open) return;
+    const { edits, last } = changedSince(library, seen);
+    seen = last;
+    for (const listener of [...listeners]) listener(edits);
+  }
+
+  const version = () => database.pragma('data_version', { simple: true }) as number;
+  let known = version();
+  const poll = setInterval(() => {
+    if (!database.open || database.inTransaction) return;
+    try {
+      const current = version();
+      if (current === known) return;
+      known = current;
+      tellListeners();
+    } catch {
+      // Whoever reads the library next is told what is wrong with it.
+    }
+  }, POLL);
+  poll.unref();
+
+  const last = recentModels(library)[0];
+  if (last) library.actors = { model: last.model, adapter: last.adapter };
+  return library;
+}

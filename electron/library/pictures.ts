@@ -1,0 +1,76 @@
+/**
+ * @file Pictures, stored once by content. What a file is, its bytes say, never its name.
+ */
+import { createHash } from 'node:crypto';
+import sharp from 'sharp';
+import type { Picture } from '../api/contract.ts';
+import { EmendError } from '../errors.ts';
+import { decodePicture } from '../models/imageProcessor.ts';
+import { now, type Store } from './database.ts';
+
+/** A picture whose bytes were decoded to the end, ready to be stored. */
+export interface ExaminedPicture extends Picture {
+  readonly data: Uint8Array;
+}
+
+/**
+ * Decodes a picture file and says what it is; width and height in pixels, upright as people see it.
+ * @throws EmendError as `decodePicture`: too large, of a kind Emend does not take, or damaged
+ */
+export async function examinePicture(data: Uint8Array): Promise<ExaminedPicture> {
+  const { width, height } = await decodePicture(data);
+  const { format } = await sharp(data, { limitInputPixels: false }).metadata();
+  return {
+    id: createHash('sha256').update(data).digest('hex'),
+    width,
+    height,
+    bytes: data.length,
+    mime: format === 'heif' ? 'image/avif' : `image/${format}`,
+    data,
+  };
+}
+
+/** Stores a picture unless the library already has it; heals a stored one whose bytes were damaged. */
+export function storePicture(store: Store, picture: ExaminedPicture): Picture {
+  const { data, ...told } = picture;
+  store.write(() =>
+    store.database
+      .prepare(
+        `INSERT INTO pictures (id, mime, width, height, bytes, added, data) VALUES (?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET data = excluded.data, bytes = excluded.bytes WHERE data <> excluded.data`,
+      )
+      .run(told.id, told.mime, told.width, told.height, told.bytes, now(), data),
+  );
+  return told;
+}
+
+/**
+ * A stored picture and its bytes.
+ * @throws EmendError 'not-found', or 'damaged' when the bytes are not those that were stored
+ */
+export function readPicture(store: Store, id: string): { picture: Picture; data: Uint8Array } {
+  const row = store.read(() =>
+    store.database
+      .prepare<[string], Picture & { data: Buffer }>(
+        'SELECT id, mime, width, height, bytes, data FROM pictures WHERE id = ?',
+      )
+      .get(id),
+  );
+  if (!row) throw new EmendError('not-found', `The library has no picture ${id.slice(0, 12)}. Add it again.`);
+  const { data, ...picture } = row;
+  if (createHash('sha256').update(data).digest('hex') !== id) {
+    throw new EmendError(
+      'damaged',
+      `The picture ${id.slice(0, 12)} is damaged in the library. Add it again.`,
+    );
+  }
+  return { picture, data };
+}
+
+/** @throws EmendError 'not-found' when the library has no such picture */
+export function demandPicture(store: Store, id: string): void {
+  const row = store.database
+    .prepare<[string], { id: string }>('SELECT id FROM pictures WHERE id = ?')
+    .get(id);
+  if (!row) throw new EmendError('not-found', `The library has no picture ${id.slice(0, 12)}. Add it first.`);
+}

@@ -1,0 +1,174 @@
+/**
+ * @file The inputs a check asks: the edit's own probes, the standing set, and those of every committed edit.
+ */
+import type { Probe, ProbeKind } from '../api/contract.ts';
+import { EmendError } from '../errors.ts';
+import { normaliseAnswer } from '../evaluation/exactMatch.ts';
+import type { Store } from './database.ts';
+import { remember } from './history.ts';
+import { demandPicture } from './pictures.ts';
+import { actingRows, type EditRow, editRow, mustChange, ownProbes, standingProbes } from './rows.ts';
+
+/** A probe of one check. */
+export interface PlannedProbe {
+  readonly probe: Probe;
+  /** for kind `committed`: the edit whose probe it is */
+  readonly owner: number | null;
+}
+
+/** On how many pictures of the standing set the edit's own prompt is asked. */
+const SAME_QUESTION_PICTURES = 6;
+
+const inputKey = (picture: string | null, prompt: string): string =>
+  `${picture ?? ''} ${normaliseAnswer(prompt)}`;
+
+/**
+ * The probes a check of `edit` runs, in order: its own, the standing set, its picture with the standing questions
+ * (where VisEdit leaks by construction), its prompt on pictures of the standing set, and the reliability and
+ * generality probes of every other edit that acts. Ids are those of the stored probes; the edit's prompt on standing
+ * pictures, which is stored nowhere, counts down from -1. A standing input that the edit means to change is left out.
+ */
+export function probesOf(store: Store, edit: EditRow): PlannedProbe[] {
+  const own = ownProbes(store, edit);
+  const taken = new Set(own.map((probe) => inputKey(probe.picture, probe.prompt)));
+  const standing = standingProbes(store);
+
+  const unchanged = standing
+    .map((probe) => (probe.kind === 'same-picture' ? { ...probe, picture: edit.picture } : probe))
+    .filter((probe) => !taken.has(inputKey(probe.picture, probe.prompt)));
+
+  const pictures = new Set(standing.flatMap((probe) => (probe.picture === null ? [] : [probe.picture])));
+  const sameQuestion = [...pictures]
+    .filter((picture) => picture !== edit.picture && !taken.has(inputKey(picture, edit.prompt)))
+    .slice(0, SAME_QUESTION_PICTURES)
+    .map((picture, index): Probe => {
+      const kind = 'same-question';
+      return { id: -1 - index, edit: null, kind, picture, prompt: edit.prompt, expected: null };
+    });
+
+  const ofCommitted = actingRows(store)
+    .filter((other) => other.id !== edit.id)
+    .flatMap((other) => ownProbes(store, other).filter((probe) => mustChange.has(probe.kind)))
+    .map(
+      (probe): PlannedProbe => ({
+        probe: { ...probe, kind: 'committed', expected: null },
+        owner: probe.edit,
+      }),
+    );
+
+  return [
+    ...[...own, ...unchanged, ...sameQuestion].map((probe) => ({ probe, owner: null })),
+    ...ofCommitted,
+  ];
+}
+
+type AddedKind = Exclude<ProbeKind, 'committed' | 'reliability'>;
+
+/**
+ * Adds a probe to an edit that is not committed; its check is stale from then on. Kinds asked of the edit's own
+ * picture take `picture` null.
+ * @throws EmendError 'not-found', 'conflict' for a committed or retired edit or a probe it already has,
+ *   'invalid-input' where kind and picture do not go together
+ */
+export function addProbe(
+  store: Store,
+  added: { edit: number; kind: AddedKind; picture: string | null; prompt: string },
+): Probe {
+  return store.write(() => {
+    const edit = editRow(store, added.edit);
+    demandDraft(edit, 'Its probes belong to what was checked.');
+    const picture = pictureFor(added.kind, added.picture, edit);
+    if (picture !== null) demandPicture(store, picture);
+    const key = inputKey(picture, added.prompt);
+    if (ownProbes(store, edit).some((probe) => inputKey(probe.picture, probe.prompt) === key)) {
+      throw new EmendError(
+        'conflict',
+        `Edit ${edit.id} already asks this prompt of this picture. Change the prompt.`,
+      );
+    }
+    const { lastInsertRowid } = store.database
+      .prepare('INSERT INTO probes (edit, kind, picture, prompt) VALUES (?, ?, ?, ?)')
+      .run(edit.id, added.kind, picture, added.prompt);
+    remember(store, edit.id, 'probe-added', `Probe of ${added.kind} added: “${added.prompt}”.`);
+    return ownProbes(store, edit).find((probe) => probe.id === Number(lastInsertRowid))!;
+  });
+}
+
+function pictureFor(kind: AddedKind, picture: string | null, edit: EditRow): string | null {
+  switch (kind) {
+    case 'text-generality':
+    case 'same-picture':
+      if (picture === null || picture === edit.picture) return edit.picture;
+      throw new EmendError(
+        'invalid-input',
+        `A probe of ${kind} is asked of the edit's own picture. Leave out the picture.`,
+      );
+    case 'text-locality':
+      if (picture === null) return null;
+      throw new EmendError('invalid-input', 'A probe of text-locality has no picture. Leave it out.');
+    default:
+      if (picture !== null && picture !== edit.picture) return picture;
+      throw new EmendError(
+        'invalid-input',
+        `A probe of ${kind} needs a picture other than the edit's. Choose one.`,
+      );
+  }
+}
+
+/**
+ * Takes a probe from an edit that is not committed.
+ * @throws EmendError 'not-found', 'conflict' for the reliability probe, the standing set and committed edits
+ */
+export function removeProbe(store: Store, id: number): void {
+  store.write(() => {
+    const row = store.database
+      .prepare<[number], { edit: number | null; kind: ProbeKind; prompt: string }>(
+        'SELECT edit, kind, prompt FROM probes WHERE id = ?',
+      )
+      .get(id);
+    if (!row) throw new EmendError('not-found', `There is no probe ${id} in this library.`);
+    if (row.edit === null) {
+      throw new EmendError('conflict', `Probe ${id} is of the standing set, which every check runs.`);
+    }
+    if (row.kind === 'reliability') {
+      throw new EmendError(
+        'conflict',
+        `Probe ${id} is edit ${row.edit} itself. Change or retire the edit instead.`,
+      );
+    }
+    demandDraft(editRow(store, row.edit), 'Its probes belong to what was checked.');
+    store.database.prepare('DELETE FROM probes WHERE id = ?').run(id);
+    remember(store, row.edit, 'probe-removed', `Probe of ${row.kind} removed: “${row.prompt}”.`);
+  });
+}
+
+/** @throws EmendError 'conflict' unless the edit is a draft in the wide sense: neither committed nor retired */
+export function demandDraft(edit: EditRow, why: string): void {
+  if (edit.stage === 'committed') {
+    throw new EmendError('conflict', `Edit ${edit.id} is committed. ${why} Retire and restore it first.`);
+  }
+  if (edit.stage === 'retired')
+    throw new EmendError('conflict', `Edit ${edit.id} is retired. Restore it first.`);
+}
+
+export interface StandingProbe {
+  readonly kind: 'text-locality' | 'image-locality' | 'same-picture';
+  /** null for text-locality, and for same-picture, which is asked of the edit's own picture */
+  readonly picture: string | null;
+  readonly prompt: string;
+}
+
+/** Gives a library that has no standing set one. Returns whether it did. */
+export function seedStandingProbes(store: Store, probes: readonly StandingProbe[]): boolean {
+  return store.write(() => {
+    if (standingProbes(store).length > 0) return false;
+    const insert = store.database.prepare(
+      'INSERT INTO probes (edit, kind, picture, prompt) VALUES (NULL, ?, ?, ?)',
+    );
+    for (const { kind, picture, prompt } of probes) {
+      if (picture !== null) demandPicture(store, picture);
+      insert.run(kind, picture, prompt);
+    }
+    return probes.length > 0;
+  });
+}

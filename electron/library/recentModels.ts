@@ -1,0 +1,42 @@
+/**
+ * @file Models opened with this library, latest first.
+ */
+import { now, type Store } from './database.ts';
+
+export interface RecentModel {
+  readonly path: string;
+  readonly name: string;
+  readonly adapterPath: string | null;
+  /** fingerprints; '' where there is no adapter */
+  readonly model: string;
+  readonly adapter: string;
+  readonly opened: string;
+}
+
+const KEPT = 20;
+
+/** The models opened lately, latest first. */
+export function recentModels(store: Store): RecentModel[] {
+  return store.read(() =>
+    store.database
+      .prepare<[], RecentModel>(
+        'SELECT path, name, adapter_path AS adapterPath, model, adapter, opened FROM recent_models ORDER BY opened DESC, rowid DESC',
+      )
+      .all(),
+  );
+}
+
+/** Puts a model first in the list; the oldest beyond twenty are forgotten. */
+export function rememberModel(store: Store, model: Omit<RecentModel, 'opened'>): void {
+  store.write(() => {
+    store.database.prepare('DELETE FROM recent_models WHERE path = ?').run(model.path);
+    store.database
+      .prepare(
+        'INSERT INTO recent_models (path, name, adapter_path, model, adapter, opened) VALUES (?, ?, ?, ?, ?, ?)',
+      )
+      .run(model.path, model.name, model.adapterPath, model.model, model.adapter, now());
+    for (const old of recentModels(store).slice(KEPT)) {
+      store.database.prepare('DELETE FROM recent_models WHERE path = ?').run(old.path);
+    }
+  });
+}

@@ -1,0 +1,84 @@
+/**
+ * @file Edits and probes as they lie in their tables, and how to find them.
+ */
+import type { Probe, ProbeKind } from '../api/contract.ts';
+import { EmendError } from '../errors.ts';
+import type { Store } from './database.ts';
+
+export interface EditRow {
+  readonly id: number;
+  readonly picture: string;
+  readonly prompt: string;
+  readonly target: string;
+  readonly before: string | null;
+  readonly after: string | null;
+  readonly note: string;
+  readonly stage: 'draft' | 'committed' | 'retired';
+  readonly model: string;
+  readonly adapter: string;
+  readonly created: string;
+  readonly updated: string;
+  readonly committed: string | null;
+  readonly overrideReason: string | null;
+  readonly restored: number;
+}
+
+const EDIT_COLUMNS =
+  'id, picture, prompt, target, before, after, note, stage, model, adapter, created, updated, committed, override_reason AS overrideReason, restored';
+
+/** @throws EmendError 'not-found' */
+export function editRow(store: Store, id: number): EditRow {
+  const row = store.database
+    .prepare<[number], EditRow>(`SELECT ${EDIT_COLUMNS} FROM edits WHERE id = ?`)
+    .get(id);
+  if (!row) throw new EmendError('not-found', `There is no edit ${id} in this library.`);
+  return row;
+}
+
+/** All edits, newest first. */
+export function editRows(store: Store): EditRow[] {
+  return store.database.prepare<[], EditRow>(`SELECT ${EDIT_COLUMNS} FROM edits ORDER BY id DESC`).all();
+}
+
+/** The committed edits made for the model and adapter that act now, in the order they were committed. */
+export function actingRows(store: Store): EditRow[] {
+  return store.database
+    .prepare<[string, string], EditRow>(
+      `SELECT ${EDIT_COLUMNS} FROM edits WHERE stage = 'committed' AND model = ? AND adapter = ? ORDER BY committed, id`,
+    )
+    .all(store.actors.model, store.actors.adapter);
+}
+
+interface ProbeRow {
+  readonly id: number;
+  readonly kind: ProbeKind;
+  readonly picture: string | null;
+  readonly prompt: string;
+}
+
+/** Kinds of probe that must answer the edit's target. */
+export const mustChange: ReadonlySet<ProbeKind> = new Set([
+  'reliability',
+  'text-generality',
+  'image-generality',
+]);
+
+/** An edit's own probes. What they must answer is the edit's target, so that a new target needs no new probes. */
+export function ownProbes(store: Store, edit: EditRow): Probe[] {
+  return store.database
+    .prepare<[number], ProbeRow>('SELECT id, kind, picture, prompt FROM probes WHERE edit = ? ORDER BY id')
+    .all(edit.id)
+    .map((row) => {
+      // The edit itself: stored once, as the edit.
+      const input = row.kind === 'reliability' ? { picture: edit.picture, prompt: edit.prompt } : {};
+      return { ...row, ...input, edit: edit.id, expected: mustChange.has(row.kind) ? edit.target : null };
+    });
+}
+
+/** The standing set, which belongs to every edit. Kind `same-picture` has no picture: it is asked of the edit's own. */
+export function standingProbes(store: Store): Probe[] {
+  return store.database
+    .prepare<[], ProbeRow>('SELECT id, kind, picture, prompt FROM probes WHERE edit IS NULL ORDER BY id')
+    .all()
+    .map((row) => ({ ...row, edit: null, expected: null }));
+}

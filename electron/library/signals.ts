@@ -1,0 +1,57 @@
+/**
+ * @file Edit signals and influence maps, kept by edit and by what they were computed from.
+ */
+import type { InfluenceMap } from '../api/contract.ts';
+import { now, parseStored, type Store } from './database.ts';
+import { signalState } from './freshness.ts';
+import { remember } from './history.ts';
+import type { EditRow } from './rows.ts';
+
+/** Keeps an edit signal (safetensors bytes); without a map, the one already there stays. Called inside a `write`. */
+export function keepSignal(
+  store: Store,
+  edit: number,
+  state: string,
+  signal: Uint8Array,
+  influence: InfluenceMap | null,
+): void {
+  store.database
+    .prepare(
+      `INSERT INTO edit_signals (edit, state, signal, influence) VALUES (?, ?, ?, ?)
+       ON CONFLICT DO UPDATE SET signal = excluded.signal, influence = coalesce(excluded.influence, influence)`,
+    )
+    .run(edit, state, signal, influence && JSON.stringify(influence));
+}
+
+/** The edit signal for the edit's content under the model and adapter that act now; null when it was not computed yet. */
+export function signalOf(store: Store, edit: EditRow): Uint8Array | null {
+  const row = store.database
+    .prepare<[number, string], { signal: Buffer }>(
+      'SELECT signal FROM edit_signals WHERE edit = ? AND state = ?',
+    )
+    .get(edit.id, signalState(store, edit));
+  return row?.signal ?? null;
+}
+
+/** Where the edit acts, as last previewed or checked in its present content; null before that. */
+export function influenceOf(store: Store, edit: EditRow): InfluenceMap | null {
+  const row = store.database
+    .prepare<[number, string], { influence: string | null }>(
+      'SELECT influence FROM edit_signals WHERE edit = ? AND state = ?',
+    )
+    .get(edit.id, signalState(store, edit));
+  return row?.influence
+    ? parseStored<InfluenceMap>(row.influence, `the influence map of edit ${edit.id}`)
+    : null;
+}
+
+/** Makes a draft one of the model and adapter it was just run with. Called inside a `write`. */
+export function bindToActors(store: Store, edit: EditRow): void {
+  const { model, adapter } = store.actors;
+  if (edit.stage !== 'draft' || (edit.model === model && edit.adapter === adapter)) return;
+  store.database
+    .prepare('UPDATE edits SET model = ?, adapter = ?, updated = ? WHERE id = ?')
+    .run(model, adapter, now(), edit.id);
+  const from = edit.model.slice(0, 8) || 'none';
+  remember(store, edit.id, 'changed', `Now for model ${model.slice(0, 8)}; it was made for model ${from}.`);
+}

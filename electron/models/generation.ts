@@ -1,0 +1,148 @@
+/**
+ * @file Answers, token by token: greedy or sampled, with the alternatives of every token.
+ */
+import { EmendError } from '../errors.ts';
+import { floatsOf } from '../tensor/session.ts';
+import type { Adapt, Prefill, VisionLanguageModel } from './visionLanguageModel.ts';
+
+export interface Sampling {
+  /** 0 is greedy */
+  readonly temperature: number;
+  /** least mass of the most probable tokens to sample from, 0..1 */
+  readonly topP: number;
+  readonly seed: number;
+}
+
+export interface GenerationOptions {
+  readonly maxNewTokens: number;
+  /** absent: greedy */
+  readonly sampling?: Sampling | null;
+  /** alternatives kept for every token */
+  readonly alternatives?: number;
+  readonly adapt?: Adapt;
+  readonly onToken?: (token: GeneratedToken) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface TokenChoice {
+  readonly id: number;
+  readonly text: string;
+  /** of the unmodified distribution, whatever the sampling */
+  readonly probability: number;
+}
+
+export interface GeneratedToken extends TokenChoice {
+  /** most probable first; holds the token itself when it is among them */
+  readonly alternatives: readonly TokenChoice[];
+}
+
+export interface Generation {
+  /** without the stop token */
+  readonly ids: readonly number[];
+  readonly text: string;
+  /** with the stop token, when there was one: its probability says how sure the end was */
+  readonly tokens: readonly GeneratedToken[];
+  readonly ended: 'stop-token' | 'length';
+}
+
+/** Softmax in double precision. */
+export function probabilities(logits: ArrayLike<number>): Float64Array {
+  let top = Number.NEGATIVE_INFINITY;
+  for (let i = 0; i < logits.length; i++) top = Math.max(top, logits[i]!);
+  const out = new Float64Array(logits.length);
+  let sum = 0;
+  for (let i = 0; i < out.length; i++) sum += out[i] = Math.exp(logits[i]! - top);
+  for (let i = 0; i < out.length; i++) out[i]! /= sum;
+  return out;
+}
+
+/** Index of the largest value; the first of equals. */
+export function argmax(values: ArrayLike<number>): number {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
+  return best;
+}
+
+function largest(values: Float64Array, count: number): number[] {
+  const found: number[] = [];
+  for (let i = 0; i < values.length; i++) {
+    if (found.length === count && values[i]! <= values[found[count - 1]!]!) continue;
+    let at = found.length;
+    while (at > 0 && values[found[at - 1]!]! < values[i]!) at--;
+    found.splice(at, 0, i);
+    if (found.length > count) found.pop();
+  }
+  return found;
+}
+
+/** Reproducible uniform numbers (mulberry32). */
+function uniform(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+function sample(logits: Float32Array, { temperature, topP }: Sampling, random: () => number): number {
+  const p = probabilities(logits.map((value) => value / temperature));
+  const order = Array.from(p.keys()).sort((a, b) => p[b]! - p[a]!);
+  let kept = 0;
+  let mass = 0;
+  while (kept < order.length && (kept === 0 || mass < topP)) mass += p[order[kept++]!]!;
+  let left = random() * mass;
+  for (let i = 0; i < kept; i++) {
+    left -= p[order[i]!]!;
+    if (left <= 0) return order[i]!;
+  }
+  return order[kept - 1]!;
+}
+
+/**
+ * Answers from a prefilled prompt. With `adapt` the edit acts on the prompt's rows; generated tokens see it through the cache.
+ * Throws `cancelled` when the signal is aborted; it is looked at before every token.
+ */
+export async function generate(
+  model: VisionLanguageModel,
+  prefill: Prefill,
+  options: GenerationOptions,
+): Promise<Generation> {
+  const { maxNewTokens, sampling, alternatives = 5, adapt, onToken, signal } = options;
+  const random = uniform(sampling?.seed ?? 0);
+  const tokens: GeneratedToken[] = [];
+  const ids: number[] = [];
+  const choice = (id: number, probability: number): TokenChoice => ({
+    id,
+    text: model.tokenizer.tokenText(id),
+    probability,
+  });
+
+  const room = model.checkpoint.config.text.maxPositions - prefill.input.rows;
+  const limit = Math.min(maxNewTokens, Math.max(0, room));
+  let { logits, caches } = await model.finish(prefill, [prefill.input.rows - 1], adapt);
+  let ended: Generation['ended'] = 'length';
+  while (tokens.length < limit) {
+    if (signal?.aborted) throw new EmendError('cancelled', 'Generation was stopped.');
+    const scores = await floatsOf(logits);
+    const p = probabilities(scores);
+    const id = sampling && sampling.temperature > 0 ? sample(scores, sampling, random) : argmax(scores);
+    const token = {
+      ...choice(id, p[id]!),
+      alternatives: largest(p, alternatives).map((other) => choice(other, p[other]!)),
+    };
+    tokens.push(token);
+    onToken?.(token);
+    if (model.stopIds.has(id)) {
+      ended = 'stop-token';
+      break;
+    }
+    ids.push(id);
+    if (tokens.length === limit) break;
+    ({ logits, caches } = await model.next(id, caches));
+    // Sessions block the thread; this lets a cancel message in.
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return { ids, text: model.tokenizer.decode(ids).trim(), tokens, ended };
+}

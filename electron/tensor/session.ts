@@ -1,0 +1,111 @@
+/**
+ * @file Runs graphs: ONNX Runtime sessions, the execution providers they run on, and the values that go in and out.
+ */
+import ort from 'onnxruntime-node';
+import { EmendError } from '../errors.ts';
+import type { Graph } from './graph.ts';
+import { writeOnnx } from './onnxFile.ts';
+
+/** A value on the host or the device, as ONNX Runtime holds it. */
+export type Value = ort.Tensor;
+
+/** Execution providers Emend asks for, by ONNX Runtime's names. */
+export const providerNames = ['cuda', 'dml', 'coreml', 'webgpu', 'cpu'] as const;
+export type Provider = (typeof providerNames)[number];
+
+/** Providers this platform's onnxruntime-node can load, best first. `cuda` is listed only where its libraries were fetched. */
+export function availableProviders(): Provider[] {
+  const supported = new Map(ort.listSupportedBackends().map((backend) => [backend.name, backend.bundled]));
+  return providerNames.filter((name) => name === 'cpu' || supported.has(name));
+}
+
+export interface SessionOptions {
+  /** providers to try, in order */
+  readonly providers: readonly Provider[];
+  /** threads of one operator on cpu; 0 or absent lets the runtime choose */
+  readonly threads?: number;
+}
+
+export const float32 = (data: Float32Array, dims: readonly number[]): Value =>
+  new ort.Tensor('float32', data, dims);
+export const int64 = (data: readonly number[] | BigInt64Array, dims: readonly number[]): Value =>
+  new ort.Tensor(
+    'int64',
+    data instanceof BigInt64Array ? data : BigInt64Array.from(data as number[], (value) => BigInt(value)),
+    dims,
+  );
+
+/** Host copy of a float32 value. */
+export async function floatsOf(value: Value): Promise<Float32Array> {
+  const data =
+    value.location === 'cpu' || value.location === 'cpu-pinned' ? value.data : await value.getData();
+  if (!(data instanceof Float32Array))
+    throw new EmendError('internal', `Expected float32 values, got ${value.type}.`);
+  return data;
+}
+
+/** A graph ready to run on one provider. Dispose it before the process ends. */
+export class Session {
+  readonly provider: Provider;
+  /** why better-liked providers were passed over */
+  readonly refusals: ReadonlyArray<{ provider: Provider; reason: string }>;
+  readonly inputNames: ReadonlySet<string>;
+  readonly #session: ort.InferenceSession;
+
+  private constructor(
+    session: ort.InferenceSession,
+    provider: Provider,
+    refusals: ReadonlyArray<{ provider: Provider; reason: string }>,
+    inputNames: ReadonlySet<string>,
+  ) {
+    this.#session = session;
+    this.provider = provider;
+    this.refusals = refusals;
+    this.inputNames = inputNames;
+  }
+
+  /**
+   * Compiles a graph on the first provider that takes it.
+   * Throws `unsupported` when none does, with each provider's own words.
+   */
+  static async create(graph: Graph, options: SessionOptions): Promise<Session> {
+    const model = writeOnnx(graph);
+    const refusals: Array<{ provider: Provider; reason: string }> = [];
+    for (const provider of options.providers) {
+      try {
+        const session = await ort.InferenceSession.create(model.bytes, {
+          executionProviders: [provider],
+          graphOptimizationLevel: 'all',
+          logSeverityLevel: 3,
+          ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
+          extra: {
+            session: {
+              // A folder for external data lets the model itself stay in memory: nothing is written beside the weights.
+              ...(model.folder ? { model_external_initializers_file_folder_path: model.folder } : {}),
+            },
+          },
+        });
+        return new Session(session, provider, refusals, new Set(model.inputs.map((input) => input.name)));
+      } catch (error) {
+        refusals.push({ provider, reason: error instanceof Error ? error.message : String(error) });
+      }
+    }
+    const said = refusals.map(({ provider, reason }) => `${provider}: ${reason}`).join('; ');
+    throw new EmendError('unsupported', `No execution provider could load this model. ${said}`);
+  }
+
+  /** Runs the graph. Feeds the graph does not use are left out. */
+  async run(feeds: Readonly<Record<string, Value>>): Promise<Record<string, Value>> {
+    const used: Record<string, Value> = {};
+    for (const name of this.inputNames) {
+      const value = feeds[name];
+      if (!value) throw new EmendError('internal', `The graph needs a value for ${name}.`);
+      used[name] = value;
+    }
+    return (await this.#session.run(used)) as Record<string, Value>;
+  }
+
+  async dispose(): Promise<void> {
+    await this.#session.release();
+  }
+}

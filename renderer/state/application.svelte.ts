@@ -1,0 +1,56 @@
+/**
+ * @file The page's state, wired in one place.
+ */
+import type { Connection } from '../backend.ts';
+import { Condition } from './condition.svelte.ts';
+import { EditLibrary } from './editLibrary.svelte.ts';
+import { Jobs } from './jobs.svelte.ts';
+import { Models } from './models.svelte.ts';
+import { Navigation } from './navigation.svelte.ts';
+import { Pictures } from './pictures.svelte.ts';
+import { Preferences } from './preferences.svelte.ts';
+import { Toasts } from './toasts.svelte.ts';
+import { Workbench } from './workbench.svelte.ts';
+
+export class Application {
+  readonly navigation = new Navigation();
+  readonly toasts = new Toasts();
+  readonly condition: Condition;
+  readonly preferences: Preferences;
+  readonly pictures: Pictures;
+  readonly models: Models;
+  readonly library: EditLibrary;
+  readonly workbench: Workbench;
+
+  constructor(connection: Connection) {
+    const jobs = new Jobs(connection);
+    this.condition = new Condition(connection);
+    this.preferences = new Preferences(connection);
+    this.pictures = new Pictures(connection);
+    this.models = new Models(connection, jobs, this.condition);
+    this.library = new EditLibrary(connection, this.toasts);
+    this.workbench = new Workbench(connection, jobs, this.pictures, this.condition, this.toasts);
+  }
+
+  /** Reads what every screen needs. Each part shows its own error. */
+  async start(): Promise<void> {
+    await Promise.all([
+      this.condition.read(),
+      this.preferences.read(),
+      this.pictures.readSamples(),
+      this.models.readRecent(),
+      this.library.read(),
+    ]);
+  }
+
+  /** Clears the workbench and goes there. */
+  newEdit(): void {
+    this.workbench.reset();
+    this.navigation.go('workbench');
+  }
+
+  /** Opens an edit on the workbench. */
+  openEdit(id: number): void {
+    this.navigation.go('workbench', id);
+  }
+}

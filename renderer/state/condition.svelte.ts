@@ -1,0 +1,55 @@
+/**
+ * @file How the application stands: library, engine, model, counts, and whether the page can reach it at all.
+ */
+import type { Status, WireError } from '../../electron/api/contract.ts';
+import { type Connection, toWireError } from '../backend.ts';
+
+export class Condition {
+  readonly #connection: Connection;
+  /** null until it was first told */
+  status = $state.raw<Status | null>(null);
+  /** false while nothing answers at the other end */
+  connected = $state(true);
+  error = $state.raw<WireError | null>(null);
+  /** what the last finished work was and how long it took, for the bottom line */
+  lastResult = $state('');
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+    connection.on('app.status', (status) => {
+      this.status = status;
+    });
+    connection.on('library.changed', () => void this.read()); // the counts
+    connection.onConnection((up) => {
+      if (up && !this.connected) void this.read();
+      this.connected = up;
+    });
+  }
+
+  readonly model = $derived.by(() => this.status?.model ?? null);
+  /** whether the model can be asked now */
+  readonly canAsk = $derived.by(() => this.obstacle === '');
+  /** why the model cannot be asked now; empty when it can */
+  readonly obstacle = $derived.by(() => {
+    if (!this.connected) return 'Emend does not answer. The page reconnects by itself.';
+    const engine = this.status?.engine;
+    if (!engine) return 'Emend is starting.';
+    if (engine.state === 'starting') return 'The engine is starting.';
+    if (engine.state === 'restarting') return 'The engine is being started again.';
+    if (engine.state === 'failed') return 'The engine is not running.';
+    if (!this.status?.model) return 'No model is open.';
+    return '';
+  });
+
+  /** whether the open model can be edited: that takes an adapter */
+  readonly canEdit = $derived.by(() => this.canAsk && this.model?.adapter !== null);
+
+  async read(): Promise<void> {
+    try {
+      this.status = await this.#connection.call('app.status', {});
+      this.error = null;
+    } catch (thrown) {
+      this.error = toWireError(thrown);
+    }
+  }
+}

@@ -1,0 +1,66 @@
+/**
+ * @file Opening models: the folder asked for, the ones opened before, and what went wrong.
+ */
+import type { CallOutput, WireError } from '../../electron/api/contract.ts';
+import { type Connection, toWireError } from '../backend.ts';
+import type { Condition } from './condition.svelte.ts';
+import type { Job, Jobs } from './jobs.svelte.ts';
+
+export class Models {
+  readonly #connection: Connection;
+  readonly #jobs: Jobs;
+  readonly #condition: Condition;
+  recent = $state.raw<CallOutput<'models.recent'>>([]);
+  path = $state('');
+  adapter = $state('');
+  opening = $state.raw<Job | null>(null);
+  error = $state.raw<WireError | null>(null);
+
+  constructor(connection: Connection, jobs: Jobs, condition: Condition) {
+    this.#connection = connection;
+    this.#jobs = jobs;
+    this.#condition = condition;
+  }
+
+  async readRecent(): Promise<void> {
+    this.recent = await this.#connection.call('models.recent', {}).catch(() => this.recent);
+  }
+
+  /** Opens a checkpoint folder, with the adapter named or the one found beside it. */
+  async open(path: string, adapter = ''): Promise<void> {
+    if (this.opening) return;
+    this.error = null;
+    const started = performance.now();
+    const { job, result } = this.#jobs.start('models.open', {
+      path: path.trim(),
+      ...(adapter.trim() && { adapter: adapter.trim() }),
+    });
+    this.opening = job;
+    try {
+      const model = await result;
+      this.#condition.lastResult = `${model.name} opened in ${((performance.now() - started) / 1000).toFixed(1)} s`;
+      this.path = '';
+      this.adapter = '';
+      await Promise.all([this.#condition.read(), this.readRecent()]);
+    } catch (thrown) {
+      const error = toWireError(thrown);
+      if (error.code !== 'cancelled') this.error = error;
+    } finally {
+      this.opening = null;
+    }
+  }
+
+  /** Asks for a folder with the system's dialog, where there is one. */
+  get chooseFolder(): (() => Promise<void>) | null {
+    const choose = this.#connection.chooseFolder?.bind(this.#connection);
+    if (!choose) return null;
+    return async () => {
+      const path = await choose();
+      if (path) this.path = path;
+    };
+  }
+
+  cancel(): void {
+    if (this.opening) void this.#jobs.cancel(this.opening);
+  }
+}

@@ -1,0 +1,19 @@
+/**
+ * @file The places of the page and how the address's hash names them.
+ */
+
+export const screens = ['workbench', 'library', 'models', 'settings'] as const;
+export type Screen = (typeof screens)[number];
+
+/** A place as the hash says it; anything unknown is the workbench. */
+export function placeOf(hash: string): { screen: Screen; edit: number | null } {
+  const [name, id] = hash.replace(/^#\/?/, '').split('/');
+  const screen = screens.find((known) => known === name) ?? 'workbench';
+  const edit = id !== undefined && /^[1-9]\d{0,14}$/.test(id) ? Number(id) : null;
+  return { screen, edit };
+}
+
+/** The hash of a place. */
+export function hashOf(screen: Screen, edit: number | null = null): string {
+  return edit === null ? `#/${screen}` : `#/${screen}/${edit}`;
+}

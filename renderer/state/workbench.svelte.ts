@@ -1,0 +1,449 @@
+/**
+ * @file The workbench: one picture, one prompt, the answer, its correction, and the edit that comes of it.
+ */
+import type {
+  Answer,
+  AnswerToken,
+  Check,
+  Edit,
+  HistoryEntry,
+  InfluenceMap,
+  Picture,
+  Probe,
+  ProbeResult,
+  SamplePicture,
+  WireError,
+} from '../../electron/api/contract.ts';
+import { type Connection, toWireError } from '../backend.ts';
+import type { OwnProbeKind } from '../workbench/probeKinds.ts';
+import type { Condition } from './condition.svelte.ts';
+import type { Job, JobListeners, Jobs } from './jobs.svelte.ts';
+import type { Pictures } from './pictures.svelte.ts';
+import type { Toasts } from './toasts.svelte.ts';
+
+/** Where on the workbench something went wrong. */
+export type Place = 'picture' | 'ask' | 'edit' | 'probes' | 'check';
+/** The long work the workbench may be at; one at a time. */
+export type Work = 'ask' | 'preview' | 'check';
+type Side = 'before' | 'after' | 'answer';
+
+const nothingStreamed: Readonly<Record<Side, readonly AnswerToken[]>> = { answer: [], before: [], after: [] };
+/** Edits in these states take changes; a change to any other edit makes a new one. */
+const changeable: readonly Edit['status'][] = ['draft', 'checked', 'failed', 'stale'];
+
+export class Workbench {
+  readonly #connection: Connection;
+  readonly #jobs: Jobs;
+  readonly #pictures: Pictures;
+  readonly #condition: Condition;
+  readonly #toasts: Toasts;
+
+  picture = $state.raw<Picture | null>(null);
+  prompt = $state('');
+  target = $state('');
+  /** ask with all committed edits, or the unedited model */
+  asksWith = $state<'committed' | 'none'>('committed');
+  answer = $state.raw<Answer | null>(null);
+  /** tokens of the running work, as they come */
+  streamed = $state.raw(nothingStreamed);
+
+  edit = $state.raw<Edit | null>(null);
+  /** the full answers of the last preview; null when only their text is known */
+  before = $state.raw<Answer | null>(null);
+  after = $state.raw<Answer | null>(null);
+  influence = $state.raw<InfluenceMap | null>(null);
+  probes = $state.raw<readonly Probe[]>([]);
+  /** probes that belong to every edit */
+  standing = $state.raw<readonly Probe[]>([]);
+  check = $state.raw<Check | null>(null);
+  /** results of the running check, as they come */
+  checking = $state.raw<readonly ProbeResult[]>([]);
+  history = $state.raw<readonly HistoryEntry[]>([]);
+
+  /** whether the answer to the last question is in view, or the edit's before and after */
+  view = $state<'answer' | 'comparison'>('answer');
+  /** the whole picture, or the influence map on it */
+  layer = $state<'picture' | 'influence'>('picture');
+  work = $state<Work | null>(null);
+  job = $state.raw<Job | null>(null);
+  opening = $state(false);
+  errors = $state<Partial<Record<Place, WireError>>>({});
+
+  /** grows when the workbench turns to something else: what was begun before then is no longer shown */
+  #turn = 0;
+  /** the prompt a demo picture filled in, which the next one may replace */
+  #suggested = '';
+
+  constructor(connection: Connection, jobs: Jobs, pictures: Pictures, condition: Condition, toasts: Toasts) {
+    this.#connection = connection;
+    this.#jobs = jobs;
+    this.#pictures = pictures;
+    this.#condition = condition;
+    this.#toasts = toasts;
+    connection.on('library.changed', ({ edits }) => {
+      if (this.edit && this.work === null && edits.includes(this.edit.id)) void this.#readEdit(this.edit.id);
+    });
+  }
+
+  readonly canAsk = $derived.by(
+    () => this.work === null && this.prompt.trim() !== '' && this.picture !== null && this.#condition.canAsk,
+  );
+  readonly canPreview = $derived.by(
+    () => this.canAsk && this.#condition.canEdit && this.target.trim() !== '',
+  );
+  readonly canCheck = $derived.by(
+    () =>
+      this.edit !== null && this.work === null && this.#condition.canEdit && this.edit.status !== 'retired',
+  );
+  readonly canCommit = $derived.by(
+    () => this.edit !== null && this.work === null && changeable.includes(this.edit.status),
+  );
+  /** whether prompt or correction differ from the edit's */
+  readonly changed = $derived.by(
+    () =>
+      this.edit !== null &&
+      (this.prompt.trim() !== this.edit.prompt || this.target.trim() !== this.edit.target),
+  );
+  /** whether the next preview makes a new edit because the open one no longer changes */
+  readonly becomesNew = $derived.by(
+    () => this.changed && this.edit !== null && !changeable.includes(this.edit.status),
+  );
+  /** whether the edit can be committed as it stands */
+  readonly verified = $derived.by(() => this.check?.fresh === true && this.check.verdict === 'passes');
+  readonly isEmpty = $derived.by(() => this.picture === null && this.prompt === '' && this.edit === null);
+
+  /** Clears the workbench for a new edit. Work under way is stopped. */
+  reset(): void {
+    this.#turnAway();
+    this.picture = null;
+    this.prompt = '';
+    this.target = '';
+    this.#suggested = '';
+    this.layer = 'picture';
+    this.#forgetAnswer();
+    this.#forgetEdit();
+  }
+
+  /** Puts an edit of the library on the workbench. */
+  async open(id: number): Promise<void> {
+    if (this.edit?.id === id) return;
+    this.reset();
+    this.opening = true;
+    const turn = this.#turn;
+    const shown = await this.#readEdit(id);
+    if (turn === this.#turn) this.opening = false;
+    if (!shown || turn !== this.#turn) return;
+    this.prompt = shown.prompt;
+    this.target = shown.target;
+    this.view = 'comparison';
+    if (this.influence) this.layer = 'influence';
+    try {
+      const { picture } = await this.#connection.call('pictures.read', { id: shown.picture });
+      if (turn === this.#turn) this.picture = picture;
+    } catch (thrown) {
+      this.#complain('picture', thrown, turn);
+    }
+  }
+
+  /** Takes a picture file the person dropped, pasted or chose. */
+  async takeFile(file: Blob): Promise<void> {
+    delete this.errors.picture;
+    const turn = this.#turn;
+    try {
+      const picture = await this.#pictures.add(file);
+      if (turn === this.#turn) this.#takePicture(picture);
+    } catch (thrown) {
+      this.#complain('picture', thrown, turn);
+    }
+  }
+
+  /** Takes a demo picture, and its first prompt unless the person typed one. */
+  takeSample(sample: SamplePicture): void {
+    this.#takePicture(sample.picture);
+    const suggestion = sample.prompts[0] ?? '';
+    if (this.prompt.trim() === '' || this.prompt === this.#suggested) {
+      this.prompt = suggestion;
+      this.#suggested = suggestion;
+    }
+  }
+
+  /** Asks the model the prompt about the picture. */
+  async ask(): Promise<void> {
+    const picture = this.picture;
+    if (!this.canAsk || !picture) return;
+    this.answer = null;
+    this.view = 'answer';
+    const answer = await this.#run('ask', 'ask', (listeners) =>
+      this.#jobs.start(
+        'answers.ask',
+        { picture: picture.id, prompt: this.prompt, edits: this.asksWith },
+        listeners,
+      ),
+    );
+    if (!answer) return;
+    this.answer = answer;
+    this.#condition.lastResult = `Answered in ${seconds(answer.times.total)}`;
+  }
+
+  /** Makes the correction an edit (or changes the one that is open) and answers before and after it. */
+  async preview(): Promise<void> {
+    const picture = this.picture;
+    if (!this.canPreview || !picture) return;
+    delete this.errors.edit;
+    const turn = this.#turn;
+    let edit: Edit;
+    try {
+      edit = await this.#settledEdit(picture);
+    } catch (thrown) {
+      this.#complain('edit', thrown, turn);
+      return;
+    }
+    if (turn !== this.#turn) return;
+    this.edit = edit;
+    this.before = null;
+    this.after = null;
+    this.view = 'comparison';
+    const shown = await this.#run('preview', 'edit', (listeners) =>
+      this.#jobs.start('edits.preview', { id: edit.id }, listeners),
+    );
+    if (shown) {
+      this.edit = shown.edit;
+      this.before = shown.before;
+      this.after = shown.after;
+      this.influence = shown.influence;
+      this.layer = 'influence';
+      this.#condition.lastResult = `Previewed in ${seconds(shown.before.times.total + shown.after.times.total)}`;
+    }
+    if (this.edit?.id === edit.id) await this.#readEdit(edit.id);
+  }
+
+  /** Runs the check of the open edit. */
+  async runCheck(): Promise<void> {
+    const edit = this.edit;
+    if (!this.canCheck || !edit) return;
+    this.checking = [];
+    const check = await this.#run('check', 'check', (listeners) =>
+      this.#jobs.start('checks.run', { edit: edit.id }, listeners),
+    );
+    this.checking = [];
+    if (check) {
+      this.check = check;
+      this.#condition.lastResult = `Check finished in ${check.seconds.toFixed(1)} s`;
+    }
+    if (this.edit?.id === edit.id) await this.#readEdit(edit.id);
+  }
+
+  /** Stops the running work. */
+  cancel(): void {
+    if (this.job) void this.#jobs.cancel(this.job);
+  }
+
+  /** Commits the open edit; without a fresh passing check that takes a reason. Says whether it was committed. */
+  async commit(reason?: string): Promise<boolean> {
+    const edit = this.edit;
+    if (!edit) return false;
+    return this.#change(
+      () => this.#connection.call('edits.commit', { id: edit.id, ...(reason && { reason }) }),
+      () => this.#toasts.tell('Committed', { label: 'Undo', run: () => void this.retire(edit.id) }),
+    );
+  }
+
+  /** Takes an edit out of the edited model. */
+  async retire(id: number): Promise<void> {
+    await this.#change(
+      () => this.#connection.call('edits.retire', { id }),
+      () => this.#toasts.tell(`Edit ${id} retired`, { label: 'Undo', run: () => void this.restore(id) }),
+    );
+  }
+
+  /** Makes a retired edit a draft again. */
+  async restore(id: number): Promise<void> {
+    await this.#change(
+      () => this.#connection.call('edits.restore', { id }),
+      () => this.#toasts.tell(`Edit ${id} restored; it needs a check before it acts again`),
+    );
+  }
+
+  /** Adds a probe to the open edit. Says whether it was taken. */
+  async addProbe(probe: { kind: OwnProbeKind; picture: string | null; prompt: string }): Promise<boolean> {
+    const edit = this.edit;
+    if (!edit) return false;
+    return this.#changeProbes(edit, () => this.#connection.call('probes.add', { edit: edit.id, ...probe }));
+  }
+
+  /** Removes a probe, with a way back. */
+  async removeProbe(probe: Probe): Promise<void> {
+    const edit = this.edit;
+    const { kind, picture, prompt } = probe;
+    if (!edit || kind === 'reliability' || kind === 'committed') return;
+    const removed = await this.#changeProbes(edit, () =>
+      this.#connection.call('probes.remove', { id: probe.id }),
+    );
+    if (!removed) return;
+    this.#toasts.tell('Probe removed', {
+      label: 'Undo',
+      run: () => {
+        if (this.edit?.id === edit.id) void this.addProbe({ kind, picture, prompt });
+      },
+    });
+  }
+
+  dismiss(place: Place): void {
+    delete this.errors[place];
+  }
+
+  /** The edit as its fields now say: created, changed, or the one already open. */
+  async #settledEdit(picture: Picture): Promise<Edit> {
+    const prompt = this.prompt.trim();
+    const target = this.target.trim();
+    if (this.edit && !this.changed) return this.edit;
+    if (this.edit && !this.becomesNew) {
+      return this.#connection.call('edits.update', { id: this.edit.id, prompt, target });
+    }
+    // the answer in view was the unedited model's only if no edit acted on it
+    const before = this.answer && !this.answer.routing?.edit && !this.edit ? this.answer.text : undefined;
+    const edit = await this.#connection.call('edits.create', {
+      picture: picture.id,
+      prompt,
+      target,
+      ...(before && { before }),
+    });
+    this.#forgetEdit();
+    return edit;
+  }
+
+  /** Runs one long call; null when it failed, was cancelled, or the workbench has turned to something else. */
+  async #run<T>(
+    work: Work,
+    place: Place,
+    start: (listeners: JobListeners) => { job: Job; result: Promise<T> },
+  ): Promise<T | null> {
+    const turn = this.#turn;
+    delete this.errors[place];
+    this.streamed = nothingStreamed;
+    const { job, result } = start({
+      token: (side, token) => {
+        if (turn === this.#turn)
+          this.streamed = { ...this.streamed, [side]: [...this.streamed[side], token] };
+      },
+      result: (probe) => {
+        if (turn === this.#turn) this.checking = [...this.checking, probe];
+      },
+    });
+    this.work = work;
+    this.job = job;
+    try {
+      const output = await result;
+      return turn === this.#turn ? output : null;
+    } catch (thrown) {
+      this.#complain(place, thrown, turn);
+      return null;
+    } finally {
+      if (turn === this.#turn) {
+        this.work = null;
+        this.job = null;
+        this.streamed = nothingStreamed;
+      }
+    }
+  }
+
+  async #change(call: () => Promise<Edit>, done: () => void): Promise<boolean> {
+    const turn = this.#turn;
+    delete this.errors.edit;
+    try {
+      const edit = await call();
+      done();
+      if (this.edit?.id === edit.id) {
+        this.edit = edit;
+        await this.#readEdit(edit.id);
+      }
+      return true;
+    } catch (thrown) {
+      if (this.edit) this.#complain('edit', thrown, turn);
+      else this.#toasts.complain(toWireError(thrown).message);
+      return false;
+    }
+  }
+
+  async #changeProbes(edit: Edit, call: () => Promise<unknown>): Promise<boolean> {
+    const turn = this.#turn;
+    delete this.errors.probes;
+    try {
+      await call();
+      await this.#readEdit(edit.id);
+      return true;
+    } catch (thrown) {
+      this.#complain('probes', thrown, turn);
+      return false;
+    }
+  }
+
+  /** Reads the open edit again, with all that belongs to it. */
+  async #readEdit(id: number): Promise<Edit | null> {
+    const turn = this.#turn;
+    try {
+      const [shown, standing] = await Promise.all([
+        this.#connection.call('edits.show', { id }),
+        this.#connection.call('probes.standing', {}),
+      ]);
+      if (turn !== this.#turn) return null;
+      this.edit = shown.edit;
+      this.probes = shown.probes.filter((probe) => probe.edit !== null);
+      this.standing = standing;
+      this.check = shown.check;
+      this.history = shown.history;
+      this.influence = shown.influence ?? this.influence;
+      return shown.edit;
+    } catch (thrown) {
+      this.#complain('edit', thrown, turn);
+      return null;
+    }
+  }
+
+  #takePicture(picture: Picture): void {
+    if (picture.id === this.picture?.id) return;
+    if (this.edit) {
+      this.#turnAway();
+      this.#forgetEdit();
+      this.target = '';
+    } else this.#turnAway();
+    this.#forgetAnswer();
+    this.layer = 'picture';
+    this.picture = picture;
+  }
+
+  #forgetAnswer(): void {
+    this.answer = null;
+    this.view = 'answer';
+  }
+
+  #forgetEdit(): void {
+    this.edit = null;
+    this.before = null;
+    this.after = null;
+    this.influence = null;
+    this.probes = [];
+    this.check = null;
+    this.checking = [];
+    this.history = [];
+  }
+
+  #turnAway(): void {
+    this.cancel();
+    this.#turn++;
+    this.work = null;
+    this.job = null;
+    this.opening = false;
+    this.streamed = nothingStreamed;
+    this.errors = {};
+  }
+
+  #complain(place: Place, thrown: unknown, turn: number): void {
+    const error = toWireError(thrown);
+    if (turn === this.#turn && error.code !== 'cancelled') this.errors[place] = error;
+  }
+}
+
+function seconds(milliseconds: number): string {
+  return `${(milliseconds / 1000).toFixed(2)} s`;
+}

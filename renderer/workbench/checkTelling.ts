@@ -1,0 +1,89 @@
+/**
+ * @file How a check is told: its dots, its sentence, and why it needs running again.
+ */
+import type { Check, Edit, HistoryEntry, ModelSummary, ProbeResult } from '../../electron/api/contract.ts';
+
+/**
+ * A row of dots for `passed` of `total`: one a probe while they fit, else `most` dots that keep the proportion. A row
+ * with any failure always shows at least one failing dot, one with any success at least one passing dot.
+ */
+export function dotsFor(passed: number, total: number, most = 12): { passing: number; failing: number } {
+  if (total <= most) return { passing: passed, failing: total - passed };
+  const failed = total - passed;
+  let failing = Math.round((failed / total) * most);
+  if (failed > 0) failing = Math.max(1, failing);
+  if (passed > 0) failing = Math.min(most - 1, failing);
+  return { passing: most - failing, failing };
+}
+
+/** The verdict of one row in a word or three. */
+export function groupVerdict(
+  group: Pick<Check['groups'][number], 'kind' | 'passes' | 'passed' | 'total' | 'required'>,
+): string {
+  if (group.total === 0) return 'none';
+  if (!group.passes) return `below ${percent(group.required)}`;
+  if (group.kind === 'committed' && group.passed === group.total) return 'none changed';
+  return 'passes';
+}
+
+/** A share as people read it: “95 %”, with as many decimals as it has, two at most. */
+export function percent(share: number): string {
+  return `${Number((share * 100).toFixed(2))} %`;
+}
+
+/** “Check of 12:41 on 3 committed edits · passes”: the time by the reader's clock, with the day unless it is today. */
+export function checkSentence(check: Check, now = new Date()): string {
+  const owners = new Set(check.results.map((result) => result.owner).filter((owner) => owner !== null));
+  const on =
+    owners.size === 0
+      ? 'with nothing committed before'
+      : `on ${owners.size} committed ${owners.size === 1 ? 'edit' : 'edits'}`;
+  return `Check of ${clock(check.finished, now)} ${on} · ${check.verdict}`;
+}
+
+/** How many answers changed that should not have, or did not that should. */
+export function answersToLookAt(results: readonly ProbeResult[]): number {
+  return results.filter((result) => !result.passes).length;
+}
+
+/** A moment as “12:41”, with the day before it unless that is today. */
+export function clock(moment: string, now = new Date()): string {
+  const at = new Date(moment);
+  const time = at.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hour12: false });
+  if (at.toDateString() === now.toDateString()) return time;
+  const day = at.toLocaleDateString([], {
+    day: 'numeric',
+    month: 'short',
+    ...(at.getFullYear() !== now.getFullYear() && { year: 'numeric' }),
+  });
+  return `${day}, ${time}`;
+}
+
+/**
+ * Why a check that is no longer fresh needs running again, in one sentence, as far as the edit, its history and the
+ * open model tell; what remains is the set of committed edits or the policy.
+ */
+export function whyStale(
+  check: Check,
+  edit: Edit,
+  history: readonly HistoryEntry[],
+  model: ModelSummary | null,
+): string {
+  const since = history.filter((entry) => entry.at > check.finished);
+  if (model && model.fingerprint !== edit.model)
+    return `The edit was made for another model than ${model.name}.`;
+  if (model && model.adapter?.fingerprint !== edit.adapter) {
+    return model.adapter
+      ? `The edit was made for another adapter than ${model.adapter.name}.`
+      : 'The open model has no adapter.';
+  }
+  if (since.some((entry) => entry.what === 'changed')) return 'The edit was changed since.';
+  const probes = since.filter(
+    (entry) => entry.what === 'probe-added' || entry.what === 'probe-removed',
+  ).length;
+  if (probes > 0) return `${probes === 1 ? 'A probe was' : `${probes} probes were`} added or removed since.`;
+  if (since.some((entry) => entry.what === 'restored' || entry.what === 'retired')) {
+    return 'The edit was retired and restored since.';
+  }
+  return 'The committed edits, the standing probes or the policy changed since.';
+}

@@ -1,0 +1,164 @@
+/** @file Applications on throw-away libraries, and engines without a model: one that is down, one that keeps a log. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { afterEach } from 'vitest';
+import { type Application, createApplication } from '../../electron/api/application.ts';
+import type { EngineState, ModelSummary } from '../../electron/api/contract.ts';
+import type { EngineClient } from '../../electron/api/engineClient.ts';
+import type { EngineOperations, OperationName } from '../../electron/engine/protocol.ts';
+import { EmendError } from '../../electron/errors.ts';
+
+const applications: Application[] = [];
+const folders: string[] = [];
+
+afterEach(async () => {
+  for (const application of applications.splice(0)) await application.close();
+  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
+});
+
+/** A folder that is gone after the test. */
+export function temporaryFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'emend-api-'));
+  folders.push(folder);
+  return folder;
+}
+
+/** A folder that looks enough like a checkpoint to be chosen. */
+export function modelFolder(parent: string, name: string): string {
+  const folder = join(parent, name);
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'config.json'), '{}');
+  return folder;
+}
+
+export function makeApplication(
+  engine: EngineClient,
+  resources = temporaryFolder(),
+  libraryPath?: string,
+): Application {
+  const path = libraryPath ?? join(temporaryFolder(), 'api.emend');
+  const application = createApplication({ libraryPath: path, resources, engine, version: '0.0.1' });
+  applications.push(application);
+  return application;
+}
+
+export const pngBase64 = async (shade: number): Promise<string> =>
+  (
+    await sharp({ create: { width: 8, height: 6, channels: 3, background: { r: shade, g: 0, b: 0 } } })
+      .png()
+      .toBuffer()
+  ).toString('base64');
+
+const idle: EngineState = { state: 'ready', message: '', provider: null, refusals: [], memoryBytes: null };
+
+/** The engine of a machine on which it does not start. */
+export const deadEngine: EngineClient = {
+  call: () => Promise.reject(new EmendError('engine', 'The engine ended with exit code 1.')),
+  state: { ...idle, state: 'failed', message: 'The engine ended with exit code 1.' },
+  onState: () => () => undefined,
+  onRestart: () => () => undefined,
+};
+
+/** An engine that is busy for ever: a call ends when it is cancelled. */
+export const busyEngine: EngineClient = {
+  ...deadEngine,
+  state: { ...idle, state: 'busy' },
+  call: (_name, _input, options) =>
+    new Promise((_resolve, reject) => {
+      const stop = () => reject(new EmendError('cancelled', 'Stopped.'));
+      if (options?.signal?.aborted) stop();
+      options?.signal?.addEventListener('abort', stop);
+    }),
+};
+
+function summaryOf({ path, adapter }: EngineOperations['open']['input']): ModelSummary {
+  const shape = {
+    layers: 2,
+    hidden: 4,
+    parameters: 100,
+    visualTokens: 4,
+    dtype: 'F32',
+    architecture: 'llava',
+  };
+  return {
+    ...{ path, name: path.split('/').at(-1)!, fingerprint: `model of ${path}` },
+    ...shape,
+    adapter: adapter === null ? null : adapterOf(adapter),
+  };
+}
+
+const adapterOf = (path: string) => {
+  return {
+    name: 'adapter',
+    path,
+    fingerprint: `adapter of ${path}`,
+    editor: 'VisEdit',
+    layer: 1,
+    routerThreshold: 0.8,
+  };
+};
+
+/** An engine that holds no model: it opens and activates whatever it is told to, keeps a log, and can be restarted. */
+export function loggingEngine() {
+  const log: Array<{ name: OperationName; input: unknown }> = [];
+  const restarts = new Set<() => void>();
+  const states = new Set<(state: EngineState) => void>();
+  let state = idle;
+  const answers: {
+    [N in OperationName]?: (input: EngineOperations[N]['input']) => EngineOperations[N]['output'];
+  } = {
+    open: (input) => ({
+      summary: summaryOf(input),
+      provider: 'cpu',
+      refusals: [{ provider: 'cuda', reason: 'none here' }],
+    }),
+    activate: ({ edits }) => ({
+      signals: edits
+        .filter((edit) => edit.signal === null)
+        .map(({ id }) => ({ id, signal: new Uint8Array([id]) })),
+    }),
+  };
+  const client: EngineClient = {
+    async call(name, input, options) {
+      log.push({ name, input });
+      // What would need a model takes for ever: it ends when it is cancelled.
+      if (name === 'preview' || name === 'check') return busyEngine.call(name, input, options);
+      const answer = answers[name];
+      if (!answer) throw new EmendError('engine', 'No model here.');
+      return answer(input);
+    },
+    get state() {
+      return state;
+    },
+    onState: (listener) => {
+      states.add(listener);
+      return () => void states.delete(listener);
+    },
+    onRestart: (listener) => {
+      restarts.add(listener);
+      return () => void restarts.delete(listener);
+    },
+  };
+  const setState = (next: EngineState) => {
+    state = next;
+    for (const listener of states) listener(next);
+  };
+  return {
+    client,
+    log,
+    /** from now on it ends whenever it is to open a model */
+    endWhenOpening: () => {
+      answers.open = () => {
+        throw new EmendError('engine', 'The engine ran out of memory.');
+      };
+    },
+    die: () =>
+      setState({ ...idle, state: 'restarting', message: 'The engine was killed. Starting it again.' }),
+    comeBack: () => {
+      setState(idle);
+      for (const listener of restarts) listener();
+    },
+  };
+}

@@ -1,0 +1,238 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { decoderOf, LayerInputs } from '../../electron/attribution/layerInputs.ts';
+import { PerturbedAttention } from '../../electron/attribution/perturbedAttention.ts';
+import {
+  type AttributionInput,
+  codePerturbation,
+  type Perturbation,
+  paperPerturbation,
+  perturbedItem,
+  standardNormal,
+  VisualAttribution,
+  visualContributions,
+  visualGrid,
+  windows,
+} from '../../electron/attribution/visualContribution.ts';
+import type { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
+import { largestDifference } from '../support/fixtures.ts';
+import {
+  hasFixtures,
+  hiddenOf,
+  literalContributions,
+  openTinyModel,
+  promptOf,
+  randomDecoder,
+  referenceCase,
+} from './support.ts';
+
+interface Settings {
+  layers: number[];
+  cases: Record<string, { radius: number; test_n: number; attr_toks?: number[][] }>;
+}
+
+describe.skipIf(!hasFixtures)('visual contributions', () => {
+  let model: VisionLanguageModel;
+  beforeAll(async () => {
+    model = await openTinyModel();
+  });
+  afterAll(() => model.dispose());
+
+  test.each([
+    ['official_r1_n0.7', 'code', 'noise', 1],
+    ['official_r0_n0.3', 'code', 'noise', 1],
+    ['paper', 'paper', 'unit_noise', 3],
+  ] as const)('%s: equal to the reference, draw by draw', async (name, variant, noiseName, level) => {
+    const { settings, floats } = await referenceCase<Settings>('e2');
+    const { radius, test_n: draws, attr_toks } = settings.cases[name]!;
+    if (attr_toks) expect(windows(visualGrid(16), radius)).toEqual(attr_toks);
+    const perturbation: Perturbation = { variant, level, draws, radius };
+    const attribution = await VisualAttribution.compile(decoderOf(model), settings.layers, perturbation);
+    const noise = await floats(`${name}.${noiseName}`);
+    const given = { kind: 'given', values: settings.layers.map(() => noise) } as const;
+    const results = await attribution.run(await hiddenOf(model, 'edit', settings.layers), given);
+    for (const { layer, mean, perDraw } of results) {
+      expect(largestDifference(perDraw, await floats(`${name}.layer${layer}.per_draw`))).toBeLessThan(1e-5);
+      expect(largestDifference(mean, await floats(`${name}.layer${layer}.mean`))).toBeLessThan(1e-5);
+    }
+    await attribution.dispose();
+  });
+
+  test('from a prompt with its picture, several layers at once', async () => {
+    const layers = [0, 2, 5];
+    const results = await visualContributions(
+      model,
+      await promptOf(model, 'edit'),
+      layers,
+      codePerturbation,
+      3,
+    );
+    const attribution = await VisualAttribution.compile(decoderOf(model), [2], codePerturbation);
+    const [alone] = await attribution.run(await hiddenOf(model, 'edit', [2]), { kind: 'seed', seed: 3 });
+    await attribution.dispose();
+    expect(results.map(({ layer }) => layer)).toEqual(layers);
+    expect(largestDifference(results[1]!.mean, alone!.mean)).toBeLessThan(1e-6);
+    const text = await promptOf(model, 'text_loc');
+    await expect(visualContributions(model, text, layers)).rejects.toThrow(/needs a picture/);
+  });
+
+  test('hidden states entering a layer do not depend on the inputs beside them, nor on where the run began', async () => {
+    const inputs = await Promise.all(['edit', 'image_loc'].map((sample) => promptOf(model, sample)));
+    const rows = inputs.map((input) => input.embeddings.data as Float32Array);
+    const below = await LayerInputs.compile(decoderOf(model), [0, 2, 4]);
+    const above = await LayerInputs.compile(decoderOf(model), [2, 4], 2);
+    const together = await below.run(rows);
+    const alone = await below.run([rows[0]!]);
+    expect(together[0]![0]).toEqual(rows[0]);
+    for (const at of [0, 1, 2]) {
+      expect(largestDifference(together[0]![at]!, alone[0]![at]!)).toBeLessThan(1e-4);
+    }
+    const continued = await above.run(together.map((hidden) => hidden[1]!));
+    expect(largestDifference(continued[1]![1]!, together[1]![2]!)).toBeLessThan(1e-4);
+    await below.dispose();
+    await above.dispose();
+  });
+});
+
+const input = (width: number, layers: number): AttributionInput => ({
+  // Rows behind the last prompt token stand for a target: they must not be read.
+  hidden: Array.from({ length: layers }, (_, layer) => standardNormal(20 * width, 100 + layer)),
+  imageRows: [3, 12],
+  lastPromptRow: 15,
+});
+
+describe('batched perturbation', () => {
+  test.each([
+    ['multi-head attention', randomDecoder({ hidden: 48, heads: 4 })],
+    [
+      'grouped queries with biases',
+      randomDecoder({ hidden: 48, heads: 6, keyValueHeads: 2, attentionBias: true }),
+    ],
+    ['attention resting on single rows', randomDecoder({ hidden: 48, heads: 4 }, 6)],
+  ])('equals the whole attention run again for each token: %s', async (_, decoder) => {
+    const draws = 2;
+    const noise = standardNormal(9 * draws * 48, 5);
+    const attribution = await VisualAttribution.compile(decoder, [1], { ...paperPerturbation, draws });
+    const [batched] = await attribution.run(input(48, 1), { kind: 'given', values: [noise] });
+    await attribution.dispose();
+    const literal = await literalContributions(decoder, 1, input(48, 1), draws, noise);
+    expect(Math.max(...literal)).toBeGreaterThan(0.01);
+    expect(largestDifference(batched!.perDraw, literal)).toBeLessThan(2e-6);
+  });
+
+  test('small turns are told apart where 1 − cos would be rounded away', async () => {
+    const decoder = randomDecoder({ hidden: 48, heads: 4 });
+    const turns = async (level: number) => {
+      const perturbation: Perturbation = { variant: 'code', level, draws: 1, radius: 0 };
+      const attribution = await VisualAttribution.compile(decoder, [1], perturbation);
+      const [result] = await attribution.run(input(48, 1), { kind: 'seed', seed: 2 });
+      await attribution.dispose();
+      return result!.mean;
+    };
+    const [small, smaller] = [await turns(1e-3), await turns(5e-4)];
+    // The turn grows with the square of the noise; 1 − cos is a multiple of 6e-8 in float32.
+    for (const [cell, value] of small.entries()) {
+      expect(value).toBeLessThan(1e-6);
+      expect(Math.abs(value / smaller[cell]! - 4)).toBeLessThan(0.1);
+    }
+  });
+
+  test('the seed decides the noise, and a window is perturbed with the noise of its rows', async () => {
+    const decoder = randomDecoder({ hidden: 32, heads: 4 });
+    const perturbation: Perturbation = { variant: 'code', level: 0.7, draws: 3, radius: 1 };
+    const attribution = await VisualAttribution.compile(decoder, [0, 2], perturbation);
+    const run = (seed: number) => attribution.run(input(32, 2), { kind: 'seed', seed });
+    const [first, again, other] = [await run(1), await run(1), await run(2)];
+    expect(again).toEqual(first);
+    expect(largestDifference(first[0]!.mean, other[0]!.mean)).toBeGreaterThan(1e-4);
+
+    const drawn = standardNormal(3 * 9 * 32, 1);
+    const given = new Float32Array(9 * 3 * 9 * 32);
+    for (const [cell, window] of windows({ height: 3, width: 3 }, 1).entries()) {
+      for (let draw = 0; draw < 3; draw++) {
+        for (const [slot, row] of window.entries()) {
+          const from = (draw * 9 + row) * 32;
+          given.set(drawn.subarray(from, from + 32), ((cell * 3 + draw) * 9 + slot) * 32);
+        }
+      }
+    }
+    const same = await attribution.run(input(32, 2), { kind: 'given', values: [given, given] });
+    await attribution.dispose();
+    for (const layer of [0, 1]) {
+      expect(largestDifference(same[layer]!.perDraw, first[layer]!.perDraw)).toBeLessThan(1e-6);
+    }
+  });
+
+  test('splitting a run for memory changes nothing', async () => {
+    const decoder = randomDecoder({ hidden: 32, heads: 4 });
+    const attention = await PerturbedAttention.compile(decoder, [0, 2], 'attention-input', 'window');
+    const perturbation: Perturbation = { variant: 'code', level: 0.7, draws: 3, radius: 1 };
+    const cells = [0, 4, 8];
+    const items = [1, 2, 3].map((seed) =>
+      perturbedItem(input(32, 2), cells, { height: 3, width: 3 }, perturbation, { kind: 'seed', seed }, 32),
+    );
+    const together = await attention.run(items);
+    const split = await attention.run(items, 1);
+    await attention.dispose();
+    for (const [item, turns] of together.entries()) {
+      expect(turns[0]!.length).toBe(3 * cells.length);
+      for (const layer of [0, 1])
+        expect(largestDifference(split[item]![layer]!, turns[layer]!)).toBeLessThan(1e-6);
+    }
+    expect(largestDifference(together[0]![0]!, together[1]![0]!)).toBeGreaterThan(1e-4);
+  });
+});
+
+describe('visual attribution refuses', () => {
+  const decoder = randomDecoder({ hidden: 32, heads: 4 });
+
+  test.each([[[]], [[3]], [[-1]], [[1, 1]], [[2, 0]], [[0.5]]])('layers %j', async (layers) => {
+    await expect(VisualAttribution.compile(decoder, layers)).rejects.toThrow(/layers 0 to 2, ascending/);
+  });
+
+  test.each([{ level: 0 }, { level: Number.NaN }, { draws: 0 }, { draws: 1.5 }, { radius: -1 }])(
+    '%j',
+    async (change) => {
+      const perturbation = { ...paperPerturbation, ...change };
+      await expect(VisualAttribution.compile(decoder, [1], perturbation)).rejects.toThrow(/cannot be used/);
+    },
+  );
+
+  test('rows, grids and noise that do not fit the picture', async () => {
+    const attribution = await VisualAttribution.compile(decoder, [1]);
+    const good = input(32, 1);
+    const seed = { kind: 'seed', seed: 0 } as const;
+    await expect(attribution.run({ ...good, lastPromptRow: 11 }, seed)).rejects.toThrow(
+      /before the last prompt token/,
+    );
+    await expect(attribution.run({ ...good, imageRows: [5, 5] }, seed)).rejects.toThrow(
+      /needs a picture before/,
+    );
+    await expect(attribution.run(good, seed, { height: 2, width: 4 })).rejects.toThrow(/grid 2×4/);
+    await expect(attribution.run({ ...good, lastPromptRow: 20 }, seed)).rejects.toThrow(
+      /does not fit an input of 20 rows/,
+    );
+    const noise = { kind: 'given', values: [new Float32Array(9 * 10 * 31)] } as const;
+    await expect(attribution.run(good, noise)).rejects.toThrow(/windows have up to 1/);
+    await attribution.dispose();
+  });
+});
+
+test('queries without a place in the picture lie on a line', () => {
+  expect(visualGrid(576)).toEqual({ height: 24, width: 24 });
+  expect(visualGrid(32)).toEqual({ height: 1, width: 32 });
+  expect(windows(visualGrid(5), 1)).toEqual([
+    [0, 1],
+    [0, 1, 2],
+    [1, 2, 3],
+    [2, 3, 4],
+    [3, 4],
+  ]);
+});
+
+test('standard normal noise has mean 0 and deviation 1', () => {
+  const values = standardNormal(100_001, 9);
+  const mean = values.reduce((a, b) => a + b, 0) / values.length;
+  const variance = values.reduce((sum, value) => sum + value * value, 0) / values.length;
+  expect(Math.abs(mean)).toBeLessThan(0.02);
+  expect(Math.abs(variance - 1)).toBeLessThan(0.02);
+});

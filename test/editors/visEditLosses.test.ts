@@ -1,0 +1,163 @@
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { layBatch, type TrainingEdit } from '../../electron/editors/visedit/batch.ts';
+import { FrozenModel } from '../../electron/editors/visedit/frozen.ts';
+import { publishedWeights, totalLoss, visEditLosses } from '../../electron/editors/visedit/losses.ts';
+import { shapeOfWeights } from '../../electron/editors/visedit/visEdit.ts';
+import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/models/safetensors.ts';
+import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
+import { weightsAsInputs, weightsInFiles } from '../../electron/models/weights.ts';
+import { Graph } from '../../electron/tensor/graph.ts';
+import { float32, int64 } from '../../electron/tensor/session.ts';
+import { adamDefaults } from '../../electron/training/optimizer.ts';
+import { Trainer } from '../../electron/training/trainer.ts';
+import { fixtures, largestDifference } from '../support/fixtures.ts';
+
+const at = (name: string) => join(fixtures, 'llava_tiny', name);
+const floats = async (file: SafetensorsFile, name: string) =>
+  (await readTensor(file, name)).data as Float32Array;
+
+/** our name of each term → the fixture's */
+const terms = {
+  reliability: 'rel',
+  textGenerality: 'gen_text_rephrase',
+  imageGenerality: 'gen_image_rephrase',
+  imageLocality: 'loc_image_loc',
+  influenceUp: 'im_up',
+  influenceDown: 'im_down',
+  influenceAttribution: 'im_attr',
+} as const;
+
+describe.skipIf(!existsSync(fixtures)).each(['vead_losses', 'vead_losses_window1_n3'])(
+  'VisEdit losses equal the reference: %s',
+  async (name) => {
+    const expected = existsSync(fixtures) ? JSON.parse(await readFile(at(`${name}.json`), 'utf8')) : {};
+    const forward = existsSync(fixtures) ? JSON.parse(await readFile(at('forward.json'), 'utf8')) : {};
+    let model: VisionLanguageModel;
+    let frozen: FrozenModel;
+    let file: SafetensorsFile;
+    beforeAll(async () => {
+      model = await VisionLanguageModel.open(join(fixtures, 'checkpoints/llava_tiny'), {
+        providers: ['cpu'],
+        cuts: [expected.edit_layer],
+      });
+      frozen = await FrozenModel.compile(model, expected.edit_layer);
+      file = await openSafetensors(at(`${name}.safetensors`));
+    });
+    afterAll(async () => {
+      await frozen.dispose();
+      await model.dispose();
+    });
+
+    const setUp = async (target: 'official' | 'paper', only?: keyof typeof terms) => {
+      const pictures = await openSafetensors(at('forward.safetensors'));
+      const prompt = (sample: string): string => forward[sample].text_prompt.replace('<image>\n', '');
+      const answer = (sample: string): string =>
+        forward[sample].text_full.slice(forward[sample].text_prompt.length).trim();
+      const edit: TrainingEdit = {
+        pixels: await floats(pictures, 'edit.pixel_values'),
+        prompt: prompt('edit'),
+        target: answer('edit'),
+        rephrase: prompt('text_rephrase'),
+        rephrasePixels: await floats(pictures, 'image_rephrase.pixel_values'),
+        localityPixels: await floats(pictures, 'image_loc.pixel_values'),
+        locality: { prompt: prompt('image_loc'), answer: answer('image_loc') },
+      };
+      const sampled: number[] = expected.sampled_tokens;
+      const batch = layBatch(model, [edit], {
+        endToken: false,
+        rows: null,
+        sampled: sampled.length,
+        random: () => 0.5,
+      });
+      const { rows, imageRows } = batch.sizes;
+      const place = (sequence: number) =>
+        int64(
+          sampled.map((token) => sequence * rows + imageRows[0] + token),
+          [sampled.length],
+        );
+      const feeds = {
+        ...batch.feeds,
+        ...(await frozen.run(batch)),
+        raised: place(1),
+        lowered: place(2),
+        attribution: float32(await floats(file, `attr.${target}.target`), [1, sampled.length]),
+      };
+      const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>();
+      const source = file.tensors.has('adaptor.mlp_end.weight')
+        ? file
+        : await openSafetensors(at('vead.safetensors'));
+      for (const [key, { shape }] of source.tensors) {
+        if (key.startsWith('adaptor.'))
+          weights.set(key.slice('adaptor.'.length), { shape, data: await floats(source, key) });
+      }
+      const shape = shapeOfWeights(weights, expected.n_heads, 'the fixture');
+      const graph = new Graph();
+      const losses = visEditLosses(
+        graph,
+        batch.sizes,
+        shape,
+        model.checkpoint.config.text,
+        expected.edit_layer,
+        weightsInFiles(graph, model.checkpoint.weights),
+        weightsAsInputs(graph, new Map([...weights].map(([key, value]) => [key, value.shape]))),
+      );
+      const loss = only ? losses[only] : totalLoss(losses, publishedWeights);
+      const reached = new Set(graph.inputs.map((input) => input.name));
+      const isInfluence = only?.startsWith('influence') ?? false;
+      const trained = new Map(
+        [...weights].filter(
+          ([key]) => reached.has(key) && (!isInfluence || key.startsWith('influence_mapper.')),
+        ),
+      );
+      const trainer = await Trainer.create(graph, loss, losses, trained, adamDefaults(1e-3), {
+        providers: ['cpu'],
+        threads: 1,
+      });
+      const all = Object.fromEntries(
+        [...weights].map(([key, value]) => [key, float32(value.data, value.shape)]),
+      );
+      return { trainer, feeds: { ...all, ...feeds } };
+    };
+
+    test('every term', async () => {
+      const { trainer, feeds } = await setUp('official');
+      const { loss, terms: found } = await trainer.evaluate(feeds);
+      for (const [ours, theirs] of Object.entries(terms)) {
+        expect(Math.abs(found[ours]! - expected.terms[theirs]), ours).toBeLessThan(5e-5);
+      }
+      expect(Math.abs(loss - expected.total_official)).toBeLessThan(2e-4);
+      await trainer.dispose();
+      const paper = await setUp('paper');
+      const { terms: ofPaper } = await paper.trainer.evaluate(paper.feeds);
+      expect(Math.abs(ofPaper['influenceAttribution']! - expected.terms.im_attr_paper)).toBeLessThan(5e-5);
+      await paper.trainer.dispose();
+    });
+
+    test.each(Object.entries(terms))('gradient of %s', async (ours, theirs) => {
+      const { trainer, feeds } = await setUp('official', ours as keyof typeof terms);
+      const { gradients } = await trainer.evaluate(feeds);
+      let compared = 0;
+      for (const [key, gradient] of gradients) {
+        if (!file.tensors.has(`grad.${theirs}.${key}`)) continue;
+        const reference = await floats(file, `grad.${theirs}.${key}`);
+        const size = reference.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+        expect(largestDifference(gradient, reference), key).toBeLessThan(2e-5 + 1e-4 * size);
+        compared++;
+      }
+      expect(compared).toBeGreaterThan(10);
+      await trainer.dispose();
+    });
+
+    test('six steps of Adam', async () => {
+      const { trainer, feeds } = await setUp('official');
+      for (const step of expected.adam_lr_1e_3_trajectory ?? expected['adam_lr_1e-3_trajectory']) {
+        const report = await trainer.step(feeds);
+        expect(Math.abs(report.loss - step.total) / step.total).toBeLessThan(1e-3);
+      }
+      await trainer.dispose();
+    });
+  },
+);

@@ -1,0 +1,283 @@
+/** @file Pictures: decoding what people drop on the app, and Pillow's resize to the bit. */
+
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseConfig, readJson, type VisionLanguageConfig } from '../../electron/models/config.ts';
+import {
+  decodePicture,
+  loadImageProcessor,
+  type Picture,
+  resizeWindow,
+} from '../../electron/models/imageProcessor.ts';
+import { openSafetensors, readTensor } from '../../electron/models/safetensors.ts';
+
+const fixtures = process.env.EMEND_FIXTURES ?? join(import.meta.dirname, '../../../shared/fixtures');
+
+/** A picture whose channels are gradients across, down, and a constant. */
+function gradient(width: number, height: number): Picture {
+  const rgb = new Uint8Array(width * height * 3);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) rgb.set([x * 7, y * 5, 99], (y * width + x) * 3);
+  }
+  return { width, height, rgb };
+}
+
+const raw = ({ width, height, rgb }: Picture) => sharp(rgb, { raw: { width, height, channels: 3 } });
+
+describe('decoding', () => {
+  const picture = gradient(6, 4);
+
+  it.each(['png', 'webp', 'tiff'] as const)('gives the pixels of a lossless %s', async (format) => {
+    const bytes = await raw(picture).toFormat(format, { lossless: true, compression: 'none' }).toBuffer();
+    const decoded = await decodePicture(bytes);
+    expect(decoded).toMatchObject({ width: 6, height: 4 });
+    expect([...decoded.rgb]).toEqual([...picture.rgb]);
+  });
+
+  it.each(['jpeg', 'gif', 'avif'] as const)('takes %s', async (format) => {
+    const flat = sharp({ create: { width: 16, height: 8, channels: 3, background: '#336699' } });
+    const { width, height, rgb } = await decodePicture(await flat.toFormat(format).toBuffer());
+    expect([width, height, rgb.length]).toEqual([16, 8, 384]);
+    [0x33, 0x66, 0x99].forEach((value, channel) => {
+      expect(Math.abs(rgb[channel]! - value)).toBeLessThan(6);
+    });
+  });
+
+  it('drops transparency and keeps the colour below it', async () => {
+    const rgba = Uint8Array.of(200, 100, 50, 0, 10, 20, 30, 128);
+    const bytes = await sharp(rgba, { raw: { width: 2, height: 1, channels: 4 } })
+      .png()
+      .toBuffer();
+    expect([...(await decodePicture(bytes)).rgb]).toEqual([200, 100, 50, 10, 20, 30]);
+  });
+
+  it('spreads grey over three channels, at 8 and at 16 bits', async () => {
+    const grey = sharp(Uint8Array.of(0, 128, 255), { raw: { width: 3, height: 1, channels: 1 } });
+    const expected = [0, 0, 0, 128, 128, 128, 255, 255, 255];
+    const eight = await grey.clone().toColourspace('b-w').png().toBuffer();
+    expect((await sharp(eight).metadata()).channels).toBe(1);
+    expect([...(await decodePicture(eight)).rgb]).toEqual(expected);
+    const sixteen = await grey.clone().toColourspace('grey16').png().toBuffer();
+    expect((await sharp(sixteen).metadata()).depth).toBe('ushort');
+    expect([...(await decodePicture(sixteen)).rgb]).toEqual(expected);
+  });
+
+  it('reads 16-bit colour and CMYK', async () => {
+    const deep = await raw(picture).toColourspace('rgb16').png().toBuffer();
+    expect([...(await decodePicture(deep)).rgb]).toEqual([...picture.rgb]);
+    const red = sharp({ create: { width: 8, height: 8, channels: 3, background: '#ff0000' } });
+    const { rgb } = await decodePicture(await red.toColourspace('cmyk').jpeg().toBuffer());
+    expect(rgb.length).toBe(192);
+    expect(rgb[0]).toBeGreaterThan(rgb[1]! + 100);
+  });
+
+  it('turns a picture upright as its EXIF orientation says', async () => {
+    const bytes = await raw(picture).withMetadata({ orientation: 6 }).png().toBuffer();
+    const { width, height, rgb } = await decodePicture(bytes);
+    expect([width, height]).toEqual([4, 6]);
+    // Turned clockwise: the upper left pixel was the lower left one.
+    expect([...rgb.slice(0, 3)]).toEqual([0, 15, 99]);
+  });
+
+  it('takes the first frame of an animation', async () => {
+    const frames = new Uint8Array(8 * 16 * 3).fill(250, 8 * 8 * 3);
+    const bytes = await sharp(frames, { raw: { width: 8, height: 16, channels: 3, pageHeight: 8 } })
+      .gif()
+      .toBuffer();
+    expect((await sharp(bytes, { animated: true }).metadata()).pages).toBe(2);
+    const { width, height, rgb } = await decodePicture(bytes);
+    expect([width, height, rgb[0]]).toEqual([8, 8, 0]);
+  });
+});
+
+describe('refusing', () => {
+  const noisy = () => {
+    const { width, height, rgb } = gradient(64, 64);
+    return raw({ width, height, rgb: rgb.map((value, i) => (value * 31 + i * i) & 255) });
+  };
+
+  it.each(['png', 'jpeg', 'webp'] as const)('a truncated %s', async (format) => {
+    const bytes = await noisy().toFormat(format).toBuffer();
+    await expect(decodePicture(bytes.subarray(0, bytes.length >> 1))).rejects.toMatchObject({
+      code: 'damaged',
+      message: expect.stringContaining('picture'),
+    });
+  });
+
+  it('nothing, and what is no picture', async () => {
+    await expect(decodePicture(new Uint8Array())).rejects.toMatchObject({ code: 'damaged' });
+    await expect(decodePicture(Buffer.from('hello, this is text'))).rejects.toMatchObject({
+      code: 'damaged',
+    });
+  });
+
+  it('drawings in SVG, which may point elsewhere', async () => {
+    const svg =
+      '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>';
+    await expect(decodePicture(Buffer.from(svg))).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringContaining('svg'),
+    });
+  });
+
+  it('more than 100 megapixels or 64 MB, before decoding', async () => {
+    const png = await raw(gradient(4, 4)).png().toBuffer();
+    png.writeUInt32BE(20_000, 16);
+    png.writeUInt32BE(6_000, 20);
+    png.writeUInt32BE(crc32(png.subarray(12, 29)), 29);
+    await expect(decodePicture(png)).rejects.toMatchObject({
+      code: 'invalid-input',
+      message: expect.stringMatching(/20000 x 6000.*100 megapixels/),
+    });
+    await expect(decodePicture(new Uint8Array(65 * 1024 * 1024))).rejects.toMatchObject({
+      code: 'invalid-input',
+      message: expect.stringMatching(/65 MB/),
+    });
+  });
+});
+
+describe('resizing', () => {
+  const strip = (values: number[]): Picture => ({
+    width: values.length,
+    height: 1,
+    rgb: Uint8Array.from(values.flatMap((value) => [value, 255 - value, 7])),
+  });
+  const resizeStrip = (values: number[], width: number, filter: 'bilinear' | 'bicubic') => {
+    const scaled = { width, height: 1 };
+    const rgb = resizeWindow(strip(values), scaled, { left: 0, top: 0, ...scaled }, filter);
+    return Array.from({ length: width }, (_, i) => rgb[3 * i]);
+  };
+
+  it('widens the filter when shrinking, and cuts it off at the edges', () => {
+    // Weights of the first pixel 0.75, 0.75, 0.25: 125 / 1.75; of the second 0.25, 0.75, 0.75: 205 / 1.75.
+    expect(resizeStrip([0, 100, 200, 40], 2, 'bilinear')).toEqual([71, 117]);
+  });
+
+  it('clamps the overshoot of the bicubic filter when growing', () => {
+    // At quarter steps the filter with a = -0.5 weighs -0.0703, 0.8672, 0.2266, -0.0234.
+    expect(resizeStrip([0, 0, 255, 255], 8, 'bicubic')).toEqual([0, 0, 0, 52, 203, 255, 255, 255]);
+  });
+
+  it('leaves a picture of the right size as it is', () => {
+    const { width, height, rgb } = gradient(9, 5);
+    const same = resizeWindow(
+      { width, height, rgb },
+      { width, height },
+      { left: 0, top: 0, width, height },
+      'bicubic',
+    );
+    expect(same).toEqual(rgb);
+  });
+
+  it('gives the same pixels through a window as for the whole', () => {
+    const picture = gradient(31, 23);
+    const scaled = { width: 20, height: 15 };
+    const whole = resizeWindow(picture, scaled, { left: 0, top: 0, ...scaled }, 'bicubic');
+    const part = resizeWindow(picture, scaled, { left: 3, top: -2, width: 22, height: 9 }, 'bicubic');
+    for (let y = 0; y < 9; y++) {
+      for (let x = 0; x < 22; x++) {
+        const inside = y >= 2 && x + 3 < 20;
+        const at = ((y - 2) * 20 + x + 3) * 3;
+        const expected = inside ? [...whole.slice(at, at + 3)] : [0, 0, 0];
+        expect([...part.slice((y * 22 + x) * 3, (y * 22 + x) * 3 + 3)]).toEqual(expected);
+      }
+    }
+  });
+});
+
+describe('a processor', () => {
+  let folder: string;
+  let config: VisionLanguageConfig;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'emend-picture-'));
+    config = parseConfig({ model_type: 'llava', vision_config: { image_size: 8, patch_size: 4 } });
+  });
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  const load = async (settings: object, file = 'preprocessor_config.json') => {
+    const place = await mkdtemp(join(folder, 'p-'));
+    await writeFile(join(place, file), JSON.stringify(settings));
+    return loadImageProcessor(place, config);
+  };
+
+  it("has CLIP's settings where nothing else is said", async () => {
+    const place = await mkdtemp(join(folder, 'none-'));
+    const processor = await loadImageProcessor(place, config);
+    const values = processor.preprocess(gradient(8, 8));
+    expect(values.length).toBe(192);
+    expect(values[1]).toBeCloseTo((7 / 255 - 0.48145466) / 0.26862954, 6);
+    expect(values[64 + 8]).toBeCloseTo((5 / 255 - 0.4578275) / 0.26130258, 6);
+    expect(values[128]).toBeCloseTo((99 / 255 - 0.40821073) / 0.27577711, 6);
+  });
+
+  it('takes sizes as numbers and as objects, in either file', async () => {
+    const picture = gradient(13, 10);
+    const expected = (
+      await load({ size: { shortest_edge: 8 }, crop_size: { height: 8, width: 8 } })
+    ).preprocess(picture);
+    expect((await load({ size: 8, crop_size: 8 })).preprocess(picture)).toEqual(expected);
+    const nested = await load({ image_processor: { size: 8, crop_size: 8 } }, 'processor_config.json');
+    expect(nested.preprocess(picture)).toEqual(expected);
+    const squashed = await load({ size: { height: 8, width: 8 }, do_center_crop: false });
+    expect(squashed.viewOf(picture)).toEqual({ left: 0, top: 0, width: 13, height: 10 });
+  });
+
+  it('follows the do_ flags', async () => {
+    const flags = { do_resize: false, do_center_crop: true, do_rescale: false, do_normalize: false };
+    const processor = await load(flags);
+    const values = processor.preprocess(gradient(10, 6));
+    // Two rows narrower than the square on each side are black, one column is cut off left and right.
+    expect(processor.viewOf({ width: 10, height: 6 })).toEqual({ left: 1, top: -1, width: 8, height: 8 });
+    expect([...values.slice(0, 8)]).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+    expect([...values.slice(8, 16)]).toEqual([7, 14, 21, 28, 35, 42, 49, 56]);
+    expect([...values.slice(64 + 56, 64 + 64)]).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+  });
+
+  it('sees the middle of a picture, whatever its shape, in little memory', async () => {
+    const processor = await load({});
+    expect(processor.viewOf({ width: 200, height: 100 })).toEqual({
+      left: 50,
+      top: 0,
+      width: 100,
+      height: 100,
+    });
+    const thread: Picture = { width: 1, height: 2_000_000, rgb: new Uint8Array(6_000_000).fill(9) };
+    expect(processor.resize(thread).rgb.every((value) => value === 9)).toBe(true);
+  });
+
+  it.each<[string, object, string, RegExp]>([
+    ['another processor', { image_processor_type: 'SiglipImageProcessor' }, 'unsupported', /Siglip/],
+    ['another filter', { resample: 1 }, 'unsupported', /resample 1/],
+    ['padding', { do_pad: true }, 'unsupported', /do_pad/],
+    ['another size than the tower', { crop_size: 224 }, 'damaged', /224 x 224.*8 x 8/],
+    ['no fixed size', { do_center_crop: false }, 'damaged', /no fixed size/],
+    ['a mean of two', { image_mean: [0, 1] }, 'damaged', /image_mean/],
+    ['a deviation of zero', { image_std: [1, 0, 1] }, 'damaged', /image_std/],
+  ])('refuses %s', async (_name, settings, code, message) => {
+    await expect(load(settings)).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
+  });
+});
+
+describe.skipIf(!existsSync(fixtures))('beside the reference', () => {
+  it.each(['a', 'a2', 'b', 'c', 'big', 'tiny'])('gives the same square of %s.png', async (name) => {
+    const source = join(fixtures, 'checkpoints/llava_tiny');
+    const config = parseConfig(await readJson(join(source, 'config.json')));
+    const processor = await loadImageProcessor(source, config);
+    const expected = await openSafetensors(join(fixtures, 'llava_tiny/preprocess.safetensors'));
+    const picture = await decodePicture(await readFile(join(fixtures, `images/${name}.png`)));
+
+    const { data: resized } = await readTensor(expected, `${name}.png.resized_u8`);
+    expect(processor.resize(picture).rgb).toEqual(resized);
+    const { data: pixels } = await readTensor(expected, `${name}.png.pixel_values`);
+    const values = processor.preprocess(picture);
+    expect(values.length).toBe(pixels.length);
+    values.forEach((value, i) => {
+      expect(Math.abs(value - Number(pixels[i]))).toBeLessThan(1e-6);
+    });
+  });
+});

@@ -1,0 +1,187 @@
+import { describe, expect, it } from 'vitest';
+import type { Check, Edit, HistoryEntry, ModelSummary, ProbeResult } from '../../electron/api/contract.ts';
+import {
+  checkSentence,
+  clock,
+  dotsFor,
+  groupVerdict,
+  percent,
+  whyStale,
+} from '../../renderer/workbench/checkTelling.ts';
+import { kindOfProbe } from '../../renderer/workbench/probeKinds.ts';
+import { routingWords } from '../../renderer/workbench/routingWords.ts';
+
+const picture = 'a'.repeat(64);
+const other = 'b'.repeat(64);
+const edit: Edit = {
+  id: 7,
+  picture,
+  prompt: 'What animal is this?',
+  target: 'dromedary',
+  before: 'horse',
+  after: null,
+  note: '',
+  status: 'checked',
+  model: 'm1',
+  adapter: 'a1',
+  created: '2026-01-01T10:00:00.000Z',
+  updated: '2026-01-01T10:00:00.000Z',
+  committed: null,
+  overrideReason: null,
+};
+const model: ModelSummary = {
+  path: '/models/one',
+  name: 'one',
+  fingerprint: 'm1',
+  architecture: 'llava',
+  layers: 8,
+  hidden: 128,
+  parameters: 1,
+  visualTokens: 100,
+  dtype: 'F16',
+  adapter: {
+    name: 'ad',
+    path: '/models/one/ad',
+    fingerprint: 'a1',
+    editor: 'visedit',
+    layer: 3,
+    routerThreshold: 0.7,
+  },
+};
+const result = (owner: number | null): ProbeResult => ({
+  probe: {
+    id: 1,
+    edit: 7,
+    kind: owner === null ? 'image-locality' : 'committed',
+    picture,
+    prompt: 'p',
+    expected: null,
+  },
+  owner,
+  before: 'x',
+  after: 'x',
+  passes: true,
+  routing: null,
+});
+const check: Check = {
+  id: 1,
+  edit: 7,
+  finished: '2026-01-01T12:00:00.000Z',
+  seconds: 4,
+  verdict: 'passes',
+  fresh: false,
+  groups: [],
+  results: [],
+};
+const entry = (what: HistoryEntry['what'], at: string): HistoryEntry => ({
+  id: 1,
+  edit: 7,
+  at,
+  what,
+  detail: '',
+});
+const later = '2026-01-01T12:30:00.000Z';
+
+describe('a row of dots', () => {
+  it('has one dot a probe while they fit', () => {
+    expect(dotsFor(3, 4)).toEqual({ passing: 3, failing: 1 });
+    expect(dotsFor(0, 0)).toEqual({ passing: 0, failing: 0 });
+  });
+
+  it('never hides a single failure, nor a single success', () => {
+    expect(dotsFor(999, 1000, 10)).toEqual({ passing: 9, failing: 1 });
+    expect(dotsFor(1, 1000, 10)).toEqual({ passing: 1, failing: 9 });
+    expect(dotsFor(1000, 1000, 10)).toEqual({ passing: 10, failing: 0 });
+    expect(dotsFor(500, 1000, 10)).toEqual({ passing: 5, failing: 5 });
+  });
+});
+
+describe('the words of a check', () => {
+  it('say the share that was missed', () => {
+    const group = { kind: 'same-picture', passed: 10, total: 12, required: 0.95, passes: false } as const;
+    expect(groupVerdict(group)).toBe('below 95 %');
+    expect(groupVerdict({ ...group, passes: true })).toBe('passes');
+    expect(groupVerdict({ ...group, kind: 'committed', passed: 12, passes: true })).toBe('none changed');
+    expect(groupVerdict({ ...group, kind: 'committed', passes: true })).toBe('passes');
+    expect(groupVerdict({ ...group, passed: 0, total: 0, passes: true })).toBe('none');
+    expect(percent(0.975)).toBe('97.5 %');
+    expect(percent(0.29)).toBe('29 %');
+  });
+
+  it('count the committed edits it replayed', () => {
+    const now = new Date(check.finished);
+    expect(
+      checkSentence({ ...check, results: [result(1), result(1), result(4), result(null)] }, now),
+    ).toMatch(/^Check of \d\d:\d\d on 2 committed edits · passes$/);
+    expect(checkSentence({ ...check, verdict: 'fails', results: [result(3)] }, now)).toContain(
+      'on 1 committed edit · fails',
+    );
+    expect(checkSentence(check, now)).toContain('with nothing committed before');
+  });
+
+  it('give the day of a moment that is not today', () => {
+    const day = new Date(2026, 2, 5, 9, 7);
+    expect(clock(day.toISOString(), day)).toBe('09:07');
+    expect(clock(day.toISOString(), new Date(2026, 2, 6))).toMatch(/5.*09:07$/);
+    expect(clock(day.toISOString(), new Date(2027, 2, 6))).toContain('2026');
+  });
+});
+
+describe('why a check needs running again', () => {
+  it('names another model or adapter first', () => {
+    expect(whyStale(check, edit, [], { ...model, fingerprint: 'm2' })).toContain('another model than one');
+    const adapter = { ...model.adapter!, fingerprint: 'a2' };
+    expect(whyStale(check, edit, [], { ...model, adapter })).toContain('another adapter than ad');
+    expect(whyStale(check, edit, [], { ...model, adapter: null })).toContain('no adapter');
+  });
+
+  it('names what was done to the edit since, and only since', () => {
+    expect(whyStale(check, edit, [entry('changed', later)], model)).toContain('edit was changed');
+    expect(whyStale(check, edit, [entry('probe-added', later)], model)).toContain('A probe was');
+    expect(
+      whyStale(check, edit, [entry('probe-added', later), entry('probe-removed', later)], model),
+    ).toContain('2 probes were');
+    expect(whyStale(check, edit, [entry('changed', '2026-01-01T11:00:00.000Z')], model)).toContain(
+      'committed edits',
+    );
+  });
+});
+
+describe('the kind of a probe', () => {
+  it('follows from what it must do and how it differs from the edit', () => {
+    const kind = (wish: 'must-change' | 'must-not-change', where: string | null, prompt: string) =>
+      kindOfProbe(wish, edit, { picture: where, prompt });
+    expect(kind('must-change', picture, 'Which animal?')).toBe('text-generality');
+    expect(kind('must-change', other, edit.prompt)).toBe('image-generality');
+    expect(kind('must-change', other, 'Which animal?')).toBe('image-generality');
+    expect(kind('must-not-change', null, 'Capital of France?')).toBe('text-locality');
+    expect(kind('must-not-change', picture, 'How many?')).toBe('same-picture');
+    expect(kind('must-not-change', other, ` ${edit.prompt.toUpperCase()}`)).toBe('same-question');
+    expect(kind('must-not-change', other, 'How many?')).toBe('image-locality');
+  });
+
+  it('is none for the edit itself, or without a picture that should change', () => {
+    expect(kindOfProbe('must-change', edit, { picture, prompt: edit.prompt })).toBeNull();
+    expect(kindOfProbe('must-not-change', edit, { picture, prompt: `${edit.prompt} ` })).toBeNull();
+    expect(kindOfProbe('must-change', edit, { picture: null, prompt: 'Which?' })).toBeNull();
+  });
+});
+
+describe('what the router decided, in words', () => {
+  const routing = { edit: 7, closest: 7, similarity: 0.934, threshold: 0.71 };
+
+  it('says which edit acted, and how near it was', () => {
+    expect(routingWords(routing)).toBe('edit 7 acted · similarity 0.93, threshold 0.71');
+    expect(routingWords(routing, 7)).toBe('this edit acted · similarity 0.93, threshold 0.71');
+  });
+
+  it('says how far the closest was when none acted', () => {
+    expect(routingWords({ ...routing, edit: null, similarity: 0.4 })).toBe(
+      'no edit acted · closest edit 7, similarity 0.40, threshold 0.71',
+    );
+    expect(routingWords({ edit: null, closest: null, similarity: null, threshold: 0.7 })).toBe(
+      'no edit acted',
+    );
+    expect(routingWords(null)).toBe('');
+  });
+});
