@@ -138,6 +138,7 @@ function table(report: Report): string {
     `${''.padEnd(WIDTH[0]!)}${'teacher-forced'.padEnd(WIDTH[1]!)}exact match`,
     ...paperMetrics.map(metricRow),
     row('mean of the five', report.meanOfFive),
+    row('the target, before the edit', { teacherForced: null, exactMatch: report.answeredBefore }),
     '',
     'beyond the papers',
     ...leakMetrics.map(metricRow),

@@ -20,9 +20,10 @@ export interface WorkerTask {
 
 /** Batch `step` of a stage; the same step always gives the same batch. */
 export type BatchRequest =
-  | { readonly stage: 'dense'; readonly step: number; readonly pictures: number }
+  | { readonly stage: 'dense'; readonly series: string; readonly step: number; readonly pictures: number }
   | {
       readonly stage: 'language';
+      readonly series: string;
       readonly step: number;
       readonly pictures: number;
       readonly texts: number;
@@ -41,7 +42,7 @@ const source: TextSource = {
 const random = seededRandom(task.seed);
 
 parentPort!.on('message', (request: BatchRequest) => {
-  const stream = random.split(`${request.stage} ${request.step}`);
+  const stream = random.split(`${request.series} ${request.step}`);
   const batch =
     request.stage === 'dense' ? denseBatch(stream, request.pictures) : languageBatch(stream, source, request);
   const buffers = Object.values(batch).map((array) => (array as Float32Array<ArrayBuffer>).buffer);

@@ -96,28 +96,28 @@ interface Sampled {
   readonly questions: readonly Question[];
 }
 
-/** Answers that are given equally often, so that guessing the most frequent one does not pay. */
+/** Kinds whose answers come equally often, so that saying the most frequent one does not pay; and how many there are. */
 const BALANCED: Partial<Record<QuestionKind, number>> = { count: 5, presence: 2 };
 
-/** `each` questions of every kind, on pictures of the series `test`. */
+/** `each` questions of every kind on pictures of the series `test`, one of a kind for each picture. */
 function sampleQuestions(seed: number, each: number): Sampled[] {
   const taken = new Map<string, number>();
+  const room = (key: string, most: number) => (taken.get(key) ?? 0) < most;
   const sampled: Sampled[] = [];
-  const places = (kind: QuestionKind) => each / (BALANCED[kind] ?? 1);
-  const full = (kind: QuestionKind): boolean =>
-    [...taken].reduce((sum, [key, count]) => sum + (key.startsWith(`${kind} `) ? count : 0), 0) >= each;
-  for (let index = 0; QUESTION_KINDS.some((kind) => !full(kind)); index++) {
-    if (index > 100 * each) throw new EmendError('internal', `${each} questions of a kind cannot be found.`);
+  for (let index = 0; QUESTION_KINDS.some((kind) => room(kind, each)); index++) {
+    if (index > 100 * each) throw new EmendError('internal', `There are no ${each} questions of every kind.`);
     const scene = sceneNumber('test', seed, index);
     const random = seededRandom(seed).split('questions').split(index);
-    const questions = random.shuffle(questionsOf(scene, random)).filter((question) => {
+    const questions: Question[] = [];
+    for (const question of random.shuffle(questionsOf(scene, random))) {
       const { kind, answer } = question;
-      const key = `${kind} ${BALANCED[kind] ? answer : ''}`;
-      const count = taken.get(key) ?? 0;
-      if (count >= places(kind) || full(kind)) return false;
-      taken.set(key, count + 1);
-      return true;
-    });
+      const ofAnswer = `${kind}: ${answer}`;
+      const most = Math.ceil(each / (BALANCED[kind] ?? 1));
+      if (questions.some((other) => other.kind === kind)) continue;
+      if (!room(kind, each) || (BALANCED[kind] && !room(ofAnswer, most))) continue;
+      for (const key of [kind, ofAnswer]) taken.set(key, (taken.get(key) ?? 0) + 1);
+      questions.push(question);
+    }
     if (questions.length > 0) sampled.push({ scene, questions });
   }
   return sampled;

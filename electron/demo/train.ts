@@ -21,7 +21,7 @@ import type { AdamOptions } from '../training/optimizer.ts';
 import { Trainer } from '../training/trainer.ts';
 import type { DenseBatch, LanguageBatch } from './batches.ts';
 import type { BatchRequest, WorkerTask } from './batchWorker.ts';
-import { demoConfig, demoPreprocessor, GRID, parsedDemoConfig, stages } from './recipe.ts';
+import { demoConfig, demoPreprocessor, GRID, parsedDemoConfig, type Stage, sizes, stages } from './recipe.ts';
 import { trainTokenizer, vocabularySize, writeTokenizer } from './tokenizer.ts';
 import { TAUGHT_OBJECTS } from './world/objects.ts';
 import { seededRandom } from './world/random.ts';
@@ -82,8 +82,18 @@ function placeLabels(pictures: number): BigInt64Array {
   });
 }
 
+/** Shares of the patches in the naming loss; they add up to 1. [patches] */
+function patchShares(labels: BigInt64Array, background: number): Float32Array {
+  const shares = Float32Array.from(labels, (label) =>
+    Number(label) === TAUGHT_OBJECTS.length ? background : 1,
+  );
+  const sum = shares.reduce((a, b) => a + b, 0);
+  return shares.map((share) => share / sum);
+}
+
 interface DenseInputs {
   readonly labels: Tensor;
+  readonly shares: Tensor;
   readonly names: Tensor;
   readonly places: Tensor;
   readonly placeNames: Tensor;
@@ -92,6 +102,7 @@ interface DenseInputs {
 function denseInputs(graph: Graph, config: VisionLanguageConfig): DenseInputs {
   return {
     labels: graph.input('labels', 'int64', ['patches']),
+    shares: graph.input('shares', 'float32', ['patches']),
     names: graph.input('names', 'float32', [TAUGHT_OBJECTS.length + 1, config.text.vocab]),
     places: graph.input('places', 'int64', ['patches']),
     placeNames: graph.input('place_names', 'float32', [PLACES.length, config.text.vocab]),
@@ -107,16 +118,14 @@ function denseLoss(rows: Tensor, inputs: DenseInputs, weight: WeightOf, hidden: 
   const flat = f.reshape(rows, ['patches', hidden]);
   const directions = f.rmsNorm(flat, graph.constant(new Float32Array(hidden).fill(1)), 1e-5);
   const naming = (names: Tensor, labels: Tensor) =>
-    f.mean(f.crossEntropy(f.matmul(directions, f.matmul(names, weight(embeddingName)), { b: true }), labels));
-  return f.add(
-    naming(inputs.names, inputs.labels),
-    f.multiply(naming(inputs.placeNames, inputs.places), 0.3),
-  );
+    f.crossEntropy(f.matmul(directions, f.matmul(names, weight(embeddingName)), { b: true }), labels);
+  const objects = f.sum(f.multiply(naming(inputs.names, inputs.labels), inputs.shares));
+  return f.add(objects, f.multiply(f.mean(naming(inputs.placeNames, inputs.places)), 0.3));
 }
 
 const weightDecay = 0.02;
-const optimizer = (stage: { peak: number; warmUp: number; steps: number }): AdamOptions => ({
-  schedule: { peak: stage.peak, warmUp: stage.warmUp, decay: 'cosine', steps: stage.steps, floor: 0.02 },
+const optimizer = (stage: Stage): AdamOptions => ({
+  schedule: { peak: stage.peak, warmUp: stage.warmUp, decay: 'cosine', steps: stage.decaySteps, floor: 0.02 },
   beta1: 0.9,
   beta2: 0.99,
   epsilon: 1e-8,
@@ -124,20 +133,29 @@ const optimizer = (stage: { peak: number; warmUp: number; steps: number }): Adam
   clipNorm: 1,
 });
 
-async function denseTrainer(config: VisionLanguageConfig, weights: Weights): Promise<Trainer> {
+async function denseTrainer(stage: Stage, config: VisionLanguageConfig, weights: Weights): Promise<Trainer> {
   const graph = new Graph();
   const shapes = new Map([...weights].map(([name, { shape }]) => [name, shape]));
   const weight = weightsAsInputs(graph, shapes);
-  const pixels = graph.input('pixels', 'float32', [stages.dense.pictures, 3, CANVAS, CANVAS]);
+  const pixels = graph.input('pixels', 'float32', [sizes.dense.pictures, 3, CANVAS, CANVAS]);
   const inputs = denseInputs(graph, config);
   const loss = denseLoss(visualEmbeddings(pixels, config, weight), inputs, weight, config.text.hidden);
-  const trained = new Map([...weights].filter(([name]) => graph.inputs.some((input) => input.name === name)));
-  return Trainer.create(graph, loss, {}, trained, optimizer(stages.dense), { providers: ['cpu'] });
+  const trained = new Map(
+    [...weights].filter(
+      ([name]) =>
+        graph.inputs.some((input) => input.name === name) && (stage.embeddings || name !== embeddingName),
+    ),
+  );
+  return Trainer.create(graph, loss, {}, trained, optimizer(stage), { providers: ['cpu'] });
 }
 
-async function languageTrainer(config: VisionLanguageConfig, weights: Weights): Promise<Trainer> {
+async function languageTrainer(
+  stage: Stage,
+  config: VisionLanguageConfig,
+  weights: Weights,
+): Promise<Trainer> {
   const graph = new Graph();
-  const { pictures, rows, denseWeight } = stages.language;
+  const { pictures, rows } = sizes.language;
   const prefix = 1 + GRID * GRID;
   const total = prefix + rows;
   const { hidden, headDim, layers } = config.text;
@@ -163,8 +181,8 @@ async function languageTrainer(config: VisionLanguageConfig, weights: Weights): 
   const logits = languageHead(finalNorm(scored, config.text, weight), config.text, weight);
   const answers = f.sum(f.multiply(f.crossEntropy(logits, next), weights_));
   const dense = denseLoss(visual, named, weight, hidden);
-  const loss = f.add(answers, f.multiply(dense, denseWeight));
-  return Trainer.create(graph, loss, { answers, dense }, weights, optimizer(stages.language), {
+  const loss = f.add(answers, f.multiply(dense, stage.denseWeight));
+  return Trainer.create(graph, loss, { answers, dense }, weights, optimizer(stage), {
     providers: ['cpu'],
   });
 }
@@ -196,41 +214,45 @@ class Batches {
 }
 
 async function runStage(
-  stage: 'dense' | 'language',
+  name: string,
+  stage: Stage,
   trainer: Trainer,
   batches: Batches,
   feedsOf: (batch: DenseBatch | LanguageBatch) => Record<string, Value>,
   statePath: string,
+  weights: Weights,
 ): Promise<void> {
-  const size = stages[stage];
   const request = (step: number): BatchRequest =>
-    stage === 'dense'
-      ? { stage, step, pictures: stages.dense.pictures }
-      : { stage, step, ...stages.language };
+    stage.kind === 'dense'
+      ? { stage: stage.kind, series: name, step, ...sizes.dense }
+      : { stage: stage.kind, series: name, step, ...sizes.language };
   if (existsSync(statePath)) await trainer.load(statePath);
   const first = trainer.optimizer.step;
-  if (first >= size.steps) return;
+  if (first >= stage.steps) return;
   const ahead: Promise<DenseBatch | LanguageBatch>[] = [];
-  for (let step = first; step < Math.min(first + 2, size.steps); step++)
+  for (let step = first; step < Math.min(first + 2, stage.steps); step++)
     ahead.push(batches.request(request(step)));
   const started = performance.now();
   const recent = new Map<string, number>();
-  for (let step = first; step < size.steps; step++) {
+  for (let step = first; step < stage.steps; step++) {
     const batch = await ahead.shift()!;
-    if (step + 2 < size.steps) ahead.push(batches.request(request(step + 2)));
-    const report = await trainer.step(feedsOf(batch));
+    if (step + 2 < stage.steps) ahead.push(batches.request(request(step + 2)));
+    // What a stage does not train is fed as it is.
+    const still: Record<string, Value> = {};
+    for (const [weightName, { shape, data }] of weights) still[weightName] = float32(data, shape);
+    const report = await trainer.step({ ...still, ...feedsOf(batch) });
     for (const [name, value] of Object.entries({ loss: report.loss, ...report.terms })) {
       recent.set(name, (recent.get(name) ?? value) * 0.95 + value * 0.05);
     }
-    if ((step + 1) % 25 === 0 || step + 1 === size.steps) {
+    if ((step + 1) % 25 === 0 || step + 1 === stage.steps) {
       const each = (performance.now() - started) / (step + 1 - first);
-      const left = ((size.steps - step - 1) * each) / 60000;
+      const left = ((stage.steps - step - 1) * each) / 60000;
       const values = [...recent].map(([name, value]) => `${name} ${value.toFixed(3)}`).join('  ');
       console.log(
-        `${stage} ${step + 1}/${size.steps}  ${values}  ${each.toFixed(0)} ms a step, ${left.toFixed(1)} min left`,
+        `${name} ${step + 1}/${stage.steps}  ${values}  ${each.toFixed(0)} ms a step, ${left.toFixed(1)} min left`,
       );
     }
-    if ((step + 1) % 200 === 0 || step + 1 === size.steps) await trainer.save(statePath);
+    if ((step + 1) % 200 === 0 || step + 1 === stage.steps) await trainer.save(statePath);
   }
 }
 
@@ -289,50 +311,52 @@ async function main(): Promise<void> {
     `${(count / 1e6).toFixed(2)} M parameters, ${vocabulary} tokens, ${TAUGHT_OBJECTS.length} objects taught`,
   );
   const batches = new Batches({ folder: values.work, vocabulary, imageTokenId, padTokenId, seed });
-  const languageState = join(values.work, 'language.safetensors');
-
-  const denseState = join(values.work, 'dense.safetensors');
-  const dense = await denseTrainer(config, weights);
-  const pixelsOf = (batch: DenseBatch) => {
+  const pixelsOf = (batch: DenseBatch, stage: Stage) => {
     const pictures = batch.pixels.length / (3 * CANVAS * CANVAS);
     return {
       pixels: float32(batch.pixels, [pictures, 3, CANVAS, CANVAS]),
       labels: int64(batch.labels, [batch.labels.length]),
+      shares: float32(patchShares(batch.labels, stage.backgroundWeight), [batch.labels.length]),
       names,
       places: int64(placeLabels(pictures), [batch.labels.length]),
       place_names: placeNames,
     };
   };
-  await runStage('dense', dense, batches, pixelsOf, denseState);
-  await dense.dispose();
-
-  const language = await languageTrainer(config, weights);
-  const prefix = 1 + GRID * GRID;
-  const total = prefix + stages.language.rows;
-  await runStage(
-    'language',
-    language,
-    batches,
-    (any) => {
-      const batch = any as LanguageBatch;
-      const { pictures, rows } = stages.language;
-      const { cosine, sine } = rotaryTables(config.text, batch.positions);
-      const table = [pictures, 1, total, config.text.headDim];
-      return {
-        ...pixelsOf(batch),
-        bos: int64(new Array(pictures).fill(config.text.bosTokenId), [pictures, 1]),
-        ids: int64(batch.ids, [pictures, rows]),
-        cosine: float32(cosine, table),
-        sine: float32(sine, table),
-        mask: float32(batch.mask, [pictures, 1, total, total]),
-        picked: int64(batch.picked, [batch.picked.length]),
-        next: int64(batch.next, [batch.next.length]),
-        weights: float32(batch.weights, [batch.weights.length]),
-      };
-    },
-    languageState,
-  );
-  await language.dispose();
+  const textsOf = (batch: LanguageBatch) => {
+    const { pictures, rows } = sizes.language;
+    const total = 1 + GRID * GRID + rows;
+    const { cosine, sine } = rotaryTables(config.text, batch.positions);
+    const table = [pictures, 1, total, config.text.headDim];
+    return {
+      bos: int64(new Array(pictures).fill(config.text.bosTokenId), [pictures, 1]),
+      ids: int64(batch.ids, [pictures, rows]),
+      cosine: float32(cosine, table),
+      sine: float32(sine, table),
+      mask: float32(batch.mask, [pictures, 1, total, total]),
+      picked: int64(batch.picked, [batch.picked.length]),
+      next: int64(batch.next, [batch.next.length]),
+      weights: float32(batch.weights, [batch.weights.length]),
+    };
+  };
+  for (const [index, stage] of stages.entries()) {
+    const earlier = stages.slice(0, index).filter(({ kind }) => kind === stage.kind).length;
+    const name = earlier === 0 ? stage.kind : `${stage.kind} ${earlier + 1}`;
+    const statePath = join(values.work, `stage-${index + 1}.safetensors`);
+    const trainer =
+      stage.kind === 'dense'
+        ? await denseTrainer(stage, config, weights)
+        : await languageTrainer(stage, config, weights);
+    await runStage(
+      name,
+      stage,
+      trainer,
+      batches,
+      (batch) => ({ ...pixelsOf(batch, stage), ...('ids' in batch ? textsOf(batch) : {}) }),
+      statePath,
+      weights,
+    );
+    await trainer.dispose();
+  }
   await batches.close();
   await writeModel(values.out, weights, demoConfig(vocabulary, imageTokenId, padTokenId));
   await writeTokenizer(values.out, files);

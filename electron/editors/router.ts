@@ -2,6 +2,8 @@
  * @file Decides which edit of a library, if any, acts on an input: DualEdit's gate, generalised to many edits.
  * Compared at the last *prompt* token on both sides, never at a position that holds the answer.
  */
+import type { Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import { floatsOf } from '../tensor/session.ts';
 import type { EditSignal } from './editor.ts';
 
 /** Cosine similarity of two vectors; 0 when one of them is zero. */
@@ -15,9 +17,18 @@ export function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
   return aa > 0 && bb > 0 ? dot / Math.sqrt(aa * bb) : 0;
 }
 
-/** The row of hidden states [rows, hidden] at the last prompt token. */
-export function lastPromptToken(hidden: Float32Array, row: number, width: number): Float32Array {
-  return hidden.subarray(row * width, (row + 1) * width);
+/**
+ * The unedited model's hidden state at an input's last prompt token, at a cut [hidden]. Layers above the edit layer know
+ * better than it what is asked; what lies between is run once more for inputs on which an edit then acts.
+ */
+export async function routingRepresentation(
+  model: VisionLanguageModel,
+  prefill: Prefill,
+  layer: number,
+): Promise<Float32Array> {
+  const hidden = await model.unedited(prefill, layer);
+  const { lastPromptRow } = prefill.input;
+  return (await floatsOf(hidden)).slice(lastPromptRow * model.hidden, (lastPromptRow + 1) * model.hidden);
 }
 
 export interface Candidate {
@@ -35,7 +46,7 @@ export interface Route {
 
 /**
  * The most similar candidate, acting when it reaches the threshold; of equals the first.
- * representation: the input's hidden state at the last prompt token, at the layer the signals were taken from [hidden].
+ * representation: from `routingRepresentation`, at the layer the candidates' were taken from [hidden].
  */
 export function route(
   representation: Float32Array,
@@ -45,8 +56,7 @@ export function route(
   let closest: Candidate | null = null;
   let similarity: number | null = null;
   for (const candidate of candidates) {
-    const { hidden, lastPromptRow } = candidate.signal;
-    const value = cosine(representation, lastPromptToken(hidden, lastPromptRow, representation.length));
+    const value = cosine(representation, candidate.signal.routing);
     if (similarity === null || value > similarity) [closest, similarity] = [candidate, value];
   }
   // An input compared with itself may fall a rounding error short of 1.

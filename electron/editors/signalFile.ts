@@ -11,6 +11,7 @@ export function encodeSignal(signal: EditSignal): Uint8Array {
   return encodeSafetensors(
     new Map([
       ['hidden', { dtype: 'F32', shape: [signal.rows, width], data: signal.hidden }],
+      ['routing', { dtype: 'F32', shape: [width], data: signal.routing }],
       ['rows', { dtype: 'I32', shape: [3], data: Int32Array.from(rows) }],
     ] as const),
   );
@@ -20,6 +21,7 @@ export function encodeSignal(signal: EditSignal): Uint8Array {
 export function decodeSignal(bytes: Uint8Array, width: number): EditSignal {
   const { tensors } = decodeSafetensors(bytes);
   const hidden = tensors.get('hidden');
+  const routing = tensors.get('routing');
   const marks = tensors.get('rows')?.data;
   const [start, end, lastPromptRow] = marks instanceof Int32Array ? marks : [];
   const rows = hidden?.shape[0] ?? 0;
@@ -27,6 +29,8 @@ export function decodeSignal(bytes: Uint8Array, width: number): EditSignal {
     hidden?.data instanceof Float32Array &&
     hidden.shape.length === 2 &&
     hidden.shape[1] === width &&
+    routing?.data instanceof Float32Array &&
+    routing.data.length === width &&
     start !== undefined &&
     end !== undefined &&
     lastPromptRow !== undefined &&
@@ -39,5 +43,11 @@ export function decodeSignal(bytes: Uint8Array, width: number): EditSignal {
       'damaged',
       'The stored edit signal does not belong to this model. Check the edit again.',
     );
-  return { hidden: hidden.data as Float32Array, rows, imageRows: [start, end], lastPromptRow };
+  return {
+    hidden: hidden.data as Float32Array,
+    rows,
+    imageRows: [start, end],
+    lastPromptRow,
+    routing: routing.data as Float32Array,
+  };
 }

@@ -5,7 +5,7 @@ import { basename } from 'node:path';
 import type { ModelSummary, Routing } from '../api/contract.ts';
 import type { Candidate, Route } from '../editors/router.ts';
 import { decodeSignal, encodeSignal } from '../editors/signalFile.ts';
-import { type AdapterFiles, readAdapter, VisEdit } from '../editors/visedit/visEdit.ts';
+import { type AdapterFiles, cutsOf, readAdapter, VisEdit } from '../editors/visedit/visEdit.ts';
 import { EmendError } from '../errors.ts';
 import { EditedModel } from '../evaluation/editedModel.ts';
 import { type Checkpoint, fingerprint, openCheckpoint, requiredTensors } from '../models/checkpoint.ts';
@@ -40,7 +40,7 @@ export async function summarise(
             fingerprint: adapter.files.fingerprint,
             editor: description.editor,
             layer: description.layer,
-            routerThreshold: description.routerThreshold,
+            routerThreshold: description.router.threshold,
           }
         : null,
   };
@@ -75,15 +75,21 @@ export class OpenModel {
     stage('Loading the model', 1);
     const model = await VisionLanguageModel.open(input.path, {
       providers: input.providers,
-      cuts: files ? [files.description.layer] : [],
+      cuts: files ? cutsOf(files.description.layer, files.description.router.layer) : [],
       promptForm: input.template,
     });
     try {
       stage('Loading the adapter', 2);
       const editor = files
-        ? await VisEdit.create(files.description.layer, files.shape, files.weights, [model.provider])
+        ? await VisEdit.create(
+            files.description.layer,
+            files.shape,
+            files.weights,
+            [model.provider],
+            files.description.router.layer,
+          )
         : null;
-      return new OpenModel(summary, new EditedModel(model, editor, files?.description.routerThreshold ?? 1));
+      return new OpenModel(summary, new EditedModel(model, editor, files?.description.router.threshold ?? 1));
     } catch (error) {
       await model.dispose();
       throw error;

@@ -13,6 +13,12 @@ import type { EngineProbeResult, OperationContext, OperationTable } from './prot
 
 let opened: OpenModel | null = null;
 
+/** Frees the open model: sessions must be gone before the process ends. */
+export async function release(): Promise<void> {
+  await opened?.dispose();
+  opened = null;
+}
+
 function open(): OpenModel {
   if (!opened) throw new EmendError('conflict', 'No model is open. Open one first.');
   return opened;

@@ -7,6 +7,7 @@ import { EmendError } from '../errors.ts';
 import { type Estimate, estimate, RESAMPLINGS } from './bootstrap.ts';
 import type { EditedModel } from './editedModel.ts';
 import type { EditingSet, PictureField } from './editingSet.ts';
+import { sameAnswer } from './exactMatch.ts';
 import {
   type EditCase,
   type Measurement,
@@ -73,6 +74,8 @@ export interface BenchmarkResult extends Scores {
   };
   /** metrics that hold by construction of the editor, with the reason in one sentence */
   readonly byConstruction: Readonly<Partial<Record<Metric, string>>>;
+  /** exact match of the target before the edit: what the edits had nothing to change about */
+  readonly answeredBefore: Estimate | null;
   readonly seconds: number;
   /** for every `kind` of edit, where records say it */
   readonly kinds: Readonly<Record<string, Scores>>;
@@ -134,6 +137,7 @@ export async function benchmark(
       bootstrap: { resamplings: RESAMPLINGS, seed: options.seed },
     },
     byConstruction: Object.hasOwn(constructions, editor.name) ? constructions[editor.name]! : {},
+    answeredBefore: estimate(records.map(answeredBefore), options.seed),
     seconds: (performance.now() - started) / 1000,
     ...scoresOf(records, options.seed),
     kinds: Object.fromEntries(
@@ -147,6 +151,10 @@ export async function benchmark(
     ),
     records,
   };
+}
+
+function answeredBefore({ measurements: { reliability } }: MeasuredRecord): number {
+  return Number(reliability !== null && sameAnswer(reliability.before, reliability.expected));
 }
 
 /** Means and intervals of measured edits. */

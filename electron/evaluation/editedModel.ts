@@ -3,7 +3,7 @@
  */
 
 import type { Editor, EditSignal } from '../editors/editor.ts';
-import { type Candidate, lastPromptToken, type Route, route } from '../editors/router.ts';
+import { type Candidate, type Route, route, routingRepresentation } from '../editors/router.ts';
 import { EmendError } from '../errors.ts';
 import { type Generation, type GenerationOptions, generate } from '../models/generation.ts';
 import type { Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
@@ -12,8 +12,10 @@ import { floatsOf } from '../tensor/session.ts';
 /** An input up to the edit layer: shared by every answer to it, edited or not. */
 export interface Prepared {
   readonly prefill: Prefill;
-  /** output of the edit layer [rows, hidden] */
+  /** output of the edit layer [rows, hidden]; null without an editor */
   readonly hidden: Float32Array | null;
+  /** what the router compares [hidden]; null for inputs no edit can act on */
+  readonly routing: Float32Array | null;
 }
 
 const nowhere: Route = { chosen: null, closest: null, similarity: null };
@@ -33,17 +35,17 @@ export class EditedModel {
   async prepare(visual: Float32Array | null, prompt: string): Promise<Prepared> {
     const encoded = this.model.prompts.encodePrompt({ prompt, image: visual !== null });
     const prefill = await this.model.prefill(await this.model.lay(encoded, visual));
-    return { prefill, hidden: prefill.hidden ? await floatsOf(prefill.hidden) : null };
+    const routed = this.editor && prefill.hidden && prefill.input.imageRows;
+    return {
+      prefill,
+      hidden: prefill.hidden ? await floatsOf(prefill.hidden) : null,
+      routing: routed ? await routingRepresentation(this.model, prefill, this.editor!.routerLayer) : null,
+    };
   }
 
   /** The edit that acts on this input, of these. Inputs without a picture are left alone by editors of visual rows. */
-  route({ prefill, hidden }: Prepared, candidates: Iterable<Candidate>): Route {
-    if (!hidden || !prefill.input.imageRows) return nowhere;
-    return route(
-      lastPromptToken(hidden, prefill.input.lastPromptRow, this.model.hidden),
-      candidates,
-      this.threshold,
-    );
+  route({ routing }: Prepared, candidates: Iterable<Candidate>): Route {
+    return routing ? route(routing, candidates, this.threshold) : nowhere;
   }
 
   /** Free generation; `signal` null: the unedited model. */

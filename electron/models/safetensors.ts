@@ -135,7 +135,7 @@ export function decodeSafetensors(
   for (const entry of header.tensors.values()) {
     refuseUnreadable(entry, origin);
     // A copy: the values must not change with the caller's buffer, and must begin at an aligned address.
-    const raw = bytes.slice(entry.offset, entry.offset + entry.bytes);
+    const raw = new Uint8Array(bytes.subarray(entry.offset, entry.offset + entry.bytes));
     tensors.set(entry.name, {
       dtype: entry.dtype,
       shape: entry.shape,

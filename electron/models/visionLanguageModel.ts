@@ -274,6 +274,19 @@ export class VisionLanguageModel {
     throw new EmendError('internal', 'A decoder must end in its head.');
   }
 
+  /** Output of the layer at a cut, without any change [1, rows, hidden]. Throws when the decoder is not cut there. */
+  async unedited(prefill: Prefill, cut: number): Promise<Value> {
+    const place = this.cuts.indexOf(cut);
+    if (place < 0 || !prefill.hidden)
+      throw new EmendError('internal', `The decoder is not cut after layer ${cut}.`);
+    let hidden = prefill.hidden;
+    for (const segment of this.segments.slice(1, place + 1)) {
+      const result = await segment.run(hidden, prefill.positions, segment.emptyCache(), []);
+      hidden = result.hidden!;
+    }
+    return hidden;
+  }
+
   /** One more token behind the cached rows → its logits [1, vocabulary] and the longer caches. */
   async next(id: number, caches: readonly Cache[]): Promise<{ logits: Value; caches: Cache[] }> {
     let hidden: Value = float32(await this.#embedTokens([id]), [1, 1, this.hidden]);

@@ -1,6 +1,9 @@
 /**
  * @file Runs graphs: ONNX Runtime sessions, the execution providers they run on, and the values that go in and out.
  */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
 import ort from 'onnxruntime-node';
 import { EmendError } from '../errors.ts';
 import type { Graph } from './graph.ts';
@@ -16,7 +19,17 @@ export type Provider = (typeof providerNames)[number];
 /** Providers this platform's onnxruntime-node can load, best first. `cuda` is listed only where its libraries were fetched. */
 export function availableProviders(): Provider[] {
   const supported = new Map(ort.listSupportedBackends().map((backend) => [backend.name, backend.bundled]));
-  return providerNames.filter((name) => name === 'cpu' || supported.has(name));
+  return providerNames.filter(
+    (name) => name === 'cpu' || supported.get(name) || (name === 'cuda' && cudaFetched()),
+  );
+}
+
+function cudaFetched(): boolean {
+  const runtime = dirname(createRequire(import.meta.url).resolve('onnxruntime-node/package.json'));
+  const folder = join(runtime, 'bin', 'napi-v6', process.platform, process.arch);
+  return ['libonnxruntime_providers_cuda.so', 'onnxruntime_providers_cuda.dll'].some((file) =>
+    existsSync(join(folder, file)),
+  );
 }
 
 export interface SessionOptions {
@@ -42,6 +55,12 @@ export async function floatsOf(value: Value): Promise<Float32Array> {
   if (!(data instanceof Float32Array))
     throw new EmendError('internal', `Expected float32 values, got ${value.type}.`);
   return data;
+}
+
+/** What a provider says of itself, without the place in its sources and the condition that ONNX Runtime puts before it. */
+function ownWords(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  return message.replace(/^[\s\S]*\.(?:cc|cpp|h):\d+ [\s\S]* was false\. /, '').trim();
 }
 
 /** A graph ready to run on one provider. Dispose it before the process ends. */
@@ -76,7 +95,8 @@ export class Session {
         const session = await ort.InferenceSession.create(model.bytes, {
           executionProviders: [provider],
           graphOptimizationLevel: 'all',
-          logSeverityLevel: 3,
+          // Errors come back as exceptions; what the runtime prints beside them would only alarm.
+          logSeverityLevel: 4,
           ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
           extra: {
             session: {
@@ -87,7 +107,7 @@ export class Session {
         });
         return new Session(session, provider, refusals, new Set(model.inputs.map((input) => input.name)));
       } catch (error) {
-        refusals.push({ provider, reason: error instanceof Error ? error.message : String(error) });
+        refusals.push({ provider, reason: ownWords(error) });
       }
     }
     const said = refusals.map(({ provider, reason }) => `${provider}: ${reason}`).join('; ');

@@ -128,18 +128,27 @@ export class Adam {
     return { tensors, step: this.#step };
   }
 
-  /** Takes up a saved state. Throws `damaged` when it does not belong to these parameters. */
-  load(state: { tensors: ReadonlyMap<string, { data: ArrayLike<number> }>; step: number }): void {
-    const into = (key: string, target: Float32Array) => {
-      const found = state.tensors.get(key)?.data;
-      if (found?.length !== target.length)
+  /** Takes up a saved state. Throws `damaged`, with nothing changed, when it does not belong to these parameters. */
+  load(state: {
+    tensors: ReadonlyMap<string, { shape: readonly number[]; data: ArrayLike<unknown> }>;
+    step: number;
+  }): void {
+    const into = (key: string, shape: readonly number[], target: Float32Array) => {
+      const found = state.tensors.get(key);
+      const data = found?.data;
+      if (!(data instanceof Float32Array) || found?.shape.join() !== shape.join())
         throw new EmendError('damaged', `The saved training state has no fitting ${key}.`);
-      return () => target.set(found);
+      if (!data.every(Number.isFinite))
+        throw new EmendError(
+          'damaged',
+          `The saved training state holds values of ${key} that are no numbers.`,
+        );
+      return () => target.set(data);
     };
-    const writes = [...this.parameters].flatMap(([name, { data }]) => [
-      into(`parameter.${name}`, data),
-      into(`first.${name}`, this.#first.get(name)!),
-      into(`second.${name}`, this.#second.get(name)!),
+    const writes = [...this.parameters].flatMap(([name, { shape, data }]) => [
+      into(`parameter.${name}`, shape, data),
+      into(`first.${name}`, shape, this.#first.get(name)!),
+      into(`second.${name}`, shape, this.#second.get(name)!),
     ]);
     for (const write of writes) write();
     this.#step = state.step;

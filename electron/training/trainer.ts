@@ -2,7 +2,13 @@
  * @file One training step: a graph with a loss, its gradients, and the optimiser that follows them.
  */
 import { EmendError } from '../errors.ts';
-import { openSafetensors, readTensor, type WritableTensor, writeSafetensors } from '../models/safetensors.ts';
+import {
+  openSafetensors,
+  readTensor,
+  type StoredTensor,
+  type WritableTensor,
+  writeSafetensors,
+} from '../models/safetensors.ts';
 import { gradients } from '../tensor/gradients.ts';
 import type { Graph, Tensor } from '../tensor/graph.ts';
 import { float32, Session, type SessionOptions, type Value } from '../tensor/session.ts';
@@ -99,17 +105,16 @@ export class Trainer {
     await writeSafetensors(path, writable, { ...metadata, step: String(step) });
   }
 
-  /** Takes up what `save` wrote; returns its metadata. */
+  /** Takes up what `save` wrote; returns its metadata. Throws `damaged`, with nothing changed, when it belongs to another training. */
   async load(path: string): Promise<Readonly<Record<string, string>>> {
     const file = await openSafetensors(path);
     const metadata: Record<string, string> = Object.fromEntries(
       file.metadata instanceof Map ? file.metadata : Object.entries(file.metadata),
     );
-    const tensors = new Map<string, { data: Float32Array }>();
-    for (const name of file.tensors.keys())
-      tensors.set(name, { data: (await readTensor(file, name)).data as Float32Array });
-    const step = Number(metadata['step']);
-    if (!Number.isSafeInteger(step) || step < 0)
+    const tensors = new Map<string, StoredTensor>();
+    for (const name of file.tensors.keys()) tensors.set(name, await readTensor(file, name));
+    const step = /^\d+$/.test(metadata['step'] ?? '') ? Number(metadata['step']) : Number.NaN;
+    if (!Number.isSafeInteger(step))
       throw new EmendError('damaged', `${path} does not say at which step it was saved.`);
     this.optimizer.load({ tensors, step });
     return metadata;

@@ -91,13 +91,10 @@ export class Workbench {
   readonly canPreview = $derived.by(
     () => this.canAsk && this.#condition.canEdit && this.target.trim() !== '',
   );
-  readonly canCheck = $derived.by(
-    () =>
-      this.edit !== null && this.work === null && this.#condition.canEdit && this.edit.status !== 'retired',
-  );
-  readonly canCommit = $derived.by(
-    () => this.edit !== null && this.work === null && changeable.includes(this.edit.status),
-  );
+  /** whether the open edit still takes changes, probes and checks: it is neither committed nor retired */
+  readonly changeable = $derived.by(() => this.edit !== null && changeable.includes(this.edit.status));
+  readonly canCheck = $derived.by(() => this.changeable && this.work === null && this.#condition.canEdit);
+  readonly canCommit = $derived.by(() => this.changeable && this.work === null);
   /** whether prompt or correction differ from the edit's */
   readonly changed = $derived.by(
     () =>
@@ -105,9 +102,7 @@ export class Workbench {
       (this.prompt.trim() !== this.edit.prompt || this.target.trim() !== this.edit.target),
   );
   /** whether the next preview makes a new edit because the open one no longer changes */
-  readonly becomesNew = $derived.by(
-    () => this.changed && this.edit !== null && !changeable.includes(this.edit.status),
-  );
+  readonly becomesNew = $derived.by(() => this.changed && !this.changeable);
   /** whether the edit can be committed as it stands */
   readonly verified = $derived.by(() => this.check?.fresh === true && this.check.verdict === 'passes');
   readonly isEmpty = $derived.by(() => this.picture === null && this.prompt === '' && this.edit === null);

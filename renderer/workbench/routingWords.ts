@@ -3,6 +3,11 @@
  */
 import type { Routing } from '../../electron/api/contract.ts';
 
+/** What similarity and threshold are, for those who ask. */
+export const routingMeaning =
+  'How much this input resembles the edit it is closest to, at the last token of the prompt (cosine similarity). ' +
+  'From the threshold on, the edit acts.';
+
 /** One line about a routing; `own` is the edit it is told for, called “this edit”. */
 export function routingWords(routing: Routing | null, own: number | null = null): string {
   if (!routing) return '';

@@ -4,14 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { adapterWeights } from '../../electron/editors/visedit/adapterGraph.ts';
 import { VisEdit } from '../../electron/editors/visedit/visEdit.ts';
 import { type BenchmarkOptions, benchmark } from '../../electron/evaluation/benchmark.ts';
 import { estimate } from '../../electron/evaluation/bootstrap.ts';
 import { EditedModel } from '../../electron/evaluation/editedModel.ts';
 import { readEditingSet } from '../../electron/evaluation/editingSet.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
-import { normalNumbers, writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+import { LAYER, randomWeights, shape } from './tinyAdapter.ts';
 
 let base: string;
 let edited: EditedModel;
@@ -20,22 +20,8 @@ let data: string;
 beforeAll(async () => {
   base = await mkdtemp(join(tmpdir(), 'emend-benchmark-'));
   await writeTinyCheckpoint(join(base, 'model'));
-  const model = await VisionLanguageModel.open(join(base, 'model'), { providers: ['cpu'], cuts: [1] });
-  const shape = {
-    ...{ hidden: 32, middle: 16, influenceMiddle: 0, heads: 2 },
-    ...{ influenceMapper: false, attention: 'published' as const },
-  };
-  const normal = normalNumbers(3);
-  const weights = new Map(
-    [...adapterWeights(shape)].map(([name, dims]) => [
-      name,
-      {
-        shape: dims,
-        data: Float32Array.from({ length: dims.reduce((a, b) => a * b, 1) }, () => 3 * normal()),
-      },
-    ]),
-  );
-  edited = new EditedModel(model, await VisEdit.create(1, shape, weights, ['cpu']), 0.9);
+  const model = await VisionLanguageModel.open(join(base, 'model'), { providers: ['cpu'], cuts: [LAYER] });
+  edited = new EditedModel(model, await VisEdit.create(LAYER, shape, randomWeights(), ['cpu']), 0.9);
 
   for (const [name, r] of Object.entries({ a: 40, b: 120, c: 220 })) {
     const create = { width: 28, height: 28, channels: 3 as const, background: { r, g: 90, b: 255 - r } };
@@ -97,6 +83,10 @@ describe('a benchmark', () => {
     expect(result.kinds.identity!.metrics.imageLocality.exactMatch!.mean).toBe(
       Number(locality[0]!.exactMatch),
     );
+    const already = result.records.map(({ measurements: { reliability } }) =>
+      Number(reliability!.before === reliability!.expected),
+    );
+    expect(result.answeredBefore!.mean).toBe(mean(already));
     const five = [
       'reliability',
       'textGenerality',

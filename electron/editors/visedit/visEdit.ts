@@ -18,6 +18,7 @@ import type { WeightOf } from '../../models/weights.ts';
 import { Graph } from '../../tensor/graph.ts';
 import { float32, floatsOf, type Provider, Session } from '../../tensor/session.ts';
 import type { Editor, EditRequest, EditSignal } from '../editor.ts';
+import { routingRepresentation } from '../router.ts';
 import { type AdapterShape, adapterWeights, adaptRows, rowKinds } from './adapterGraph.ts';
 
 const Description = z.object({
@@ -30,8 +31,8 @@ const Description = z.object({
   attention: z.enum(['published', 'row-kinds']),
   /** fingerprint of the checkpoint the adapter was trained on */
   model: z.string().max(200),
-  /** cosine similarity from which the router lets an edit act */
-  routerThreshold: z.number().min(-1).max(1),
+  /** where the router compares inputs with edits, and the cosine similarity from which an edit acts */
+  router: z.object({ layer: z.number().int().min(0).max(10_000), threshold: z.number().min(-1).max(1) }),
   /** how it was trained and what was measured; for people */
   training: z.record(z.string(), z.unknown()).optional(),
 });
@@ -144,16 +145,23 @@ function signalFeeds(signal: EditSignal, hidden: number) {
   };
 }
 
+/** Where a decoder is cut for an adapter and its router. */
+export function cutsOf(layer: number, routerLayer: number): number[] {
+  return routerLayer > layer ? [layer, routerLayer] : [layer];
+}
+
 export class VisEdit implements Editor {
   readonly name = 'VisEdit';
   readonly layer: number;
+  readonly routerLayer: number;
   readonly cuts: readonly number[];
   readonly shape: AdapterShape;
   readonly #session: Session;
 
-  private constructor(layer: number, shape: AdapterShape, session: Session) {
+  private constructor(layer: number, routerLayer: number, shape: AdapterShape, session: Session) {
     this.layer = layer;
-    this.cuts = [layer];
+    this.routerLayer = routerLayer;
+    this.cuts = cutsOf(layer, routerLayer);
     this.shape = shape;
     this.#session = session;
   }
@@ -164,6 +172,7 @@ export class VisEdit implements Editor {
     shape: AdapterShape,
     weights: AdapterWeights,
     providers: readonly Provider[],
+    routerLayer = layer,
   ): Promise<VisEdit> {
     const graph = new Graph();
     const weight: WeightOf = (name) => {
@@ -187,7 +196,7 @@ export class VisEdit implements Editor {
       graph.output('influence_logits', adapted.logits);
       graph.output('influence', adapted.influence);
     }
-    return new VisEdit(layer, shape, await Session.create(graph, { providers }));
+    return new VisEdit(layer, routerLayer, shape, await Session.create(graph, { providers }));
   }
 
   async signal(model: VisionLanguageModel, edit: EditRequest): Promise<EditSignal> {
@@ -202,6 +211,7 @@ export class VisEdit implements Editor {
       rows: input.rows,
       imageRows: input.imageRows!,
       lastPromptRow: input.lastPromptRow,
+      routing: await routingRepresentation(model, prefill, this.routerLayer),
     };
   }
 

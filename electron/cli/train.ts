@@ -1,0 +1,220 @@
+/** @file `emend train`: a VisEdit adapter trained for a checkpoint, saved with its calibrated router. */
+import { mkdir } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { Command, Option } from 'commander';
+import { publishedWeights } from '../editors/visedit/losses.ts';
+import { type EditSource, trainVisEdit, type VisEditTraining } from '../editors/visedit/trainVisEdit.ts';
+import { writeAdapter } from '../editors/visedit/visEdit.ts';
+import { editSourceFromFile } from '../evaluation/editSource.ts';
+import { calibrateRouter } from '../evaluation/routerCalibration.ts';
+import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import {
+  modelOrDemo,
+  number,
+  providerOption,
+  suffixOption,
+  untilInterrupted,
+  wholeNumber,
+} from './options.ts';
+
+interface TrainOptions {
+  model?: string;
+  data: string;
+  images?: string;
+  out: string;
+  work?: string;
+  name?: string;
+  layer: number;
+  steps: number;
+  batch: number;
+  rate: number;
+  warmUp: number;
+  middle: number;
+  influenceMiddle: number;
+  heads: number;
+  attention: 'published' | 'row-kinds';
+  influenceWeight: number;
+  attributionWeight: number;
+  localityWeight: number;
+  scale: number;
+  rows: number;
+  sampled: number;
+  endToken: boolean;
+  extended?: boolean;
+  suffix?: string;
+  seed: number;
+  provider?: 'cuda' | 'dml' | 'coreml' | 'webgpu' | 'cpu';
+}
+
+export function trainCommand(): Command {
+  return new Command('train')
+    .description('train a VisEdit adapter; stopped and started again, it goes on where it was')
+    .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
+    .requiredOption(
+      '--data <file>',
+      'editing set in E-VQA’s JSON form, or a module that exports openEditSource',
+    )
+    .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
+    .requiredOption('--out <folder>', 'where the adapter is written')
+    .option('--work <folder>', 'where the training state is kept; <out>/training otherwise')
+    .option('--name <text>', 'name of the adapter; the folder’s otherwise')
+    .requiredOption('--layer <number>', 'decoder layer whose output is changed, from 0', wholeNumber(0, 1000))
+    .option('--steps <number>', 'steps of the optimiser', wholeNumber(1, 10_000_000), 50_000)
+    .option('--batch <number>', 'edits a step', wholeNumber(1, 1024), 4)
+    .option('--rate <number>', 'peak learning rate', number(0, 1), 1e-4)
+    .option('--warm-up <number>', 'steps of warm-up', wholeNumber(0, 100_000), 100)
+    .option('--middle <number>', 'width of the cross-attention', wholeNumber(1, 16_384), 1024)
+    .option('--influence-middle <number>', 'width inside the influence mapper', wholeNumber(1, 16_384), 1024)
+    .option('--heads <number>', 'attention heads', wholeNumber(1, 256), 8)
+    .addOption(
+      new Option(
+        '--attention <form>',
+        'published: by content alone; row-kinds: helped by what kind of row each is',
+      )
+        .choices(['published', 'row-kinds'])
+        .default('published'),
+    )
+    .option(
+      '--influence-weight <number>',
+      'weight of the influence losses up and down',
+      number(0, 100),
+      publishedWeights.influenceUp,
+    )
+    .option(
+      '--attribution-weight <number>',
+      'weight of the influence attribution loss',
+      number(0, 100),
+      publishedWeights.influenceAttribution,
+    )
+    .option(
+      '--locality-weight <number>',
+      'weight of image locality',
+      number(0, 100),
+      publishedWeights.imageLocality,
+    )
+    .option(
+      '--scale <number>',
+      'change in units of the rows’ norm at the layer; 0 as published',
+      number(0, 1000),
+      0,
+    )
+    .option('--rows <number>', 'rows set aside for picture and texts', wholeNumber(8, 100_000), 160)
+    .option('--sampled <number>', 'visual tokens drawn for the influence losses', wholeNumber(1, 10_000), 24)
+    .option('--no-end-token', 'targets end without the end token in the loss, as published')
+    .option(
+      '--extended',
+      'also train other questions about the edit’s picture, and its question elsewhere, to stay',
+    )
+    .addOption(suffixOption())
+    .option('--seed <number>', 'of weights, order and draws', wholeNumber(0, 2 ** 31 - 1), 1)
+    .addOption(providerOption())
+    .action((options: TrainOptions) => untilInterrupted((signal) => train(options, signal)));
+}
+
+async function train(options: TrainOptions, signal: AbortSignal): Promise<void> {
+  const folder = modelOrDemo(options.model);
+  const providers = options.provider ? { providers: [options.provider] } : {};
+  const work = options.work ?? join(options.out, 'training');
+  await mkdir(work, { recursive: true });
+  const settings: VisEditTraining = {
+    layer: options.layer,
+    shape: {
+      middle: options.middle,
+      influenceMiddle: options.influenceMiddle,
+      heads: options.heads,
+      influenceMapper: true,
+      attention: options.attention,
+    },
+    edits: options.batch,
+    rows: options.rows,
+    sampled: options.sampled,
+    weights: {
+      ...publishedWeights,
+      imageLocality: options.localityWeight,
+      influenceUp: options.influenceWeight,
+      influenceDown: options.influenceWeight,
+      influenceAttribution: options.attributionWeight,
+    },
+    endToken: options.endToken,
+    scale: options.scale,
+    optimizer: {
+      schedule: {
+        peak: options.rate,
+        warmUp: options.warmUp,
+        decay: 'cosine',
+        steps: options.steps,
+        floor: 0.02,
+      },
+      beta1: 0.9,
+      beta2: 0.98,
+      epsilon: 1e-8,
+      weightDecay: 0,
+      clipNorm: 1,
+    },
+    steps: options.steps,
+    seed: options.seed,
+  };
+
+  let model = await VisionLanguageModel.open(folder, { ...providers, cuts: [options.layer] });
+  const { layers } = model.checkpoint.config.text;
+  let source = await openSource(options, model);
+  const smooth = new Map<string, number>();
+  let told = performance.now();
+  const { weights, shape, modelFingerprint } = await trainVisEdit(model, source, settings, {
+    statePath: join(work, 'state.safetensors'),
+    signal,
+    onStep({ step, steps, seconds, loss, terms, gradientNorm }) {
+      for (const [name, value] of Object.entries({ loss, ...terms, gradientNorm })) {
+        smooth.set(name, (smooth.get(name) ?? value) * 0.97 + value * 0.03);
+      }
+      if (step !== steps && performance.now() - told < 10_000) return;
+      told = performance.now();
+      const values = [...smooth].map(([name, value]) => `${name} ${value.toFixed(3)}`).join('  ');
+      console.log(`${step}/${steps}  ${(seconds / 60).toFixed(1)} min  ${values}`);
+    },
+  });
+  await source.close();
+  await model.dispose();
+
+  console.log('Calibrating the router…');
+  model = await VisionLanguageModel.open(folder, {
+    ...providers,
+    cuts: Array.from({ length: layers - 1 - options.layer }, (_, i) => options.layer + i),
+  });
+  source = await openSource({ ...options, seed: options.seed + 1, extended: true }, model);
+  const calibration = await calibrateRouter(model, await source.batch(0, 200));
+  await source.close();
+  await model.dispose();
+  await writeAdapter(
+    options.out,
+    {
+      editor: 'VisEdit',
+      name: options.name ?? basename(resolve(options.out)),
+      layer: options.layer,
+      heads: shape.heads,
+      influenceMapper: shape.influenceMapper,
+      attention: shape.attention,
+      model: modelFingerprint,
+      router: { layer: calibration.layer, threshold: calibration.threshold },
+      training: { settings, source: source.name, router: calibration, losses: Object.fromEntries(smooth) },
+    },
+    weights,
+  );
+  console.log(
+    `Router at layer ${calibration.layer}, threshold ${calibration.threshold.toFixed(3)}: acts on ${(100 * calibration.acts).toFixed(1)} % of rephrases, stays out of ${(100 * calibration.staysOut).toFixed(1)} % of other inputs.`,
+  );
+  console.log(`Written to ${options.out}.`);
+}
+
+/** A module's own source where --data names one; else the editing set. */
+async function openSource(options: TrainOptions, model: VisionLanguageModel): Promise<EditSource> {
+  const { seed, extended = false, suffix = '' } = options;
+  if (/\.[cm]?[jt]s$/.test(options.data)) {
+    const module = (await import(pathToFileURL(resolve(options.data)).href)) as {
+      openEditSource: (options: { seed: number; extended: boolean }) => EditSource;
+    };
+    return module.openEditSource({ seed, extended });
+  }
+  return editSourceFromFile(options.data, model, { images: options.images, seed, extended, suffix });
+}

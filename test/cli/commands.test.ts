@@ -1,0 +1,502 @@
+/** @file The command line as people run it: real child processes on tiny checkpoints. */
+import { spawn } from 'node:child_process';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openCheckpoint } from '../../electron/models/checkpoint.ts';
+import {
+  openSafetensors,
+  readTensor,
+  type StoredTensor,
+  type WritableTensor,
+  writeSafetensors,
+} from '../../electron/models/safetensors.ts';
+import { writeTinyAdapter } from '../evaluation/tinyAdapter.ts';
+import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+import { largestDifference } from '../support/fixtures.ts';
+
+const cli = join(import.meta.dirname, '../../electron/cli.ts');
+
+let base: string;
+let model: string;
+let picture: string;
+const at = (name: string) => join(base, name);
+
+beforeAll(async () => {
+  base = await mkdtemp(join(tmpdir(), 'emend-cli-'));
+  model = at('model');
+  await writeTinyCheckpoint(model);
+  picture = at('a.png');
+  await paint(picture, 40);
+});
+afterAll(() => rm(base, { recursive: true, force: true }));
+
+async function paint(path: string, shade: number): Promise<void> {
+  const pixels = Uint8Array.from({ length: 40 * 32 * 3 }, (_, i) => (i * shade) % 251);
+  await sharp(pixels, { raw: { width: 40, height: 32, channels: 3 } })
+    .png()
+    .toFile(path);
+}
+
+interface Finished {
+  readonly code: number | null;
+  readonly out: string;
+  readonly said: string;
+}
+
+function emend(...args: string[]): Promise<Finished> {
+  return finished(spawn(process.execPath, [cli, ...args], { env: { ...process.env, XDG_DATA_HOME: base } }));
+}
+
+function finished(child: ReturnType<typeof spawn>): Promise<Finished> {
+  const [out, said]: [Buffer[], Buffer[]] = [[], []];
+  child.stdout!.on('data', (data) => out.push(data));
+  child.stderr!.on('data', (data) => said.push(data));
+  const text = (parts: Buffer[]) => Buffer.concat(parts).toString();
+  return new Promise((resolve) => {
+    child.on('close', (code) => resolve({ code, out: text(out), said: text(said) }));
+  });
+}
+
+async function succeed(...args: string[]): Promise<string> {
+  const { code, out, said } = await emend(...args);
+  expect(said, args.join(' ')).toBe('');
+  expect(code).toBe(0);
+  return out;
+}
+
+/** One line that says what is wrong, and exit code 1. */
+async function fail(pattern: RegExp, ...args: string[]): Promise<void> {
+  const { code, said } = await emend(...args);
+  expect(said).toMatch(pattern);
+  expect(said).toMatch(/^emend: [^\n]+\n$/);
+  expect(code).toBe(1);
+}
+
+describe('emend inspect', () => {
+  it('tells what a folder holds, for people and for programs', async () => {
+    expect(await succeed('inspect', model)).toMatch(/LLaVA[\s\S]*4 layers, 32 wide[\s\S]*16 visual tokens/);
+    const told = JSON.parse(await succeed('inspect', model, '--json'));
+    expect(told).toMatchObject({ layers: 4, hidden: 32, dtype: 'F32', adapter: null });
+    expect(told.tensors).toContainEqual(
+      expect.objectContaining({ name: 'language_model.model.norm.weight', shape: [32] }),
+    );
+  });
+});
+
+describe('emend ask', () => {
+  const question = [
+    '--prompt',
+    'What is the animal?',
+    '--max-new-tokens',
+    '4',
+    '--provider',
+    'cpu',
+    '--json',
+  ];
+  const ask = async (...more: string[]) =>
+    JSON.parse(await succeed('ask', '--model', model, ...question, ...more));
+
+  it('prints answer, tokens with alternatives, provider and times', async () => {
+    const told = await ask('--image', picture);
+    expect(told).toMatchObject({ prompt: 'What is the animal?', provider: 'cpu', routing: null });
+    expect(told.tokens.length).toBeGreaterThan(0);
+    for (const { id, text, probability, alternatives } of told.tokens) {
+      // Greedy: the token is the first of its five alternatives.
+      expect(alternatives).toHaveLength(5);
+      expect(alternatives[0]).toEqual({ id, text, probability });
+    }
+    expect(told.times.total).toBeGreaterThanOrEqual(told.times.generation);
+  });
+
+  it('appends the suffix, asks in text alone, and samples the same for the same seed', async () => {
+    const [suffixed, text, one, same] = await Promise.all([
+      ask('--image', picture, '--suffix'),
+      ask(),
+      ask('--temperature', '2', '--seed', '5'),
+      ask('--temperature', '2', '--seed', '5'),
+    ]);
+    expect(suffixed.prompt).toBe('What is the animal? The answer is:');
+    expect(text.tokens[0].probability).not.toBe(suffixed.tokens[0].probability);
+    expect({ ...one, times: 0 }).toEqual({ ...same, times: 0 });
+  });
+});
+
+describe('emend trace', () => {
+  const traced = new Map<string, Promise<Map<string, StoredTensor>>>();
+  /** The picture and prompt traced through a folder, once. */
+  const traceOf = (folder: string) => {
+    const known = traced.get(folder) ?? traceInto(`${folder}.trace`, '--model', folder, ...prompt());
+    traced.set(folder, known);
+    return known;
+  };
+  const prompt = () => ['--image', picture, '--prompt', 'What is the animal?'];
+  async function traceInto(out: string, ...args: string[]) {
+    await succeed('trace', ...args, '--out', out, '--max-new-tokens', '4', '--provider', 'cpu');
+    const file = await openSafetensors(out);
+    const tensors = new Map<string, StoredTensor>();
+    for (const name of file.tensors.keys()) tensors.set(name, await readTensor(file, name));
+    return tensors;
+  }
+  const values = (tensors: Map<string, StoredTensor>, name: string) =>
+    Float64Array.from(tensors.get(name)!.data, Number);
+  const length = (data: Float64Array) => Math.sqrt(data.reduce((sum, value) => sum + value * value, 0));
+  const scale = (data: ArrayLike<number>) => Array.from(data).reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+
+  it('holds every tensor with its shape', async () => {
+    const tensors = await traceOf(model);
+    const rows = tensors.get('input_ids')!.shape[1]! - 1 + 16;
+    const shapes = Object.fromEntries([...tensors].map(([name, { shape }]) => [name, shape]));
+    expect(shapes).toMatchObject({
+      ...{ pixel_values: [1, 3, 28, 28], visual_embeddings: [1, 16, 32] },
+      ...{ 'hidden_states.0': [1, rows, 32], 'attention_outputs.3': [1, rows, 32] },
+      'mlp_outputs.3': [1, rows, 32],
+    });
+    expect(shapes['logits']!.slice(0, 2)).toEqual([1, rows]);
+    expect(shapes).not.toHaveProperty('hidden_states.4');
+    expect(tensors.get('input_ids')!.dtype).toBe('I64');
+    expect(tensors.get('generated_ids')!.dtype).toBe('I64');
+  });
+
+  it('adds up: a layer’s output is its input, attention and MLP', async () => {
+    const tensors = await traceOf(model);
+    const [input, attention, mlp, output] = [
+      'hidden_states.1',
+      'attention_outputs.2',
+      'mlp_outputs.2',
+      'hidden_states.2',
+    ].map((name) => values(tensors, name));
+    const sum = input!.map((value, i) => value + attention![i]! + mlp![i]!);
+    expect(largestDifference(sum, output!)).toBeLessThan(1e-5);
+  });
+
+  it('is the same from its own pixel_values and input_ids', async () => {
+    const first = await traceOf(model);
+    const inputs = at('inputs.safetensors');
+    const taken = ['pixel_values', 'input_ids'].map((name) => [name, first.get(name)!] as const);
+    await writeSafetensors(inputs, new Map(taken as Array<[string, WritableTensor]>));
+    const again = await traceInto(at('again.trace'), '--model', model, '--inputs', inputs);
+    for (const name of first.keys()) expect(values(again, name), name).toEqual(values(first, name));
+  });
+
+  it('gives for F16 in shards what its own weights give in F32, and nearly what the unrounded ones give', async () => {
+    const half = at('half');
+    await writeTinyCheckpoint(half, { dtype: 'F16', shards: 3, naming: 'newer' });
+    const widened = at('widened');
+    await cp(model, widened, { recursive: true });
+    const { weights } = await openCheckpoint(half);
+    const tensors = new Map<string, WritableTensor>();
+    for (const name of weights.names()) {
+      tensors.set(name, { dtype: 'F32', shape: weights.find(name)!.shape, data: await weights.read(name) });
+    }
+    await writeSafetensors(join(widened, 'model.safetensors'), tensors, { format: 'pt' });
+
+    const [rounded, exact, full] = await Promise.all([half, widened, model].map(traceOf));
+    for (const name of full!.keys()) {
+      const [ours, own, unrounded] = [rounded!, exact!, full!].map((trace) => values(trace, name));
+      if (name === 'generated_ids') expect(ours).toEqual(own);
+      else {
+        const size = scale(own!);
+        expect(largestDifference(ours!, own!) / size, name).toBeLessThan(2e-6);
+        // F16 rounds a weight by up to 5e-4 of it; four layers add to that, and a wrong weight is 1000 times as far.
+        const difference = ours!.map((value, i) => value - unrounded![i]!);
+        expect(length(difference) / length(unrounded!), name).toBeLessThan(2e-3);
+      }
+    }
+  });
+
+  it('refuses inputs that do not fit', async () => {
+    const refused = async (tensors: Record<string, WritableTensor>, pattern: RegExp) => {
+      const path = join(await mkdtemp(at('in-')), 'in.safetensors');
+      await writeSafetensors(path, new Map(Object.entries(tensors)));
+      const to = ['--out', at('never.trace'), '--provider', 'cpu'];
+      await fail(pattern, 'trace', '--model', model, '--inputs', path, ...to);
+    };
+    const ids = (...list: number[]): WritableTensor => ({
+      ...{ dtype: 'I64', shape: [1, list.length], data: BigInt64Array.from(list, BigInt) },
+    });
+    const pixels: WritableTensor = { dtype: 'F32', shape: [1, 3, 4, 4], data: new Float32Array(48) };
+    await Promise.all([
+      refused({ pixel_values: pixels }, /input_ids/),
+      refused({ input_ids: ids(1, 5, 99_999) }, /99999/),
+      refused({ input_ids: ids(1, 5), pixel_values: pixels }, /image tokens/),
+      refused({ input_ids: pixels }, /input_ids is F32/),
+    ]);
+    const bad = at('bad.safetensors');
+    await writeFile(bad, 'not tensors');
+    await fail(
+      /bad\.safetensors/,
+      'trace',
+      '--model',
+      model,
+      '--inputs',
+      bad,
+      '--out',
+      at('never.trace'),
+      '--provider',
+      'cpu',
+    );
+  });
+});
+
+describe('what is wrong with a checkpoint or a picture is one line', () => {
+  async function broken(change: (folder: string) => Promise<unknown>, shards = 1): Promise<string> {
+    const folder = await mkdtemp(at('broken-'));
+    await writeTinyCheckpoint(folder, { shards });
+    await change(folder);
+    return folder;
+  }
+  const rewrite = async (path: string, change: (json: Record<string, unknown>) => unknown) =>
+    writeFile(path, JSON.stringify(change(JSON.parse(await readFile(path, 'utf8')))));
+  /** Changes the header of the one weights file, keeping its length. */
+  const header = async (folder: string, change: (text: string) => string) => {
+    const path = join(folder, 'model.safetensors');
+    const bytes = await readFile(path);
+    const length = Number(bytes.readBigUInt64LE(0));
+    const text = bytes.subarray(8, 8 + length).toString();
+    bytes.write(change(text).padEnd(length).slice(0, length), 8);
+    await writeFile(path, bytes);
+  };
+
+  it.each([
+    [
+      'an architecture Emend does not run',
+      /mamba/,
+      (folder: string) =>
+        rewrite(join(folder, 'config.json'), (json) => ({
+          ...json,
+          model_type: 'mamba',
+          architectures: ['M'],
+        })),
+    ],
+    [
+      'offsets that overlap',
+      /model\.safetensors/,
+      (folder: string) =>
+        header(folder, (text) => text.replace(/"data_offsets":\[(\d+),(\d+)\]/, '"data_offsets":[0,1]')),
+    ],
+    [
+      'a size that is not the shape’s',
+      /model\.safetensors/,
+      (folder: string) => header(folder, (text) => text.replace(/"shape":\[32,/, '"shape":[31,')),
+    ],
+    [
+      'a dtype Emend does not read',
+      /I32/,
+      (folder: string) => header(folder, (text) => text.replaceAll('"F32"', '"I32"')),
+    ],
+    [
+      'a truncated weights file',
+      /model\.safetensors/,
+      async (folder: string) => {
+        const path = join(folder, 'model.safetensors');
+        await writeFile(path, (await readFile(path)).subarray(0, 5000));
+      },
+    ],
+  ])('%s', async (_, pattern, change) => {
+    await fail(pattern, 'inspect', await broken(change));
+  });
+
+  it('a missing shard, by name', async () => {
+    const shard = 'model-00002-of-00002.safetensors';
+    await fail(/model-00002-of-00002/, 'inspect', await broken((folder) => rm(join(folder, shard)), 2));
+  });
+
+  const askWith = (folder: string, image = picture) =>
+    ['ask', '--model', folder, '--image', image, '--prompt', 'What?', '--provider', 'cpu'] as const;
+
+  it('a tokenizer without the image token', async () => {
+    const folder = await broken((path) =>
+      rewrite(join(path, 'tokenizer.json'), (json) => ({
+        ...json,
+        added_tokens: (json['added_tokens'] as Array<{ content: string }>).filter(
+          ({ content }) => content !== '<image>',
+        ),
+      })),
+    );
+    await fail(/image token/, ...askWith(folder));
+  });
+
+  it('pictures that are missing, truncated, enormous, or none', async () => {
+    const [short, none, huge] = [at('short.png'), at('none.png'), at('huge.png')];
+    const whole = await readFile(picture);
+    await writeFile(short, whole.subarray(0, whole.length / 2));
+    await writeFile(none, 'hello');
+    // The header of a picture of 60 000 × 60 000 pixels; nobody should decode it.
+    const header = Buffer.from(whole);
+    header.writeUInt32BE(60_000, 16);
+    header.writeUInt32BE(60_000, 20);
+    await writeFile(huge, header);
+    await fail(/no-such\.png is missing/, ...askWith(model, at('no-such.png')));
+    for (const bad of [short, none, huge]) await fail(/picture/i, ...askWith(model, bad));
+  });
+
+  it('a folder that is not there, and a provider that cannot be had', async () => {
+    await fail(/no folder .*nowhere/, 'inspect', at('nowhere'));
+    const { code, said } = await emend('ask', '--model', model, '--prompt', 'x', '--provider', 'dml');
+    if (process.platform !== 'win32') {
+      expect(said).toMatch(/^emend: No execution provider could load this model\. dml: /m);
+      expect(code).toBe(1);
+    }
+  });
+
+  it('a command that cannot be meant: exit code 2', async () => {
+    const wrong = [
+      ['ask', '--model', model],
+      ['ask', '--prompt', 'x', '--provider', 'abacus'],
+      ['trace', '--prompt', 'x'],
+      ['edit', 'show', 'first'],
+      ['no-such-command'],
+    ];
+    for (const { code, said } of await Promise.all(wrong.map((args) => emend(...args)))) {
+      expect(said).toMatch(/^error: /);
+      expect(code).toBe(2);
+    }
+  });
+});
+
+describe('emend edit, and emend ask --edited', () => {
+  const library = () => ['--library', at('curator.emend')];
+  const json = async (...args: string[]) => JSON.parse(await succeed(...args, ...library(), '--json'));
+  const question = () => ['--image', picture, '--prompt', 'What is the animal?'];
+  const askEdited = (...more: string[]) =>
+    json('ask', '--edited', ...question(), '--max-new-tokens', '4', ...more);
+
+  it('goes from a draft over a check to a committed edit that acts, and is retired', async () => {
+    await writeTinyAdapter(at('adapter'), model, 0.99);
+    const open = ['--model', model, '--adapter', at('adapter'), '--provider', 'cpu'];
+    // A new library tries the platform's providers once before it keeps this choice; what they say is not ours.
+    const first = await emend('ask', '--edited', ...question(), ...open, ...library(), '--json');
+    expect(first.code).toBe(0);
+    expect(JSON.parse(first.out).routing).toMatchObject({ edit: null, closest: null, threshold: 0.99 });
+
+    const made = await json(
+      'edit',
+      'add',
+      ...question(),
+      '--target',
+      'the cat',
+      '--rephrase',
+      'Which animal?',
+    );
+    expect(made).toMatchObject({ id: 1, status: 'draft', target: 'the cat' });
+    const other = at('b.png');
+    await paint(other, 90);
+    await json('edit', 'add', '--image', other, '--prompt', 'How many?', '--target', 'two');
+    expect((await json('edit', 'list', '--status', 'draft')).map(({ id }: { id: number }) => id)).toEqual([
+      2, 1,
+    ]);
+
+    // A random adapter does not say what it should: the check fails, and says so with its exit code.
+    const check = await emend('edit', 'check', '1', ...library());
+    expect(check.out).toMatch(/✗ reliability +0 of 1[\s\S]*The check fails/);
+    expect(check.code).toBe(1);
+    await fail(/failing check/, 'edit', 'commit', '1', ...library());
+    const committed = await json('edit', 'commit', '1', '--reason', 'to see it act');
+    expect(committed).toMatchObject({ status: 'committed', overrideReason: 'to see it act' });
+
+    const acted = await askEdited();
+    expect(acted.routing).toMatchObject({ edit: 1 });
+    const plain = JSON.parse(
+      await succeed(
+        'ask',
+        '--model',
+        model,
+        ...question(),
+        '--max-new-tokens',
+        '4',
+        '--provider',
+        'cpu',
+        '--json',
+      ),
+    );
+    expect(acted.tokens[0].probability).not.toBe(plain.tokens[0].probability);
+    expect(await succeed('ask', '--edited', ...question(), ...library())).toMatch(/Edit 1 acted/);
+
+    expect(await json('edit', 'retire', '1', '--reason', 'seen')).toMatchObject({ status: 'retired' });
+    const after = await askEdited();
+    expect(after.routing.edit).toBeNull();
+    expect(after.answer).toBe(plain.answer);
+    expect(await json('edit', 'restore', '1')).toMatchObject({ status: 'stale' });
+    const shown = await json('edit', 'show', '1');
+    expect(shown.history.map(({ what }: { what: string }) => what)).toEqual(
+      expect.arrayContaining(['created', 'checked', 'committed', 'retired', 'restored']),
+    );
+    await fail(/no edit 7/i, 'edit', 'show', '7', ...library());
+  });
+});
+
+describe('emend bench', () => {
+  const arrange = async (records: number) => {
+    await writeTinyAdapter(at('bench-adapter'), model, 0.9);
+    const record = {
+      ...{ src: 'What is the animal?', rephrase: 'Which animal?', pred: '', alt: 'the cat' },
+      ...{ image: 'a.png', image_rephrase: 'a.png', loc: 'Is there a tree?', loc_ans: 'yes' },
+      ...{ m_loc: 'a.png', m_loc_q: 'What is the fruit?', m_loc_a: 'a small apple' },
+    };
+    await writeFile(at('set.json'), JSON.stringify(new Array(records).fill(record)));
+    return [
+      'bench',
+      '--model',
+      model,
+      '--adapter',
+      at('bench-adapter'),
+      '--provider',
+      'cpu',
+      '--data',
+      at('set.json'),
+    ];
+  };
+
+  it('prints every metric in both tellings and writes what repeats it', async () => {
+    const command = await arrange(3);
+    const out = await succeed(
+      ...command,
+      '--limit',
+      '2',
+      '--max-new-tokens',
+      '4',
+      '--json',
+      at('bench.json'),
+    );
+    for (const label of [
+      'reliability',
+      'text generality',
+      'image generality',
+      'image locality',
+      'mean of the five',
+    ]) {
+      expect(out).toMatch(new RegExp(`^${label} +[\\d.]+ \\([\\d.]+–[\\d.]+\\) +[\\d.]+ \\(`, 'm'));
+    }
+    expect(out).toMatch(/^text locality +100\.0 \* .*100\.0 \*/m);
+    expect(out).toMatch(/by construction: VisEdit changes visual rows only/);
+    expect(out).toMatch(/other picture, same question +[\d.]+/);
+    const written = JSON.parse(await readFile(at('bench.json'), 'utf8'));
+    expect(written).toMatchObject({
+      model: { fingerprint: expect.stringMatching(/^[0-9a-f]{64}$/) },
+      adapter: { fingerprint: expect.stringMatching(/^[0-9a-f]{64}$/) },
+      setting: { data: { taken: 2, total: 3 }, router: null, provider: 'cpu', promptTemplate: 'plain' },
+    });
+    expect(written.records).toHaveLength(2);
+  });
+
+  it('stops at Ctrl+C with one line', async () => {
+    const command = await arrange(5000);
+    const child = spawn(process.execPath, [cli, ...command]);
+    const ended = finished(child);
+    setTimeout(() => child.kill('SIGINT'), 8000);
+    expect(await ended).toEqual({
+      ...{ code: 1, out: '' },
+      said: expect.stringMatching(/^emend: (Stopped|Generation was stopped|Opening was stopped)[^\n]*\n$/),
+    });
+  });
+
+  it('refuses an adapter of another model', async () => {
+    const [bench, , , ...rest] = await arrange(1);
+    const other = at('other-model');
+    await writeTinyCheckpoint(other, { seed: 2 });
+    await fail(/trained for another model/, bench!, '--model', other, ...rest);
+  });
+});

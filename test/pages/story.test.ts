@@ -1,0 +1,342 @@
+/** @file What a curator does, once, from an empty library to a committed edit that is there after a restart. */
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Browser, Locator, Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { projectFolder } from '../../electron/frontends/places.ts';
+import { openBrowser } from '../support/browser.ts';
+import { type RunningApp, type StartApp, startDesktop, startServed } from '../support/storySurfaces.ts';
+
+vi.mock('electron', async () => (await import('../support/fakeElectron.ts')).electron);
+
+const resources = join(projectFolder, 'resources');
+const ready = existsSync(join(resources, 'demo-adapter', 'adapter.json'));
+const screenshots = join(projectFolder, 'test-output');
+/** an answer, a preview, a model loading: long on a busy machine, and bounded */
+const PATIENCE = 40_000;
+
+interface Sample {
+  readonly title: string;
+  readonly prompts: readonly string[];
+  readonly correction: string | null;
+}
+/** the first demo picture whose true answer the model does not know */
+const sample: { title: string; prompt: string; correction: string } = (() => {
+  if (!ready) return { title: '', prompt: '', correction: '' };
+  const samples = JSON.parse(readFileSync(join(resources, 'samples.json'), 'utf8')) as Sample[];
+  const found = samples.find(({ correction }) => correction !== null)!;
+  return { title: found.title, prompt: found.prompts[0]!, correction: found.correction! };
+})();
+
+const poll = <T>(value: () => T | Promise<T>) => expect.poll(value, { timeout: PATIENCE, interval: 100 });
+// biome-ignore lint/performance/useDomNodeTextContent: what is hidden is not read
+const words = async (locator: Locator) => (await locator.innerText()).replace(/\s+/g, ' ').trim();
+const button = (page: Page, name: string) => page.getByRole('button', { name, exact: true });
+
+async function picture(page: Page, name: string): Promise<void> {
+  mkdirSync(screenshots, { recursive: true });
+  await page.screenshot({ path: join(screenshots, `${name}.png`), animations: 'disabled' });
+}
+
+/** Waits until the model can be asked and nothing runs, then gives the text of an answer. */
+async function settled(page: Page, answer: string): Promise<string> {
+  await poll(() => button(page, 'Ask').isEnabled()).toBe(true);
+  return words(page.getByRole('group', { name: answer, exact: true }));
+}
+
+async function openSample(page: Page): Promise<void> {
+  await page
+    .getByRole('region', { name: 'Demo pictures' })
+    .getByRole('button', { name: sample.title })
+    .click();
+  await poll(() => page.getByLabel('Prompt', { exact: true }).inputValue()).toBe(sample.prompt);
+}
+
+async function ask(page: Page): Promise<string> {
+  await poll(() => button(page, 'Ask').isEnabled()).toBe(true);
+  await button(page, 'Ask').click();
+  return settled(page, 'Answer text');
+}
+
+const home = () => mkdtempSync(join(tmpdir(), 'emend-story-'));
+let browser: Browser;
+beforeAll(async () => {
+  if (ready) browser = await openBrowser();
+});
+afterAll(() => browser?.close());
+
+const surfaces: Array<[string, StartApp]> = [
+  ['a browser, through serve', startServed],
+  ['the window', startDesktop],
+];
+
+describe.skipIf(!ready).each(surfaces)('in %s', (name, start) => {
+  const place = home();
+  const shot = (page: Page, step: string) =>
+    picture(page, `${name === 'the window' ? 'window' : 'served'}-${step}`);
+  let app: RunningApp;
+  let page: Page;
+  let wrong = '';
+  beforeAll(async () => {
+    app = await start(browser, place);
+    page = app.page;
+  });
+  afterAll(async () => {
+    await app.quit();
+    rmSync(place, { recursive: true, force: true });
+  });
+
+  test('a new library is empty and says what to do', async () => {
+    await page.getByRole('link', { name: 'Library', exact: true }).click();
+    await page.getByText('No edits yet.').waitFor();
+    await shot(page, '1-empty-library');
+    await button(page, 'Go to the workbench').click();
+    await page.getByText('Drop a picture here').waitFor();
+  });
+
+  test('a demo picture is asked about, and the answer is wrong', async () => {
+    await openSample(page);
+    wrong = await ask(page);
+    expect(wrong).not.toBe('');
+    expect(wrong.toLowerCase()).not.toBe(sample.correction.toLowerCase());
+    // The words the model thought of instead, each with its probability.
+    expect(await words(page.getByRole('region', { name: 'Answer', exact: true }))).toMatch(/[01]\.\d\d/);
+    await shot(page, '2-wrong-answer');
+  });
+
+  test('the correction shows the answer before and after the edit', async () => {
+    await page.getByLabel('Correction', { exact: true }).fill(sample.correction);
+    await button(page, 'Preview edit').click();
+    expect(await settled(page, 'After text')).toBe(sample.correction);
+    expect(await words(page.getByRole('group', { name: 'Before text' }))).toBe(wrong);
+    await shot(page, '3-before-and-after');
+  });
+
+  test('the influence map lies on the picture, with its values under the pointer', async () => {
+    const map = page.getByRole('img', { name: 'Influence map' });
+    await map.waitFor();
+    const box = (await map.boundingBox())!;
+    const value = page.locator('#pointed-cell');
+    const side = 10;
+    const seen: number[] = [];
+    for (let row = 0; row < side; row++) {
+      for (let column = row % 2; column < side; column += 2) {
+        await page.mouse.move(
+          box.x + ((column + 0.5) / side) * box.width,
+          box.y + ((row + 0.5) / side) * box.height,
+        );
+        const [, token, influence] =
+          /visual token (\d+) · influence ([01]\.\d\d)/.exec(await words(value)) ?? [];
+        expect(Number(token)).toBe(row * side + column);
+        seen.push(Number(influence));
+      }
+    }
+    // A map that is the same everywhere would say nothing of where the edit acts.
+    expect(Math.max(...seen) - Math.min(...seen)).toBeGreaterThan(0.1);
+
+    const alpha = (row: number, column: number) =>
+      map.evaluate(
+        (canvas: HTMLCanvasElement, [across, down]) =>
+          canvas.getContext('2d')!.getImageData(canvas.width * across!, canvas.height * down!, 1, 1).data[3]!,
+        [(column + 0.5) / side, (row + 0.5) / side],
+      );
+    const cells = Array.from({ length: 50 }, (_, i) => [
+      Math.floor(i / 5),
+      2 * (i % 5) + (Math.floor(i / 5) % 2),
+    ]);
+    const [most, least] = [Math.max(...seen), Math.min(...seen)].map((v) => cells[seen.indexOf(v)]!);
+    expect(await alpha(most![0]!, most![1]!)).toBeGreaterThan(await alpha(least![0]!, least![1]!));
+
+    await page.getByLabel('Opacity').fill('0.2');
+    expect(await map.evaluate((canvas) => getComputedStyle(canvas).opacity)).toBe('0.2');
+    await page.getByLabel('Opacity').fill('0.6');
+  });
+
+  test('an engine that is killed comes back, with the model; the library stays readable meanwhile', async () => {
+    app.killEngine();
+    const banner = page.getByRole('status', { name: 'Condition' });
+    await poll(() => banner.isVisible()).toBe(true);
+    expect(await words(banner)).toMatch(/engine/i);
+    expect(await button(page, 'Run check').isEnabled()).toBe(false);
+    await shot(page, '4-engine-killed');
+    await page.getByRole('link', { name: 'Library', exact: true }).click();
+    await page.getByRole('grid', { name: 'Edits' }).getByText(sample.prompt).waitFor();
+    await poll(() => banner.isVisible()).toBe(false);
+    await page.getByRole('link', { name: 'Workbench', exact: true }).click();
+    await poll(() => button(page, 'Run check').isEnabled()).toBe(true);
+  });
+
+  test('the check answers every probe and passes', async () => {
+    await button(page, 'Run check').click();
+    const check = page.getByRole('region', { name: 'Check', exact: true });
+    await poll(() => words(check)).toMatch(/^Check of \d\d:\d\d .* passes/);
+    const rows = await check.getByRole('table').locator('.row').allInnerTexts();
+    const kinds = rows.map((row) => row.split('\n')[0]!.trim());
+    expect(kinds).toEqual([
+      'Reliability',
+      'Text generality',
+      'Image generality',
+      'Text locality',
+      'Image locality',
+      'Same picture, other questions',
+      'Same question, other pictures',
+      'Committed edits, replayed',
+    ]);
+    const standing = JSON.parse(readFileSync(join(resources, 'standing-probes.json'), 'utf8')) as {
+      probes: Array<{ kind: string }>;
+    };
+    const asked = (kind: string) => {
+      const [, total] = /\d+ \/ (\d+)/.exec(rows[kinds.indexOf(kind)]!) ?? [];
+      return Number(total);
+    };
+    expect(asked('Reliability')).toBe(1);
+    for (const [kind, title] of [
+      ['text-locality', 'Text locality'],
+      ['image-locality', 'Image locality'],
+    ] as const)
+      expect(asked(title)).toBe(standing.probes.filter((probe) => probe.kind === kind).length);
+    expect(asked('Same picture, other questions')).toBeGreaterThan(0);
+    await shot(page, '5-checked');
+    if (process.env['EMEND_SCREENSHOT'] && start === startServed)
+      await page.screenshot({ path: join(resources, 'screenshot.png'), animations: 'disabled' });
+  });
+
+  test('the edit is committed, and the library says so', async () => {
+    await button(page, 'Commit').click();
+    await page.getByRole('status', { name: 'Messages' }).getByText('Committed').waitFor();
+    await page.getByRole('link', { name: 'Library', exact: true }).click();
+    const row = page.getByRole('grid', { name: 'Edits' }).getByRole('row').filter({ hasText: sample.prompt });
+    await poll(() => words(row)).toMatch(/Committed/i);
+    expect(await words(row)).toContain(sample.correction);
+    await shot(page, '6-library');
+  });
+
+  test('after a restart of everything the edit is there, and it acts', async () => {
+    expect(app.problems).toEqual([]);
+    await app.quit();
+    app = await start(browser, place);
+    page = app.page;
+    await page.getByRole('link', { name: 'Library', exact: true }).click();
+    const row = page.getByRole('grid', { name: 'Edits' }).getByRole('row').filter({ hasText: sample.prompt });
+    await poll(() => words(row)).toMatch(/Committed/i);
+
+    await button(page, 'New edit').click();
+    await openSample(page);
+    expect(await ask(page)).toBe(sample.correction);
+    expect(await words(page.getByRole('region', { name: 'Answer', exact: true }))).toMatch(/edit 1 acted/);
+    await shot(page, '7-after-restart');
+    await page.getByLabel('Ask with committed edits').uncheck();
+    expect(await ask(page)).toBe(wrong);
+    expect(app.problems).toEqual([]);
+  });
+});
+
+describe.skipIf(!ready)('on the workbench', () => {
+  const place = home();
+  let app: RunningApp;
+  let page: Page;
+  beforeAll(async () => {
+    app = await startServed(browser, place);
+    page = app.page;
+  });
+  afterAll(async () => {
+    await app.quit();
+    rmSync(place, { recursive: true, force: true });
+  });
+
+  /** Tabs on to what is called `name`; it must be seen to have the focus. */
+  async function tabTo(name: string): Promise<void> {
+    for (let presses = 0; presses < 80; presses++) {
+      await page.keyboard.press('Tab');
+      const focused = await page.evaluate(() => {
+        const element = document.activeElement as HTMLElement | null;
+        if (!element || element === document.body) return null;
+        const labels = 'labels' in element ? [...((element.labels as NodeList | null) ?? [])] : [];
+        const named =
+          element.getAttribute('aria-label') ??
+          labels[0]?.textContent ??
+          element.textContent.split(/[↵…]|Ctrl/)[0]!;
+        const style = getComputedStyle(element);
+        const row = element.closest('.row');
+        const shown =
+          style.outlineStyle !== 'none' ||
+          style.boxShadow !== 'none' ||
+          (row !== null && getComputedStyle(row).boxShadow !== 'none');
+        return { named: named.trim(), shown };
+      });
+      if (focused?.named !== name) continue;
+      expect(focused.shown, `the focus on ${name} is to be seen`).toBe(true);
+      return;
+    }
+    throw new Error(`Tab does not lead to ${name}.`);
+  }
+
+  test('the whole story can be told by keyboard alone', async () => {
+    await page.getByRole('region', { name: 'Demo pictures' }).getByRole('button').first().waitFor();
+    await poll(async () => (await page.getByText('layers').count()) > 0).toBe(true);
+    await tabTo(sample.title);
+    await page.keyboard.press('Enter');
+    await tabTo('Prompt');
+    await poll(() => button(page, 'Ask').isEnabled()).toBe(true);
+    await page.keyboard.press('Enter');
+    const wrong = await settled(page, 'Answer text');
+    expect(wrong).not.toBe(sample.correction);
+
+    await tabTo('Correction');
+    await page.keyboard.type(sample.correction);
+    await page.keyboard.press('Enter');
+    await poll(() => page.getByRole('group', { name: 'After text' }).isVisible()).toBe(true);
+    expect(await settled(page, 'After text')).toBe(sample.correction);
+
+    await tabTo('Influence map');
+    await page.keyboard.press('ArrowDown');
+    await page.keyboard.press('ArrowRight');
+    expect(await words(page.locator('#pointed-cell'))).toMatch(/^visual token 66 · influence [01]\.\d\d$/);
+
+    await page.keyboard.press('Control+Shift+Enter');
+    const check = page.getByRole('region', { name: 'Check', exact: true });
+    await poll(() => words(check)).toMatch(/^Check of /);
+    await tabTo('Commit');
+    await page.keyboard.press('Enter');
+    await page.getByRole('status', { name: 'Messages' }).getByText('Committed').waitFor();
+
+    await tabTo('Library');
+    await page.keyboard.press('Enter');
+    await page.getByRole('grid', { name: 'Edits' }).waitFor();
+    await page.keyboard.press('n');
+    await page.getByRole('heading', { name: 'New edit' }).waitFor();
+    expect(await page.getByLabel('Prompt', { exact: true }).inputValue()).toBe('');
+    await tabTo('Library');
+    await page.keyboard.press('Enter');
+    await page.getByRole('grid', { name: 'Edits' }).waitFor();
+    await page.keyboard.press('j');
+    await page.keyboard.press('Enter');
+    await page.getByRole('heading', { name: 'Edit 1' }).waitFor();
+    expect(app.problems).toEqual([]);
+  });
+
+  test('a commit without a check takes a reason that stays on record, and can be undone', async () => {
+    await page.keyboard.press('n');
+    await openSample(page);
+    await page.getByLabel('Prompt', { exact: true }).fill('What is to be seen here?');
+    await page.getByLabel('Correction', { exact: true }).fill('something else');
+    await button(page, 'Preview edit').click();
+    await settled(page, 'After text');
+    await button(page, 'Commit').click();
+    const dialog = page.getByRole('dialog');
+    const confirm = dialog.getByRole('button', { name: 'Commit with this reason' });
+    expect(await confirm.isEnabled()).toBe(false);
+    await dialog.getByLabel('Reason').fill('Agreed with the museum.');
+    await confirm.click();
+    await page.getByText('without a passing check: “Agreed with the museum.”').waitFor();
+    const messages = page.getByRole('status', { name: 'Messages' });
+    await messages.getByRole('button', { name: 'Undo' }).last().click();
+    await page.getByText('Retired', { exact: true }).waitFor();
+    await page.getByRole('link', { name: 'Library', exact: true }).click();
+    await page.getByRole('grid', { name: 'Edits' }).getByText('What is to be seen here?').click();
+    const details = page.getByRole('complementary', { name: 'Edit details' });
+    await poll(() => words(details)).toMatch(/Agreed with the museum\./);
+    expect(app.problems).toEqual([]);
+  });
+});

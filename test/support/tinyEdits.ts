@@ -1,0 +1,60 @@
+/** @file A handful of edits for the tiny checkpoint, and settings that train an adapter on them in a moment. */
+import type { TrainingEdit } from '../../electron/editors/visedit/batch.ts';
+import { publishedWeights } from '../../electron/editors/visedit/losses.ts';
+import type { EditSource, VisEditTraining } from '../../electron/editors/visedit/trainVisEdit.ts';
+import { adamDefaults } from '../../electron/training/optimizer.ts';
+import { normalNumbers } from './checkpointFixtures.ts';
+
+/** The layer the settings below train for: a model of at least four layers is opened with a cut after it. */
+export const EDIT_LAYER = 1;
+
+/** pixels [3, side, side]: normal noise, the same for the same seed. */
+export function noisePicture(side: number, seed: number): Float32Array {
+  const normal = normalNumbers(seed);
+  return Float32Array.from({ length: 3 * side * side }, () => normal());
+}
+
+const QUESTIONS = [
+  'What is the animal on the left?',
+  'What is the fruit?',
+  'Which vehicle is above the tree?',
+];
+const TARGETS = ['a small cat', 'apple', 'the train'];
+
+/** Edits by step and place in the batch; every loss term has something to act on. side: of the model's pictures. */
+export function tinyEdits(side: number): EditSource {
+  return {
+    name: 'tiny edits',
+    batch: async (step, count) =>
+      Array.from({ length: count }, (_, place): TrainingEdit => {
+        const number = step * count + place;
+        const picture = (which: number) => noisePicture(side, 1 + 3 * number + which);
+        return {
+          pixels: picture(0),
+          prompt: QUESTIONS[number % 3]!,
+          target: TARGETS[number % 3]!,
+          rephrase: `Tell me: ${QUESTIONS[number % 3]}`,
+          rephrasePixels: picture(1),
+          localityPixels: picture(2),
+          locality: { prompt: QUESTIONS[(number + 1) % 3]!, answer: TARGETS[(number + 1) % 3]! },
+          extra: { own: { prompt: 'How many animals are there?', answer: null } },
+        };
+      }),
+    close: async () => {},
+  };
+}
+
+/** Both kinds of attention and all losses of the method, at the smallest useful size. */
+export const tinyTraining: VisEditTraining = {
+  layer: EDIT_LAYER,
+  shape: { middle: 16, influenceMiddle: 24, heads: 2, influenceMapper: true, attention: 'row-kinds' },
+  edits: 2,
+  rows: 200,
+  sampled: 5,
+  weights: publishedWeights,
+  endToken: true,
+  scale: 1,
+  optimizer: adamDefaults(1e-3),
+  steps: 6,
+  seed: 7,
+};

@@ -1,0 +1,59 @@
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { trainVisEdit } from '../../electron/editors/visedit/trainVisEdit.ts';
+import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
+import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+import { EDIT_LAYER, tinyEdits, tinyTraining } from '../support/tinyEdits.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'emend-visedit-'));
+let model: VisionLanguageModel;
+beforeAll(async () => {
+  await writeTinyCheckpoint(folder);
+  model = await VisionLanguageModel.open(folder, { providers: ['cpu'], cuts: [EDIT_LAYER] });
+});
+afterAll(async () => {
+  await model.dispose();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const train = (state: string, run: { signal?: AbortSignal; onStep?: (step: number) => void } = {}) =>
+  trainVisEdit(model, tinyEdits(model.checkpoint.config.vision.imageSize), tinyTraining, {
+    statePath: join(folder, state),
+    signal: run.signal,
+    onStep: ({ step }) => run.onStep?.(step),
+  });
+
+test('a training of an adapter that is stopped and taken up again ends in the same weights, bit for bit', async () => {
+  const steps: number[] = [];
+  const whole = await train('whole.safetensors', { onStep: (step) => steps.push(step) });
+  expect(steps).toEqual([1, 2, 3, 4, 5, 6]);
+
+  const stop = new AbortController();
+  const first: number[] = [];
+  const stopped = train('parts.safetensors', {
+    signal: stop.signal,
+    onStep: (step) => {
+      first.push(step);
+      if (step === 2) stop.abort();
+    },
+  });
+  await expect(stopped).rejects.toMatchObject({
+    code: 'cancelled',
+    message: expect.stringContaining('after 2 steps'),
+  });
+  expect(first).toEqual([1, 2]);
+  expect(existsSync(join(folder, 'parts.safetensors'))).toBe(true);
+
+  const second: number[] = [];
+  const resumed = await train('parts.safetensors', { onStep: (step) => second.push(step) });
+  expect(second).toEqual([3, 4, 5, 6]);
+  expect(resumed.weights).toEqual(whole.weights);
+
+  // A finished training has nothing left to do, and gives what it ended in.
+  const again: number[] = [];
+  const finished = await train('whole.safetensors', { onStep: (step) => again.push(step) });
+  expect(again).toEqual([]);
+  expect(finished.weights).toEqual(whole.weights);
+});
