@@ -54,7 +54,7 @@ const samples: Sample[] = [];
 const random = seededRandom(seed);
 
 /** Pictures of things the model was never shown: what it says about them is wrong, and worth an edit. */
-for (const [index, kind] of UNTAUGHT_OBJECTS.entries()) {
+for (const [index, kind] of random.split('order').shuffle(UNTAUGHT_OBJECTS).entries()) {
   if (samples.length === 8) break;
   for (let attempt = 0; attempt < 20; attempt++) {
     const stream = random.split(`unknown ${index} ${attempt}`);

@@ -13,7 +13,7 @@ import { Graph } from '../../tensor/graph.ts';
 import { float32, floatsOf, type Value } from '../../tensor/session.ts';
 import type { AdamOptions } from '../../training/optimizer.ts';
 import { type StepReport, Trainer } from '../../training/trainer.ts';
-import { type AdapterShape, adapterWeights } from './adapterGraph.ts';
+import { type AdapterShape, adapterWeights, rowKinds } from './adapterGraph.ts';
 import { type LaidBatch, layBatch, type TrainingEdit } from './batch.ts';
 import { FrozenModel } from './frozen.ts';
 import { type LossWeights, totalLoss, visEditLosses } from './losses.ts';
@@ -47,7 +47,10 @@ export interface VisEditTraining {
   readonly seed: number;
 }
 
-/** Uniform within ±1/√inputs, PyTorch's default for linear layers; norms 1 and 0; row kinds 0. */
+/**
+ * Uniform within ±1/√inputs, PyTorch's default for linear layers; norms 1 and 0. Row kinds start so that half of the heads
+ * look at the few target rows, a quarter at the prompt's and a quarter anywhere: the answer is not lost among the picture's rows.
+ */
 export function initialAdapter(shape: AdapterShape, seed: number): AdapterWeights {
   let state = seed >>> 0;
   const uniform = () => {
@@ -62,7 +65,12 @@ export function initialAdapter(shape: AdapterShape, seed: number): AdapterWeight
     const data = new Float32Array(dims.reduce((a, b) => a * b, 1));
     const module = name.slice(0, name.lastIndexOf('.'));
     if (/(^|\.)ln_/.test(name)) data.fill(name.endsWith('weight') ? 1 : 0);
-    else if (!name.startsWith('row_kind.')) {
+    else if (name === 'row_kind.bias') {
+      for (let head = 0; head < shape.heads; head++) {
+        const kind = head < shape.heads / 2 ? 'target' : head < (shape.heads * 3) / 4 ? 'prompt' : null;
+        if (kind) data[head * rowKinds.length + rowKinds.indexOf(kind)] = 5;
+      }
+    } else if (!name.startsWith('row_kind.')) {
       const bound = 1 / Math.sqrt(shapes.get(`${module}.weight`)![1]!);
       for (let i = 0; i < data.length; i++) data[i] = (uniform() * 2 - 1) * bound;
     }
