@@ -84,15 +84,15 @@ for (let index = 0; samples.length < 14; index++) {
     index % 3 === 0 ? { repeat: stream.pick(TAUGHT_OBJECTS.filter((kind) => !kind.mass)) } : { count: 3 },
   );
   const file = `samples/scene-${samples.length - 7}.jpg`;
-  await writePicture(scene, file);
-  const questions = stream.shuffle(questionsOf(scene, stream)).slice(0, 4);
+  const picture = await writePicture(scene, file);
+  const known: string[] = [];
+  for (const { question, answer } of stream.shuffle(questionsOf(scene, stream))) {
+    if (known.length < 4 && sameAnswer(await ask(picture, question), answer)) known.push(question);
+  }
+  // A picture it knows too little about is written over by the next.
+  if (known.length < 3) continue;
   const names = [...new Set(scene.objects.map(({ name }) => name))];
-  samples.push({
-    file,
-    title: names.join(', '),
-    prompts: questions.map(({ question }) => question),
-    correction: null,
-  });
+  samples.push({ file, title: names.join(', '), prompts: known, correction: null });
 }
 
 interface StandingProbe {
