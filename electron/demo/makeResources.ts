@@ -2,12 +2,13 @@
  * @file `npm run demo:resources`: the demo pictures of the tray and the standing probes of a new library.
  * Pictures are composed from a seed of their own; what the tray says of the model is asked of the model.
  */
+import { existsSync } from 'node:fs';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
+import { OpenModel } from '../engine/openModel.ts';
 import { sameAnswer } from '../evaluation/exactMatch.ts';
 import { generate } from '../models/generation.ts';
-import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { facts } from './world/facts.ts';
 import { TAUGHT_OBJECTS, UNTAUGHT_OBJECTS } from './world/objects.ts';
 import { drawQuestion, questionsOf, rephrase } from './world/questions.ts';
@@ -31,12 +32,31 @@ async function writePicture(scene: Scene, file: string): Promise<Buffer> {
 }
 
 await loadSprites();
-const model = await VisionLanguageModel.open(join(resources, 'demo-model'), { providers: ['cpu'] });
+const adapter = join(resources, 'demo-adapter');
+const opened = await OpenModel.open(
+  {
+    path: join(resources, 'demo-model'),
+    adapter: existsSync(join(adapter, 'adapter.json')) ? adapter : null,
+    providers: ['cpu'],
+    template: 'plain',
+  },
+  { signal: new AbortController().signal, send: () => {} },
+);
+const { model } = opened.edited;
 
 async function ask(picture: Buffer, prompt: string): Promise<string> {
   const visual = await model.visualEmbeddings(await model.pixelsOf(picture));
   const input = await model.lay(model.prompts.encodePrompt({ prompt, image: true }), visual);
   return (await generate(model, await model.prefill(input), { maxNewTokens: 24 })).text;
+}
+
+/** What the model says once the edit acts that teaches it `target`. */
+async function askEdited(picture: Buffer, prompt: string, target: string): Promise<string> {
+  const { visual } = await opened.see(picture);
+  const signal = await opened.edited.signal(visual, prompt, target);
+  return (
+    await opened.edited.answer(await opened.edited.prepare(visual, prompt), signal, { maxNewTokens: 24 })
+  ).text;
 }
 
 for (const folder of ['samples', 'probes']) {
@@ -50,12 +70,13 @@ interface Sample {
   prompts: string[];
   correction: string | null;
 }
-const samples: Sample[] = [];
+let samples: Sample[] = [];
+/** titles of those an edit corrects */
+const corrected = new Set<string>();
 const random = seededRandom(seed);
 
 /** Pictures of things the model was never shown: what it says about them is wrong, and worth an edit. */
 for (const [index, kind] of random.split('order').shuffle(UNTAUGHT_OBJECTS).entries()) {
-  if (samples.length === 8) break;
   for (let attempt = 0; attempt < 20; attempt++) {
     const stream = random.split(`unknown ${index} ${attempt}`);
     const scene = composeScene(stream, { include: [kind], count: 1 + (index % 3) });
@@ -65,6 +86,8 @@ for (const [index, kind] of random.split('order').shuffle(UNTAUGHT_OBJECTS).entr
     const file = `samples/${kind.name.replaceAll(' ', '-')}.jpg`;
     const picture = await writePicture(scene, file);
     if (sameAnswer(await ask(picture, question.question), kind.name)) break;
+    if (opened.edited.editor && sameAnswer(await askEdited(picture, question.question, kind.name), kind.name))
+      corrected.add(kind.name);
     const others = questions.filter(({ about }) => about !== kind.name).slice(0, 2);
     samples.push({
       file,
@@ -75,6 +98,10 @@ for (const [index, kind] of random.split('order').shuffle(UNTAUGHT_OBJECTS).entr
     break;
   }
 }
+
+// Those an edit corrects come first; eight are enough.
+samples = samples.toSorted((a, b) => Number(corrected.has(b.title)) - Number(corrected.has(a.title)));
+for (const { file } of samples.splice(8)) await rm(join(resources, file));
 
 /** Pictures of things it knows. */
 for (let index = 0; samples.length < 14; index++) {
@@ -122,6 +149,8 @@ const json = (name: string, value: unknown) =>
   writeFile(join(resources, name), `${JSON.stringify(value, null, 2)}\n`);
 await json('samples.json', samples);
 await json('standing-probes.json', { probes, samePicture });
-await model.dispose();
+await opened.dispose();
 console.log(`${samples.length} demo pictures, ${probes.length} standing probes`);
-for (const { title, prompts, correction } of samples) if (correction) console.log(`${title}: ${prompts[0]}`);
+for (const { title, prompts, correction } of samples)
+  if (correction)
+    console.log(`${title}: ${prompts[0]}${corrected.has(title) ? ' (an edit corrects it)' : ''}`);

@@ -20,6 +20,7 @@ export interface GenerationOptions {
   /** alternatives kept for every token */
   readonly alternatives?: number;
   readonly adapt?: Adapt;
+  /** every token of the answer as it comes; not the stop token, which is no part of it */
   readonly onToken?: (token: GeneratedToken) => void;
   readonly signal?: AbortSignal;
 }
@@ -133,11 +134,11 @@ export async function generate(
       alternatives: largest(p, alternatives).map((other) => choice(other, p[other]!)),
     };
     tokens.push(token);
-    onToken?.(token);
     if (model.stopIds.has(id)) {
       ended = 'stop-token';
       break;
     }
+    onToken?.(token);
     ids.push(id);
     if (tokens.length === limit) break;
     ({ logits, caches } = await model.next(id, caches));
