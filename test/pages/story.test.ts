@@ -108,7 +108,10 @@ describe.skipIf(!ready).each(surfaces)('in %s', (name, start) => {
   test('the correction shows the answer before and after the edit', async () => {
     await page.getByLabel('Correction', { exact: true }).fill(sample.correction);
     await button(page, 'Preview edit').click();
-    expect(await settled(page, 'After text')).toBe(sample.correction);
+    await poll(() => words(page.getByRole('group', { name: 'After text', exact: true }))).toBe(
+      sample.correction,
+    );
+    await settled(page, 'After text');
     expect(await words(page.getByRole('group', { name: 'Before text' }))).toBe(wrong);
     await shot(page, '3-before-and-after');
   });
@@ -287,7 +290,10 @@ describe.skipIf(!ready)('on the workbench', () => {
     await page.keyboard.type(sample.correction);
     await page.keyboard.press('Enter');
     await poll(() => page.getByRole('group', { name: 'After text' }).isVisible()).toBe(true);
-    expect(await settled(page, 'After text')).toBe(sample.correction);
+    await poll(() => words(page.getByRole('group', { name: 'After text', exact: true }))).toBe(
+      sample.correction,
+    );
+    await settled(page, 'After text');
 
     await tabTo('Influence map');
     await page.keyboard.press('ArrowDown');
