@@ -30,7 +30,6 @@ const sample: { title: string; prompt: string; correction: string } = (() => {
 })();
 
 const poll = <T>(value: () => T | Promise<T>) => expect.poll(value, { timeout: PATIENCE, interval: 100 });
-// biome-ignore lint/performance/useDomNodeTextContent: what is hidden is not read
 const words = async (locator: Locator) => (await locator.innerText()).replace(/\s+/g, ' ').trim();
 const button = (page: Page, name: string) => page.getByRole('button', { name, exact: true });
 
