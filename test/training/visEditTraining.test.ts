@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -56,4 +56,22 @@ test('a training of an adapter that is stopped and taken up again ends in the sa
   const finished = await train('whole.safetensors', { onStep: (step) => again.push(step) });
   expect(again).toEqual([]);
   expect(finished.weights).toEqual(whole.weights);
+});
+
+test('a state saved with other settings is refused, and left as it was', async () => {
+  const path = join(folder, 'own.safetensors');
+  await train('own.safetensors');
+  const before = readFileSync(path);
+  const edits = tinyEdits(model.checkpoint.config.vision.imageSize);
+  const other = trainVisEdit(
+    model,
+    edits,
+    { ...tinyTraining, seed: tinyTraining.seed + 1 },
+    { statePath: path },
+  );
+  await expect(other).rejects.toMatchObject({
+    code: 'conflict',
+    message: expect.stringContaining('other settings'),
+  });
+  expect(readFileSync(path).equals(before)).toBe(true);
 });

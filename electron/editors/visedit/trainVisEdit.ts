@@ -177,6 +177,9 @@ export async function trainVisEdit(
     });
   };
 
+  // Longer or shorter training of the same thing may go on; anything else is another training.
+  const { steps: _steps, optimizer: _optimizer, ...lasting } = options;
+  const settings = JSON.stringify({ ...lasting, source: source.name });
   const first = await lay(0);
   const hidden = await floatsOf((await frozen.run(first))['hidden']!);
   const scale = options.scale > 0 ? options.scale * rootMeanSquare(hidden) : 1;
@@ -203,12 +206,20 @@ export async function trainVisEdit(
     },
   );
   try {
-    if (existsSync(run.statePath)) await trainer.load(run.statePath);
+    if (existsSync(run.statePath)) {
+      const saved = await trainer.load(run.statePath);
+      if (saved['settings'] !== settings) {
+        throw new EmendError(
+          'conflict',
+          `${run.statePath} was saved by a training with other settings. Go on with those, or start in another folder.`,
+        );
+      }
+    }
     const started = performance.now();
     const begun = trainer.optimizer.step;
     for (let step = begun; step < options.steps; step++) {
       if (run.signal?.aborted) {
-        await trainer.save(run.statePath);
+        await trainer.save(run.statePath, { settings });
         throw new EmendError('cancelled', `Training was stopped after ${step} steps; it goes on from there.`);
       }
       const batch = await lay(step);
@@ -222,7 +233,8 @@ export async function trainVisEdit(
         attribution: float32(targets, [options.edits, options.sampled]),
       });
       run.onStep?.({ ...report, steps: options.steps, seconds: (performance.now() - started) / 1000 });
-      if (report.step % 250 === 0 || report.step === options.steps) await trainer.save(run.statePath);
+      if (report.step % 250 === 0 || report.step === options.steps)
+        await trainer.save(run.statePath, { settings });
       await new Promise((resolve) => setImmediate(resolve));
     }
   } finally {
