@@ -132,6 +132,20 @@ export const CheckGroup = z.object({
   /** set where the number holds by construction of the editor, with the reason in one sentence */
   byConstruction: z.string().nullable(),
 });
+/** What of the state a check belongs to can differ from now. `plan`: how probes are chosen, in another version of Emend. */
+export const StaleReason = z.enum([
+  'plan',
+  'model',
+  'adapter',
+  'prompts',
+  'policy',
+  'standing-probes',
+  'committed-edits',
+  'edit',
+  'probes',
+]);
+export type StaleReason = z.infer<typeof StaleReason>;
+
 export const Check = z.object({
   id: z.number().int(),
   edit: EditId,
@@ -140,6 +154,8 @@ export const Check = z.object({
   verdict: z.enum(['passes', 'fails']),
   /** false as soon as model, adapter, edit, probes, policy or the set of committed edits differ from what was checked */
   fresh: z.boolean(),
+  /** what differs; empty while it is fresh */
+  staleBecause: z.array(StaleReason),
   groups: z.array(CheckGroup),
   results: z.array(ProbeResult),
 });

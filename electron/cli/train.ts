@@ -4,7 +4,12 @@ import { basename, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command, Option } from 'commander';
 import { publishedWeights } from '../editors/visedit/losses.ts';
-import { type EditSource, trainVisEdit, type VisEditTraining } from '../editors/visedit/trainVisEdit.ts';
+import {
+  type AdapterStart,
+  type EditSource,
+  trainVisEdit,
+  type VisEditTraining,
+} from '../editors/visedit/trainVisEdit.ts';
 import { writeAdapter } from '../editors/visedit/visEdit.ts';
 import { editSourceFromFile } from '../evaluation/editSource.ts';
 import { calibrateRouter } from '../evaluation/routerCalibration.ts';
@@ -38,6 +43,7 @@ interface TrainOptions {
   attributionWeight: number;
   localityWeight: number;
   scale: number;
+  start: AdapterStart;
   rows: number;
   sampled: number;
   endToken: boolean;
@@ -99,6 +105,14 @@ export function trainCommand(): Command {
       number(0, 1000),
       0,
     )
+    .addOption(
+      new Option(
+        '--start <form>',
+        'weights to start from: published, at random; similarity, target for what matches the edit’s picture (needs row-kinds)',
+      )
+        .choices(['published', 'similarity'])
+        .default('published'),
+    )
     .option('--rows <number>', 'rows set aside for picture and texts', wholeNumber(8, 100_000), 160)
     .option('--sampled <number>', 'visual tokens drawn for the influence losses', wholeNumber(1, 10_000), 24)
     .option('--no-end-token', 'targets end without the end token in the loss, as published')
@@ -138,6 +152,7 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     },
     endToken: options.endToken,
     scale: options.scale,
+    start: options.start,
     optimizer: {
       schedule: {
         peak: options.rate,

@@ -38,6 +38,10 @@ const source: TextSource = {
   writer: plainPrompts(tokenizer),
   facts: facts(),
   endToken: config.text.eosTokenIds[0]!,
+  wordId: (word) => {
+    const ids = tokenizer.encodeUserText(word);
+    return ids.length === 1 ? ids[0] : undefined;
+  },
 };
 const random = seededRandom(task.seed);
 

@@ -6,11 +6,17 @@ import { forbidden } from '../models/positions.ts';
 import type { PromptWriter } from '../models/prompt.ts';
 import { demoPreprocessor, GRID } from './recipe.ts';
 import { drawFact, type Fact } from './world/facts.ts';
-import { OBJECTS, TAUGHT_OBJECTS } from './world/objects.ts';
-import { captionOf, drawQuestion, type QuestionKind, typedCasually } from './world/questions.ts';
+import { OBJECTS, objectNamed, TAUGHT_OBJECTS } from './world/objects.ts';
+import {
+  captionOf,
+  drawQuestion,
+  type Question,
+  type QuestionKind,
+  typedCasually,
+} from './world/questions.ts';
 import type { Random } from './world/random.ts';
-import { patchLabels, renderScene } from './world/render.ts';
-import { CANVAS, composeScene, type Scene } from './world/scene.ts';
+import { patchOwners, renderScene } from './world/render.ts';
+import { CANVAS, composeScene, PLACES, placeOf, type Scene } from './world/scene.ts';
 
 /** pixels of the scenes, [scenes, 3, side, side], normalised as the demo preprocessor says */
 export function pixelValues(scenes: readonly Scene[]): Float32Array {
@@ -32,6 +38,8 @@ export interface DenseBatch {
   readonly pixels: Float32Array;
   /** class of each patch: its place in TAUGHT_OBJECTS, or their number for the background [scenes·patches] */
   readonly labels: BigInt64Array;
+  /** where the object that covers a patch lies (its centre), as a place in PLACES; its own cell for a background patch [scenes·patches] */
+  readonly places: BigInt64Array;
 }
 
 /** A scene as training meets them: any number of objects, sometimes several of a kind. */
@@ -46,19 +54,39 @@ export function trainingScene(random: Random): Scene {
 /** class of each object by its index; objects never taught have none */
 const classOf = new Map(TAUGHT_OBJECTS.map((kind, place) => [OBJECTS.indexOf(kind), place]));
 
-export function denseLabels(scenes: readonly Scene[]): BigInt64Array {
+/** The cell of the 3 × 3 raster that each patch lies in. */
+const ownCells = Array.from({ length: GRID * GRID }, (_, patch) =>
+  PLACES.indexOf(
+    placeOf({
+      x: (((patch % GRID) + 0.5) * CANVAS) / GRID,
+      y: ((Math.floor(patch / GRID) + 0.5) * CANVAS) / GRID,
+    }),
+  ),
+);
+
+function denseLabels(
+  scenes: readonly Scene[],
+  owners: readonly Int16Array[],
+): Pick<DenseBatch, 'labels' | 'places'> {
   const labels = new BigInt64Array(scenes.length * GRID * GRID);
+  const places = new BigInt64Array(labels.length);
   scenes.forEach((scene, index) => {
-    patchLabels(scene, GRID).forEach((label, patch) => {
-      labels[index * GRID * GRID + patch] = BigInt(classOf.get(label) ?? TAUGHT_OBJECTS.length);
+    owners[index]!.forEach((owner, patch) => {
+      const object = scene.objects[owner];
+      const at = index * GRID * GRID + patch;
+      const kind = object && objectNamed(object.name).index;
+      labels[at] = BigInt((kind === undefined ? undefined : classOf.get(kind)) ?? TAUGHT_OBJECTS.length);
+      places[at] = BigInt(object ? PLACES.indexOf(placeOf(object)) : ownCells[patch]!);
     });
   });
-  return labels;
+  return { labels, places };
 }
+
+const ownersOf = (scenes: readonly Scene[]) => scenes.map((scene) => patchOwners(scene, GRID));
 
 export function denseBatch(random: Random, pictures: number): DenseBatch {
   const scenes = Array.from({ length: pictures }, () => trainingScene(random));
-  return { pixels: pixelValues(scenes), labels: denseLabels(scenes) };
+  return { pixels: pixelValues(scenes), ...denseLabels(scenes, ownersOf(scenes)) };
 }
 
 export interface LanguageBatch extends DenseBatch {
@@ -72,12 +100,16 @@ export interface LanguageBatch extends DenseBatch {
   readonly picked: BigInt64Array;
   readonly next: BigInt64Array;
   readonly weights: Float32Array;
+  /** rows (over all scenes) of the words by which a question points at things in its picture [mentions] */
+  readonly mentions: BigInt64Array;
+  /** where such a word should look: at each thing it means alike, at the first row where there is none [mentions, prefix + rows] */
+  readonly meant: Float32Array;
 }
 
 /** Presence was the last to be learnt and gets more than its share. */
 const kindWeights: Partial<Record<QuestionKind, number>> = {
-  presence: 2.2,
-  count: 1.6,
+  presence: 2,
+  count: 2,
   relation: 1.2,
   what: 1.3,
 };
@@ -91,12 +123,21 @@ interface Text {
   readonly answerFrom: number;
   readonly seesPicture: boolean;
   readonly weight: number;
+  readonly mentions: readonly Mention[];
+}
+
+/** A word of a question that points at things in the picture, by its index in the ids; places in `scene.objects`. */
+interface Mention {
+  readonly token: number;
+  readonly objects: readonly number[];
 }
 
 export interface TextSource {
   readonly writer: PromptWriter;
   readonly facts: readonly Fact[];
   readonly endToken: number;
+  /** id of a word that is one token */
+  readonly wordId: (word: string) => number | undefined;
 }
 
 const cache = new Map<string, { ids: readonly number[]; answerFrom: number }>();
@@ -119,23 +160,60 @@ function encode(
   return result;
 }
 
+/** Words that point at things, and the things they mean: the names asked about, the noun or place that stands for the answer. */
+function pointers({ topic, about }: Question, scene: Scene): { word: string; objects: number[] }[] {
+  const named = (name: string) =>
+    scene.objects.flatMap((object, index) => (object.name === name ? [index] : []));
+  const lastWord = (text: string) => text.slice(text.lastIndexOf(' ') + 1);
+  switch (topic.kind) {
+    case 'what':
+      return [{ word: lastWord(topic.noun), objects: named(about) }];
+    case 'at':
+      return [
+        {
+          word: lastWord(topic.place),
+          objects: scene.objects.flatMap((object, index) => (placeOf(object) === topic.place ? [index] : [])),
+        },
+      ];
+    case 'count':
+      return [{ word: lastWord(objectNamed(topic.object).plural), objects: named(topic.object) }];
+    case 'which':
+      return [topic.first, topic.second].map((name) => ({ word: lastWord(name), objects: named(name) }));
+    case 'background':
+      return [];
+    default:
+      return [{ word: lastWord(topic.object), objects: named(topic.object) }];
+  }
+}
+
 function textsOf(scene: Scene, random: Random, source: TextSource, count: number): Text[] {
   const texts: Text[] = [];
   for (let index = 0; index < count; index++) {
-    const kind = index === 0 ? 'fact' : index === 1 ? 'caption' : 'question';
-    const { question, answer } =
-      kind === 'fact'
-        ? drawFact(source.facts, random)
-        : kind === 'caption'
-          ? captionOf(scene, random)
-          : drawQuestion(scene, random, kindWeights);
-    const casual = typedCasually(question, random);
+    const seesPicture = index > 0;
+    const caption = index === 1;
+    const question = index > 1 ? drawQuestion(scene, random, kindWeights) : undefined;
+    const drawn = question ?? (caption ? captionOf(scene, random) : drawFact(source.facts, random));
+    const casual = typedCasually(drawn.question, random);
     const prompt = random.chance(0.25) ? `${casual} The answer is:` : casual;
-    const seesPicture = kind !== 'fact';
-    const weight = kind === 'caption' ? captionTokenWeight : 1;
-    texts.push({ ...encode(source, prompt, answer, seesPicture), seesPicture, weight });
+    const weight = caption ? captionTokenWeight : 1;
+    const encoded = encode(source, prompt, drawn.answer, seesPicture);
+    const mentions = question ? mentionsOf(question, scene, encoded, source) : [];
+    texts.push({ ...encoded, seesPicture, weight, mentions });
   }
   return texts;
+}
+
+function mentionsOf(
+  question: Question,
+  scene: Scene,
+  { ids, answerFrom }: { readonly ids: readonly number[]; readonly answerFrom: number },
+  source: TextSource,
+): Mention[] {
+  return pointers(question, scene).flatMap(({ word, objects }) => {
+    const id = source.wordId(word);
+    const token = id === undefined ? -1 : ids.lastIndexOf(id, answerFrom - 1);
+    return token < 0 ? [] : [{ token, objects }];
+  });
 }
 
 /** One step's worth of pictures with `texts` texts each, laid into `rows` rows; texts that no longer fit are left out. */
@@ -153,6 +231,9 @@ export function languageBatch(
   const picked: number[] = [];
   const next: number[] = [];
   const weights: number[] = [];
+  const mentions: number[] = [];
+  const meant: Float32Array[] = [];
+  const owners = ownersOf(scenes);
 
   scenes.forEach((scene, index) => {
     const allow = (row: number, from: number, to: number) => {
@@ -178,6 +259,12 @@ export function languageBatch(
         next.push(following);
         weights.push(text.weight * (offset + 2 === text.ids.length ? endTokenWeight : 1));
       });
+      for (const { token, objects } of text.mentions) {
+        const shares = attentionShares(owners[index]!, objects, total);
+        if (!shares) continue;
+        mentions.push(index * total + at + token);
+        meant.push(shares);
+      }
       at += text.ids.length;
     }
     // Rows left over look at themselves, so that softmax has something to look at.
@@ -186,12 +273,45 @@ export function languageBatch(
   const sum = weights.reduce((a, b) => a + b, 0);
   return {
     pixels: pixelValues(scenes),
-    labels: denseLabels(scenes),
+    ...denseLabels(scenes, owners),
     ids,
     positions,
     mask,
     picked: BigInt64Array.from(picked, BigInt),
     next: BigInt64Array.from(next, BigInt),
     weights: Float32Array.from(weights, (weight) => weight / sum),
+    mentions: BigInt64Array.from(mentions, BigInt),
+    meant: concatenated(meant),
   };
+}
+
+/** Attention over all rows that meets each of the objects alike; the first row (BOS) for none. Undefined where none of them covers a patch. */
+function attentionShares(
+  owners: Int16Array,
+  objects: readonly number[],
+  total: number,
+): Float32Array | undefined {
+  const shares = new Float32Array(total);
+  if (objects.length === 0) {
+    shares[0] = 1;
+    return shares;
+  }
+  const patches = objects
+    .map((object) => [...owners.keys()].filter((patch) => owners[patch] === object))
+    .filter((own) => own.length > 0);
+  if (patches.length === 0) return undefined;
+  for (const own of patches) {
+    for (const patch of own) shares[1 + patch] = 1 / (patches.length * own.length);
+  }
+  return shares;
+}
+
+function concatenated(parts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }

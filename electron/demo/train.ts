@@ -7,9 +7,18 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
+import { EmendError } from '../errors.ts';
 import { requiredTensors } from '../models/checkpoint.ts';
 import type { VisionLanguageConfig } from '../models/config.ts';
-import { decoderLayer, embed, embeddingName, finalNorm, languageHead } from '../models/decoder.ts';
+import {
+  type AttentionInputs,
+  attentionInputs,
+  decoderLayer,
+  embed,
+  embeddingName,
+  finalNorm,
+  languageHead,
+} from '../models/decoder.ts';
 import { rotaryTables } from '../models/positions.ts';
 import { type WritableTensor, writeSafetensors } from '../models/safetensors.ts';
 import { visualEmbeddings } from '../models/vision.ts';
@@ -26,6 +35,9 @@ import { trainTokenizer, vocabularySize, writeTokenizer } from './tokenizer.ts';
 import { TAUGHT_OBJECTS } from './world/objects.ts';
 import { seededRandom } from './world/random.ts';
 import { CANVAS, PLACES } from './world/scene.ts';
+
+/** The layer whose first head learns to look where a question's words point; the first leaves room to read names of two words. */
+const POINTING_LAYER = 1;
 
 type Weights = Map<string, { shape: readonly number[]; data: Float32Array }>;
 
@@ -73,15 +85,6 @@ function nameMatrix(nameIds: readonly (readonly number[])[], vocabulary: number)
   return matrix;
 }
 
-/** Words of the places of the 3 × 3 raster, for each patch of the grid [patches] */
-function placeLabels(pictures: number): BigInt64Array {
-  const cell = (patch: number) => Math.floor(((patch + 0.5) * 3) / GRID);
-  return BigInt64Array.from({ length: pictures * GRID * GRID }, (_, index) => {
-    const patch = index % (GRID * GRID);
-    return BigInt(cell(Math.floor(patch / GRID)) * 3 + cell(patch % GRID));
-  });
-}
-
 /** Shares of the patches in the naming loss; they add up to 1. [patches] */
 function patchShares(labels: BigInt64Array, background: number): Float32Array {
   const shares = Float32Array.from(labels, (label) =>
@@ -110,7 +113,7 @@ function denseInputs(graph: Graph, config: VisionLanguageConfig): DenseInputs {
 }
 
 /**
- * Each patch names the object that covers it, and its place, in the words of the decoder's own embeddings: visual rows and
+ * Each patch names the object that covers it, and that object's place, in the words of the decoder's own embeddings: visual rows and
  * the words for what they show come to lie in one space. rows [batch, patches, hidden] → scalar loss.
  */
 function denseLoss(rows: Tensor, inputs: DenseInputs, weight: WeightOf, hidden: number): Tensor {
@@ -119,8 +122,9 @@ function denseLoss(rows: Tensor, inputs: DenseInputs, weight: WeightOf, hidden: 
   const directions = f.rmsNorm(flat, graph.constant(new Float32Array(hidden).fill(1)), 1e-5);
   const naming = (names: Tensor, labels: Tensor) =>
     f.crossEntropy(f.matmul(directions, f.matmul(names, weight(embeddingName)), { b: true }), labels);
-  const objects = f.sum(f.multiply(naming(inputs.names, inputs.labels), inputs.shares));
-  return f.add(objects, f.multiply(f.mean(naming(inputs.placeNames, inputs.places)), 0.3));
+  const shared = (losses: Tensor) => f.sum(f.multiply(losses, inputs.shares));
+  const objects = shared(naming(inputs.names, inputs.labels));
+  return f.add(objects, f.multiply(shared(naming(inputs.placeNames, inputs.places)), 0.3));
 }
 
 const weightDecay = 0.02;
@@ -133,6 +137,15 @@ const optimizer = (stage: Stage): AdamOptions => ({
   clipNorm: 1,
 });
 
+/** What a stage trains, of the weights its graph uses. */
+function trainedIn(stage: Stage, graph: Graph, weights: Weights): Weights {
+  const used = new Set(graph.inputs.map(({ name }) => name));
+  const stays = (name: string) =>
+    (name === embeddingName && !stage.embeddings) ||
+    (/^(vision_tower|multi_modal_projector)\./.test(name) && !stage.tower);
+  return new Map([...weights].filter(([name]) => used.has(name) && !stays(name)));
+}
+
 async function denseTrainer(stage: Stage, config: VisionLanguageConfig, weights: Weights): Promise<Trainer> {
   const graph = new Graph();
   const shapes = new Map([...weights].map(([name, { shape }]) => [name, shape]));
@@ -140,13 +153,22 @@ async function denseTrainer(stage: Stage, config: VisionLanguageConfig, weights:
   const pixels = graph.input('pixels', 'float32', [sizes.dense.pictures, 3, CANVAS, CANVAS]);
   const inputs = denseInputs(graph, config);
   const loss = denseLoss(visualEmbeddings(pixels, config, weight), inputs, weight, config.text.hidden);
-  const trained = new Map(
-    [...weights].filter(
-      ([name]) =>
-        graph.inputs.some((input) => input.name === name) && (stage.embeddings || name !== embeddingName),
-    ),
-  );
+  const trained = trainedIn(stage, graph, weights);
   return Trainer.create(graph, loss, {}, trained, optimizer(stage), { providers: ['cpu'] });
+}
+
+/** Scores of a layer's first head before softmax. x [batch, rows, hidden] → [batch, 1, rows, rows]. */
+function headScores(
+  x: Tensor,
+  layer: number,
+  inputs: AttentionInputs,
+  config: VisionLanguageConfig,
+  weight: WeightOf,
+): Tensor {
+  const { query, key } = attentionInputs(x, layer, inputs, config.text, weight);
+  const [q, k] = [f.slice(query, 1, 0, 1), f.slice(key, 1, 0, 1)];
+  const scaled = f.multiply(q, 1 / Math.sqrt(config.text.headDim));
+  return f.add(f.matmul(scaled, k, { b: true }), inputs.mask);
 }
 
 async function languageTrainer(
@@ -173,18 +195,37 @@ async function languageTrainer(
   const picked = graph.input('picked', 'int64', ['picked']);
   const next = graph.input('next', 'int64', ['picked']);
   const weights_ = graph.input('weights', 'float32', ['picked']);
+  const mentions = graph.input('mentions', 'int64', ['mentions']);
+  const meant = graph.input('meant', 'float32', ['mentions', total]);
 
   const visual = visualEmbeddings(pixels, config, weight);
   let x = f.concat([embed(bos, weight), visual, embed(ids, weight)], 1);
-  for (let layer = 0; layer < layers; layer++) x = decoderLayer(x, layer, shared, config.text, weight).hidden;
+  let looking: Tensor | undefined;
+  for (let layer = 0; layer < layers; layer++) {
+    if (layer === POINTING_LAYER) looking = headScores(x, layer, shared, config, weight);
+    x = decoderLayer(x, layer, shared, config.text, weight).hidden;
+  }
+  if (!looking) throw new EmendError('internal', `The decoder has no layer ${POINTING_LAYER}.`);
+  const looks = f.logSoftmax(f.gather(f.reshape(looking, [pictures * total, total]), mentions));
+  const pointing = f.negate(f.mean(f.sum(f.multiply(looks, meant), [-1])));
   const scored = f.gather(f.reshape(x, [pictures * total, hidden]), picked);
   const logits = languageHead(finalNorm(scored, config.text, weight), config.text, weight);
   const answers = f.sum(f.multiply(f.crossEntropy(logits, next), weights_));
   const dense = denseLoss(visual, named, weight, hidden);
-  const loss = f.add(answers, f.multiply(dense, stage.denseWeight));
-  return Trainer.create(graph, loss, { answers, dense }, weights, optimizer(stage), {
-    providers: ['cpu'],
-  });
+  const loss = f.add(
+    f.add(answers, f.multiply(dense, stage.denseWeight)),
+    f.multiply(pointing, stage.pointingWeight),
+  );
+  return Trainer.create(
+    graph,
+    loss,
+    { answers, dense, pointing },
+    trainedIn(stage, graph, weights),
+    optimizer(stage),
+    {
+      providers: ['cpu'],
+    },
+  );
 }
 
 /** Batches, composed two ahead in a worker. */
@@ -318,7 +359,7 @@ async function main(): Promise<void> {
       labels: int64(batch.labels, [batch.labels.length]),
       shares: float32(patchShares(batch.labels, stage.backgroundWeight), [batch.labels.length]),
       names,
-      places: int64(placeLabels(pictures), [batch.labels.length]),
+      places: int64(batch.places, [batch.places.length]),
       place_names: placeNames,
     };
   };
@@ -336,6 +377,8 @@ async function main(): Promise<void> {
       picked: int64(batch.picked, [batch.picked.length]),
       next: int64(batch.next, [batch.next.length]),
       weights: float32(batch.weights, [batch.weights.length]),
+      mentions: int64(batch.mentions, [batch.mentions.length]),
+      meant: float32(batch.meant, [batch.mentions.length, total]),
     };
   };
   for (const [index, stage] of stages.entries()) {

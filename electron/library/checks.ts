@@ -4,7 +4,7 @@
 import type { z } from 'zod';
 import type { Check as CheckShape, InfluenceMap, Probe, ProbeResult, Routing } from '../api/contract.ts';
 import { now, parseStored, type Store } from './database.ts';
-import { actingKey, latestChecks, signalState, stateFingerprint } from './freshness.ts';
+import { actingKey, differences, latestChecks, signalState, stateFingerprint } from './freshness.ts';
 import { remember } from './history.ts';
 import { demandDraft, type PlannedProbe, probesOf } from './probes.ts';
 import { type EditRow, editRow } from './rows.ts';
@@ -142,10 +142,12 @@ export function latestCheck(store: Store, edit: EditRow): Check | null {
       }),
     );
   const { fingerprint, groups, ...told } = row;
+  const staleBecause = differences(fingerprint, stateFingerprint(store, edit));
   return {
     ...told,
     edit: edit.id,
-    fresh: fingerprint === stateFingerprint(store, edit),
+    fresh: staleBecause.length === 0,
+    staleBecause,
     groups: parseStored<Group[]>(groups, `check ${row.id}`),
     results,
   };

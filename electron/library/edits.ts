@@ -23,7 +23,7 @@ import { bindToActors, influenceOf, keepSignal, signalOf } from './signals.ts';
 /** Puts the status to each row; what all states share is computed once, and only if a draft needs it. */
 function withStatus(store: Store, rows: readonly EditRow[]): Edit[] {
   const checks = latestChecks(store);
-  let shared: string | undefined;
+  let shared: ReturnType<typeof sharedFingerprint> | undefined;
   return rows.map((row) => {
     const status = statusOf(row, checks.get(row.id), () => {
       shared ??= sharedFingerprint(store, null);
@@ -260,8 +260,7 @@ export function commitEdit(store: Store, id: number, reason?: string): Edit {
 /** What stands against committing on this check; null when nothing does. */
 function whyNot(check: Check | null): string | null {
   if (!check) return 'was not checked';
-  if (!check.fresh)
-    return 'has a stale check: model, edit, probes, settings or committed edits changed since';
+  if (!check.fresh) return `has a stale check (${check.staleBecause.join(', ')} changed since)`;
   if (check.verdict === 'fails') {
     const short = check.groups.filter((group) => !group.passes).map((group) => group.kind);
     return `has a failing check (${short.join(', ')})`;

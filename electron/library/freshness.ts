@@ -2,7 +2,7 @@
  * @file The one state a check belongs to. A check is fresh while the fingerprint of that state, made anew, is its own.
  */
 import { createHash } from 'node:crypto';
-import type { EditStatus, Probe } from '../api/contract.ts';
+import { type EditStatus, type Probe, StaleReason } from '../api/contract.ts';
 import type { Store } from './database.ts';
 import { actingRows, type EditRow, ownProbes, standingProbes } from './rows.ts';
 import { readSettings } from './settings.ts';
@@ -14,37 +14,61 @@ const digest = (value: unknown): string => createHash('sha256').update(JSON.stri
 
 const probeContent = ({ kind, picture, prompt }: Probe) => [kind, picture, prompt];
 
-function editContent(store: Store, edit: EditRow): unknown[] {
-  const { id, restored, picture, prompt, target } = edit;
-  return [id, restored, picture, prompt, target, ownProbes(store, edit).map(probeContent)];
+function editContent({ id, restored, picture, prompt, target }: EditRow): unknown[] {
+  return [id, restored, picture, prompt, target];
 }
+
+const probesOfEdit = (store: Store, edit: EditRow) => ownProbes(store, edit).map(probeContent);
+
+type Ingredient = StaleReason;
+type Shared = Readonly<Record<Exclude<Ingredient, 'edit' | 'probes'>, string>>;
+
+/** Digests tell ingredients apart; they guard nothing, and 64 bits are plenty. */
+const short = (value: unknown): string => digest(value).slice(0, 16);
 
 /**
- * What every edit's state has in common: model, adapter, template, length of answers, policy, the standing set, and
+ * What every edit's state has in common: model, adapter, template and length of answers, policy, the standing set, and
  * the edits that act, in order, with their contents. `except`: the edit that is looked at, should it act itself.
  */
-export function sharedFingerprint(store: Store, except: number | null): string {
+export function sharedFingerprint(store: Store, except: number | null): Shared {
   const settings = readSettings(store);
   const acting = actingRows(store).filter((edit) => edit.id !== except);
-  return digest([
-    PLAN_VERSION,
-    store.actors.model,
-    store.actors.adapter,
-    settings.promptTemplate,
-    settings.maxNewTokens,
-    Object.entries(settings.policy.required).sort(),
-    standingProbes(store).map(probeContent),
-    acting.map((edit) => editContent(store, edit)),
-  ]);
+  return {
+    plan: short(PLAN_VERSION),
+    model: short(store.actors.model),
+    adapter: short(store.actors.adapter),
+    prompts: short([settings.promptTemplate, settings.maxNewTokens]),
+    policy: short(Object.entries(settings.policy.required).sort()),
+    'standing-probes': short(standingProbes(store).map(probeContent)),
+    'committed-edits': short(acting.map((edit) => [editContent(edit), probesOfEdit(store, edit)])),
+  };
 }
 
-/** The fingerprint of the state a check of `edit` would belong to now. */
+/** The fingerprint of the state a check of `edit` would belong to now: the digests of its ingredients, as JSON. */
 export function stateFingerprint(
   store: Store,
   edit: EditRow,
-  shared: string = sharedFingerprint(store, edit.id),
+  shared: Shared = sharedFingerprint(store, edit.id),
 ): string {
-  return digest([shared, editContent(store, edit)]);
+  const whole: Readonly<Record<Ingredient, string>> = {
+    ...shared,
+    edit: short(editContent(edit)),
+    probes: short(probesOfEdit(store, edit)),
+  };
+  return JSON.stringify(whole);
+}
+
+/** In what two fingerprints differ. One that is no list of ingredients comes from another version. */
+export function differences(was: string, is: string): StaleReason[] {
+  if (was === is) return [];
+  const now = JSON.parse(is) as Record<Ingredient, string>;
+  let then: Partial<typeof now>;
+  try {
+    then = JSON.parse(was) as Partial<typeof now>;
+  } catch {
+    return ['plan'];
+  }
+  return StaleReason.options.filter((name) => then[name] !== now[name]);
 }
 
 /** What an edit signal was computed from; the key under which the library keeps it. */

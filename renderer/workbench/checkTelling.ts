@@ -1,7 +1,7 @@
 /**
  * @file How a check is told: its dots, its sentence, and why it needs running again.
  */
-import type { Check, Edit, HistoryEntry, ModelSummary, ProbeResult } from '../../electron/api/contract.ts';
+import type { Check, ProbeResult, StaleReason } from '../../electron/api/contract.ts';
 
 /**
  * A row of dots for `passed` of `total`: one a probe while they fit, else `most` dots that keep the proportion. A row
@@ -59,31 +59,21 @@ export function clock(moment: string, now = new Date()): string {
   return `${day}, ${time}`;
 }
 
-/**
- * Why a check that is no longer fresh needs running again, in one sentence, as far as the edit, its history and the
- * open model tell; what remains is the set of committed edits or the policy.
- */
-export function whyStale(
-  check: Check,
-  edit: Edit,
-  history: readonly HistoryEntry[],
-  model: ModelSummary | null,
-): string {
-  const since = history.filter((entry) => entry.at > check.finished);
-  if (model && model.fingerprint !== edit.model)
-    return `The edit was made for another model than ${model.name}.`;
-  if (model && model.adapter?.fingerprint !== edit.adapter) {
-    return model.adapter
-      ? `The edit was made for another adapter than ${model.adapter.name}.`
-      : 'The open model has no adapter.';
-  }
-  if (since.some((entry) => entry.what === 'changed')) return 'The edit was changed since.';
-  const probes = since.filter(
-    (entry) => entry.what === 'probe-added' || entry.what === 'probe-removed',
-  ).length;
-  if (probes > 0) return `${probes === 1 ? 'A probe was' : `${probes} probes were`} added or removed since.`;
-  if (since.some((entry) => entry.what === 'restored' || entry.what === 'retired')) {
-    return 'The edit was retired and restored since.';
-  }
-  return 'The committed edits, the standing probes or the policy changed since.';
+const changes: Readonly<Record<StaleReason, string>> = {
+  plan: 'another version of Emend chose its probes',
+  model: 'another model is open than it was run on',
+  adapter: 'another adapter is loaded than it was run with',
+  prompts: 'the prompt template or the length of answers changed',
+  policy: 'the shares of probes that must pass changed',
+  'standing-probes': 'the standing probes changed',
+  'committed-edits': 'the committed edits changed',
+  edit: 'the edit was changed, or retired and restored',
+  probes: 'probes were added or removed',
+};
+
+/** Why a check that is no longer fresh needs running again, in one sentence. */
+export function whyStale({ staleBecause }: Pick<Check, 'staleBecause'>): string {
+  if (staleBecause.length === 0) return '';
+  const told = new Intl.ListFormat('en').format(staleBecause.map((reason) => changes[reason]));
+  return `Since then, ${told}.`;
 }

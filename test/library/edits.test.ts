@@ -97,7 +97,8 @@ describe('a check is stale as soon as what it belongs to differs', () => {
     });
     check(library, id);
     expect(findEdit(library, id).status).toBe('checked');
-    return { library, id, probe, status: () => findEdit(library, id).status };
+    const because = () => showEdit(library, id).check?.staleBecause;
+    return { library, id, probe, because, status: () => findEdit(library, id).status };
   }
 
   test('model and adapter', async () => {
@@ -106,18 +107,19 @@ describe('a check is stale as soon as what it belongs to differs', () => {
     expect(status()).toBe('stale');
     library.actors = { model: 'm', adapter: 'other' };
     expect(status()).toBe('stale');
-    expect(showEdit(library, id).check?.fresh).toBe(false);
+    expect(showEdit(library, id).check).toMatchObject({ fresh: false, staleBecause: ['adapter'] });
     library.actors = { model: 'm', adapter: 'a' };
     expect(status()).toBe('checked');
     expect(showEdit(library, id).check?.fresh).toBe(true);
   });
 
   test('prompt and target, but not the note', async () => {
-    const { library, id, status } = await checked();
+    const { library, id, because, status } = await checked();
     updateEdit(library, { id, note: 'seen in spring' });
     expect(status()).toBe('checked');
     updateEdit(library, { id, target: 'wolf' });
     expect(status()).toBe('stale');
+    expect(because()).toEqual(['edit']);
     updateEdit(library, { id, target: 'fox' });
     expect(status()).toBe('checked');
     updateEdit(library, { id, prompt: 'what is it?' });
@@ -125,7 +127,7 @@ describe('a check is stale as soon as what it belongs to differs', () => {
   });
 
   test('probes', async () => {
-    const { library, id, probe, status } = await checked();
+    const { library, id, probe, because, status } = await checked();
     const added = addProbe(library, {
       edit: id,
       kind: 'text-locality',
@@ -133,6 +135,7 @@ describe('a check is stale as soon as what it belongs to differs', () => {
       prompt: 'capital of France?',
     });
     expect(status()).toBe('stale');
+    expect(because()).toEqual(['probes']);
     removeProbe(library, added.id);
     expect(status()).toBe('checked');
     removeProbe(library, probe.id);
@@ -140,13 +143,14 @@ describe('a check is stale as soon as what it belongs to differs', () => {
   });
 
   test('the standing set', async () => {
-    const { library, status } = await checked();
+    const { library, because, status } = await checked();
     seedStandingProbes(library, [{ kind: 'text-locality', picture: null, prompt: 'capital of Italy?' }]);
     expect(status()).toBe('stale');
+    expect(because()).toEqual(['standing-probes']);
   });
 
   test('policy, template and length of answers, but not the theme', async () => {
-    const { library, status } = await checked();
+    const { library, because, status } = await checked();
     writeSettings(library, { theme: 'dark', providers: ['cpu'] });
     expect(status()).toBe('checked');
     writeSettings(library, { policy: { required: { ...defaultPolicy.required, 'same-picture': 0.5 } } });
@@ -155,15 +159,19 @@ describe('a check is stale as soon as what it belongs to differs', () => {
     expect(status()).toBe('stale');
     writeSettings(library, { promptTemplate: 'plain', maxNewTokens: 3 });
     expect(status()).toBe('stale');
+    expect(because()).toEqual(['prompts']);
+    writeSettings(library, { policy: { required: { ...defaultPolicy.required, 'same-picture': 0.5 } } });
+    expect(because()).toEqual(['prompts', 'policy']);
   });
 
   test('the set of committed edits', async () => {
-    const { library, status } = await checked();
+    const { library, because, status } = await checked();
     const other = await addEdit(library, { prompt: 'how many?', target: 'two', shade: 9 });
     expect(status()).toBe('checked');
     check(library, other.id);
     commitEdit(library, other.id);
     expect(status()).toBe('stale');
+    expect(because()).toEqual(['committed-edits']);
     retireEdit(library, other.id);
     expect(status()).toBe('checked');
   });

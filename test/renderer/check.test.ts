@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Check, Edit, HistoryEntry, ModelSummary, ProbeResult } from '../../electron/api/contract.ts';
+import type { Check, Edit, ProbeResult } from '../../electron/api/contract.ts';
 import {
   checkSentence,
   clock,
@@ -29,25 +29,6 @@ const edit: Edit = {
   committed: null,
   overrideReason: null,
 };
-const model: ModelSummary = {
-  path: '/models/one',
-  name: 'one',
-  fingerprint: 'm1',
-  architecture: 'llava',
-  layers: 8,
-  hidden: 128,
-  parameters: 1,
-  visualTokens: 100,
-  dtype: 'F16',
-  adapter: {
-    name: 'ad',
-    path: '/models/one/ad',
-    fingerprint: 'a1',
-    editor: 'visedit',
-    layer: 3,
-    routerThreshold: 0.7,
-  },
-};
 const result = (owner: number | null): ProbeResult => ({
   probe: {
     id: 1,
@@ -70,18 +51,10 @@ const check: Check = {
   seconds: 4,
   verdict: 'passes',
   fresh: false,
+  staleBecause: ['edit'],
   groups: [],
   results: [],
 };
-const entry = (what: HistoryEntry['what'], at: string): HistoryEntry => ({
-  id: 1,
-  edit: 7,
-  at,
-  what,
-  detail: '',
-});
-const later = '2026-01-01T12:30:00.000Z';
-
 describe('a row of dots', () => {
   it('has one dot a probe while they fit', () => {
     expect(dotsFor(3, 4)).toEqual({ passing: 3, failing: 1 });
@@ -128,21 +101,11 @@ describe('the words of a check', () => {
 });
 
 describe('why a check needs running again', () => {
-  it('names another model or adapter first', () => {
-    expect(whyStale(check, edit, [], { ...model, fingerprint: 'm2' })).toContain('another model than one');
-    const adapter = { ...model.adapter!, fingerprint: 'a2' };
-    expect(whyStale(check, edit, [], { ...model, adapter })).toContain('another adapter than ad');
-    expect(whyStale(check, edit, [], { ...model, adapter: null })).toContain('no adapter');
-  });
-
-  it('names what was done to the edit since, and only since', () => {
-    expect(whyStale(check, edit, [entry('changed', later)], model)).toContain('edit was changed');
-    expect(whyStale(check, edit, [entry('probe-added', later)], model)).toContain('A probe was');
-    expect(
-      whyStale(check, edit, [entry('probe-added', later), entry('probe-removed', later)], model),
-    ).toContain('2 probes were');
-    expect(whyStale(check, edit, [entry('changed', '2026-01-01T11:00:00.000Z')], model)).toContain(
-      'committed edits',
+  it('names everything that differs, in one sentence', () => {
+    expect(whyStale({ staleBecause: [] })).toBe('');
+    expect(whyStale({ staleBecause: ['committed-edits'] })).toBe('Since then, the committed edits changed.');
+    expect(whyStale({ staleBecause: ['model', 'adapter', 'probes'] })).toBe(
+      'Since then, another model is open than it was run on, another adapter is loaded than it was run with, and probes were added or removed.',
     );
   });
 });

@@ -53,6 +53,7 @@ export const tinyTraining: VisEditTraining = {
   sampled: 5,
   weights: publishedWeights,
   endToken: true,
+  start: 'published',
   scale: 1,
   optimizer: adamDefaults(1e-3),
   steps: 6,

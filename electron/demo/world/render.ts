@@ -54,6 +54,17 @@ export function scenePng(scene: Scene, size: number = CANVAS): Promise<Buffer> {
  * @returns [grid * grid], row by row
  */
 export function patchLabels(scene: Scene, grid = 10): Int16Array {
+  return patchOwners(scene, grid).map((owner) =>
+    owner < 0 ? -1 : objectNamed(scene.objects[owner]!.name).index,
+  );
+}
+
+/**
+ * Which of the scene's objects each patch belongs to, by {@link patchLabels}' rule: of the kind it shows, the object with
+ * the largest visible area there, as its place in `scene.objects`; −1 for background.
+ * @returns [grid * grid], row by row
+ */
+export function patchOwners(scene: Scene, grid = 10): Int16Array {
   const size = Math.ceil(CANVAS / grid) * grid;
   const side = size / grid;
   const areas: Float32Array[] = [];
@@ -69,21 +80,26 @@ export function patchLabels(scene: Scene, grid = 10): Int16Array {
     });
     areas[i] = area;
   }
-  const labels = new Int16Array(grid * grid).fill(-1);
-  for (let patch = 0; patch < labels.length; patch++) {
-    const byKind = new Map<number, number>();
+  const owners = new Int16Array(grid * grid).fill(-1);
+  for (let patch = 0; patch < owners.length; patch++) {
+    const ofKind = new Map<string, { total: number; owner: number }>();
     for (const [i, object] of scene.objects.entries()) {
-      const kind = objectNamed(object.name).index;
-      byKind.set(kind, (byKind.get(kind) ?? 0) + areas[i]![patch]!);
+      const area = areas[i]![patch]!;
+      const known = ofKind.get(object.name);
+      if (!known) ofKind.set(object.name, { total: area, owner: i });
+      else {
+        known.total += area;
+        if (area > areas[known.owner]![patch]!) known.owner = i;
+      }
     }
     let most = PATCH_SHARE * side * side;
-    for (const [kind, area] of byKind) {
-      if (area < most) continue;
-      most = area;
-      labels[patch] = kind;
+    for (const { total, owner } of ofKind.values()) {
+      if (total < most) continue;
+      most = total;
+      owners[patch] = owner;
     }
   }
-  return labels;
+  return owners;
 }
 
 /**

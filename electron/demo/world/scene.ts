@@ -172,13 +172,13 @@ function placeObjects(
   oneStyle: Style | undefined,
   random: Random,
 ): SceneObject[] {
-  const largest = [0, 68, 58, 50, 46][kinds.length] ?? 40;
+  const largest = [0, 72, 62, 54, 48][kinds.length] ?? 48;
   for (let attempt = 0; ; attempt++) {
     const shrink = Math.max(0.55, 1 - attempt * 0.02);
     const cells = random.shuffle(PLACES.map((_, cell) => cell));
     const placed: SceneObject[] = [];
     for (const [i, kind] of kinds.entries()) {
-      const size = Math.max(26, random.between(28, largest) * shrink);
+      const size = Math.max(28, random.between(32, largest) * shrink);
       const object: SceneObject = {
         name: kind.name,
         x: centreIn(cells[i]! % 3, size, random),

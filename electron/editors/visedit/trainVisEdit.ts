@@ -42,16 +42,30 @@ export interface VisEditTraining {
   readonly endToken: boolean;
   /** the change is multiplied by this many times the rows' root mean square at the edit layer; 0: by nothing, as published */
   readonly scale: number;
+  readonly start: AdapterStart;
   readonly optimizer: AdamOptions;
   readonly steps: number;
   readonly seed: number;
 }
 
+/** How an adapter's weights start. See {@link initialAdapter}. */
+export type AdapterStart = 'published' | 'similarity';
+
 /**
- * Uniform within ±1/√inputs, PyTorch's default for linear layers; norms 1 and 0. Row kinds start so that half of the heads
- * look at the few target rows, a quarter at the prompt's and a quarter anywhere: the answer is not lost among the picture's rows.
+ * Weights to start from. `published`: uniform within ±1/√inputs, PyTorch's default for linear layers; norms 1 and 0. With row
+ * kinds, half of the heads then look at the few target rows, a quarter at the prompt's and a quarter anywhere.
+ *
+ * `similarity` (with row kinds) starts from what an edit is: half of the heads bring the target's rows; the others compare a
+ * visual row with those of the edit's picture, and take away the row that matches, or the target where none does. The change is
+ * then about `target − row` where the picture shows what the edit was made on, and about nothing elsewhere.
+ * `share`: the part of the rows' norm that a change of unit norm stands for.
  */
-export function initialAdapter(shape: AdapterShape, seed: number): AdapterWeights {
+export function initialAdapter(
+  shape: AdapterShape,
+  seed: number,
+  start: AdapterStart = 'published',
+  share = 1,
+): AdapterWeights {
   let state = seed >>> 0;
   const uniform = () => {
     state = (state + 0x6d2b79f5) >>> 0;
@@ -76,7 +90,84 @@ export function initialAdapter(shape: AdapterShape, seed: number): AdapterWeight
     }
     weights.set(name, { shape: dims, data });
   }
+  if (start === 'similarity') startFromSimilarity(shape, weights, uniform, share);
   return weights;
+}
+
+/** Score of two equal rows in a comparing head, and what a target row scores there: between a match and none. */
+const MATCH_SCORE = 12;
+const TARGET_SCORE = 9;
+
+function startFromSimilarity(
+  shape: AdapterShape,
+  weights: AdapterWeights,
+  uniform: () => number,
+  share: number,
+): void {
+  const { hidden, middle, heads } = shape;
+  const size = middle / heads;
+  const bringing = Math.floor(heads / 2);
+  if (shape.attention !== 'row-kinds' || bringing === 0 || bringing * size < hidden)
+    throw new EmendError(
+      'invalid-input',
+      `To start from similarity, attention must be row-kinds and half of the heads must hold the model's width: --middle ${2 * hidden} or more.`,
+    );
+  const at = (name: string) => weights.get(name)!.data;
+  for (const name of ['mlp_begin', 'cross_att_q_mlp', 'cross_att_k_mlp', 'cross_att_v_mlp', 'mlp_end'])
+    at(`${name}.bias`).fill(0);
+  // Maps with orthonormal columns: into the middle width, and into each half of the heads.
+  const into = orthonormalColumns(middle, hidden, uniform);
+  const halves = [
+    orthonormalColumns(bringing * size, hidden, uniform),
+    orthonormalColumns(middle - bringing * size, hidden, uniform),
+  ];
+  at('mlp_begin.weight').set(into);
+  const [query, key, value, end] = ['cross_att_q_mlp', 'cross_att_k_mlp', 'cross_att_v_mlp', 'mlp_end'].map(
+    (name) => at(`${name}.weight`),
+  ) as [Float32Array, Float32Array, Float32Array, Float32Array];
+  // Rows come from a LayerNorm, with a norm of √hidden; a head sees size/(its half's width) of it.
+  const sharp = Math.sqrt((MATCH_SCORE * (middle - bringing * size)) / (Math.sqrt(size) * hidden));
+  for (let row = 0; row < middle; row++) {
+    const compares = row >= bringing * size;
+    const [map, from] = compares ? [halves[1]!, row - bringing * size] : [halves[0]!, row];
+    for (let column = 0; column < hidden; column++) {
+      const element = map[from * hidden + column]!;
+      value[row * hidden + column] = element;
+      end[column * middle + row] = (compares ? -share : share) * element;
+      if (compares) key[row * hidden + column] = sharp * element;
+    }
+    if (!compares) continue;
+    for (let column = 0; column < middle; column++) {
+      let sum = 0;
+      for (let i = 0; i < hidden; i++) sum += map[from * hidden + i]! * into[column * hidden + i]!;
+      query[row * middle + column] = sharp * sum;
+    }
+  }
+  const bias = at('row_kind.bias');
+  for (let head = 0; head < heads; head++) {
+    const scores = head < bringing ? [0, 0, 0, 5] : [-MATCH_SCORE, 0, -MATCH_SCORE, TARGET_SCORE];
+    bias.set(scores, head * rowKinds.length);
+  }
+}
+
+/** A random matrix [rows, columns], rows ≥ columns, whose columns are orthonormal (Gram and Schmidt). */
+function orthonormalColumns(rows: number, columns: number, uniform: () => number): Float32Array {
+  const matrix = Float32Array.from({ length: rows * columns }, () => uniform() + uniform() + uniform() - 1.5);
+  const dot = (a: number, b: number) => {
+    let sum = 0;
+    for (let row = 0; row < rows; row++) sum += matrix[row * columns + a]! * matrix[row * columns + b]!;
+    return sum;
+  };
+  for (let column = 0; column < columns; column++) {
+    for (let other = 0; other < column; other++) {
+      const shared = dot(column, other);
+      for (let row = 0; row < rows; row++)
+        matrix[row * columns + column]! -= shared * matrix[row * columns + other]!;
+    }
+    const norm = Math.sqrt(dot(column, column));
+    for (let row = 0; row < rows; row++) matrix[row * columns + column]! /= norm;
+  }
+  return matrix;
 }
 
 function seededUniform(seed: number): () => number {
@@ -158,7 +249,7 @@ export async function trainVisEdit(
   if (model.cuts[0] !== layer)
     throw new EmendError('internal', `The model must be opened with a cut after layer ${layer}.`);
   const shape: AdapterShape = { ...options.shape, hidden: config.text.hidden };
-  const weights = initialAdapter(shape, options.seed);
+  const weights = initialAdapter(shape, options.seed, options.start, 1 / (options.scale || 1));
   const attributed = options.weights.influenceAttribution !== 0;
   // All layers behind the edit layer but the last, as the published code has it.
   const high = Array.from({ length: Math.max(0, config.text.layers - layer - 2) }, (_, i) => layer + 1 + i);
