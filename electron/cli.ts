@@ -6,6 +6,7 @@ import { editCommand } from './cli/edit.ts';
 import { inspectCommand } from './cli/inspect.ts';
 import { serveCommand } from './cli/serve.ts';
 import { traceCommand } from './cli/trace.ts';
+import { layersCommand } from './cli/layers.ts';
 import { trainCommand } from './cli/train.ts';
 import { EmendError } from './errors.ts';
 import { version } from './frontends/places.ts';
@@ -20,6 +21,7 @@ const commands = [
   traceCommand(),
   editCommand(),
   benchCommand(),
+  layersCommand(),
   trainCommand(),
   serveCommand(),
 ];
