@@ -140,7 +140,10 @@ export async function freelyChange(
     const norm = (vector: Float32Array) => Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
     const rate = (options.rate * norm(own)) / Math.sqrt(own.length);
     values.fill(0);
-    const adam = new Adam(new Map([['change', { shape: [values.length], data: values }]]), adamDefaults(rate));
+    const adam = new Adam(
+      new Map([['change', { shape: [values.length], data: values }]]),
+      adamDefaults(rate),
+    );
     const before = (await trainer.evaluate(feeds)).loss;
     for (let step = 0; step < options.steps; step++) {
       const { gradients } = await trainer.evaluate(feeds);

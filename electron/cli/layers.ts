@@ -32,7 +32,9 @@ interface LayersOptions {
 
 export function layersCommand(): Command {
   return new Command('layers')
-    .description('measure where an adapter could act: a freely optimised change of the visual rows, layer by layer')
+    .description(
+      'measure where an adapter could act: a freely optimised change of the visual rows, layer by layer',
+    )
     .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
     .requiredOption('--data <file>', 'editing set in E-VQA’s JSON form')
     .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
@@ -53,7 +55,8 @@ async function measure(options: LayersOptions, signal: AbortSignal): Promise<voi
   try {
     const { text } = model.checkpoint.config;
     const last = text.layers - 1;
-    const layers = options.layers?.split(',').map(Number) ?? Array.from({ length: last }, (_, layer) => layer);
+    const layers =
+      options.layers?.split(',').map(Number) ?? Array.from({ length: last }, (_, layer) => layer);
     if (!layers.every((layer, i) => Number.isInteger(layer) && layer > (layers[i - 1] ?? -1) && layer < last))
       throw new EmendError('invalid-input', `--layers takes layers from 0 to ${last - 1}, ascending.`);
     const endToken = text.eosTokenIds.slice(0, 1);
@@ -83,8 +86,12 @@ async function measure(options: LayersOptions, signal: AbortSignal): Promise<voi
         [
           String(layer).padStart(5),
           `${(100 * mean(({ reached }) => Number(reached))).toFixed(1)} %`.padStart(14),
-          mean(({ before }) => before).toFixed(3).padStart(14),
-          mean(({ after }) => after).toFixed(3).padStart(13),
+          mean(({ before }) => before)
+            .toFixed(3)
+            .padStart(14),
+          mean(({ after }) => after)
+            .toFixed(3)
+            .padStart(13),
           `${mean(({ length }) => length).toFixed(2)} of the rows’`.padStart(23),
         ].join(''),
       );

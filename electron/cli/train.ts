@@ -127,8 +127,6 @@ export function trainCommand(): Command {
 }
 
 async function train(options: TrainOptions, signal: AbortSignal): Promise<void> {
-  const folder = modelOrDemo(options.model);
-  const providers = options.provider ? { providers: [options.provider] } : {};
   const work = options.work ?? join(options.out, 'training');
   await mkdir(work, { recursive: true });
   const settings: VisEditTraining = {
@@ -171,36 +169,34 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     seed: options.seed,
   };
 
-  let model = await VisionLanguageModel.open(folder, { ...providers, cuts: [options.layer] });
-  const { layers } = model.checkpoint.config.text;
-  let source = await openSource(options, model);
   const smooth = new Map<string, number>();
   let told = performance.now();
-  const { weights, shape, modelFingerprint } = await trainVisEdit(model, source, settings, {
-    statePath: join(work, 'state.safetensors'),
-    signal,
-    onStep({ step, steps, seconds, loss, terms, gradientNorm }) {
-      for (const [name, value] of Object.entries({ loss, ...terms, gradientNorm })) {
-        smooth.set(name, (smooth.get(name) ?? value) * 0.97 + value * 0.03);
-      }
-      if (step !== steps && performance.now() - told < 10_000) return;
-      told = performance.now();
-      const values = [...smooth].map(([name, value]) => `${name} ${value.toFixed(3)}`).join('  ');
-      console.log(`${step}/${steps}  ${(seconds / 60).toFixed(1)} min  ${values}`);
-    },
-  });
-  await source.close();
-  await model.dispose();
+  const trained = await withSource(options, [options.layer], async (model, source) => ({
+    ...(await trainVisEdit(model, source, settings, {
+      statePath: join(work, 'state.safetensors'),
+      signal,
+      onStep({ step, steps, seconds, loss, terms, gradientNorm }) {
+        for (const [name, value] of Object.entries({ loss, ...terms, gradientNorm })) {
+          smooth.set(name, (smooth.get(name) ?? value) * 0.97 + value * 0.03);
+        }
+        if (step !== steps && performance.now() - told < 10_000) return;
+        told = performance.now();
+        const values = [...smooth].map(([name, value]) => `${name} ${value.toFixed(3)}`).join('  ');
+        console.log(`${step}/${steps}  ${(seconds / 60).toFixed(1)} min  ${values}`);
+      },
+    })),
+    source: source.name,
+    layers: model.checkpoint.config.text.layers,
+  }));
+  const { weights, shape, modelFingerprint } = trained;
 
   console.log('Calibrating the router…');
-  model = await VisionLanguageModel.open(folder, {
-    ...providers,
-    cuts: Array.from({ length: layers - 1 - options.layer }, (_, i) => options.layer + i),
-  });
-  source = await openSource({ ...options, seed: options.seed + 1, extended: true }, model);
-  const calibration = await calibrateRouter(model, await source.batch(0, 200));
-  await source.close();
-  await model.dispose();
+  const cuts = Array.from({ length: trained.layers - 1 - options.layer }, (_, i) => options.layer + i);
+  const calibration = await withSource(
+    { ...options, seed: options.seed + 1, extended: true },
+    cuts,
+    async (model, source) => calibrateRouter(model, await source.batch(0, 200)),
+  );
   await writeAdapter(
     options.out,
     {
@@ -212,7 +208,7 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
       attention: shape.attention,
       model: modelFingerprint,
       router: { layer: calibration.layer, threshold: calibration.threshold },
-      training: { settings, source: source.name, router: calibration, losses: Object.fromEntries(smooth) },
+      training: { settings, source: trained.source, router: calibration, losses: Object.fromEntries(smooth) },
     },
     weights,
   );
@@ -220,6 +216,28 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     `Router at layer ${calibration.layer}, threshold ${calibration.threshold.toFixed(3)}: acts on ${(100 * calibration.acts).toFixed(1)} % of rephrases, stays out of ${(100 * calibration.staysOut).toFixed(1)} % of other inputs.`,
   );
   console.log(`Written to ${options.out}.`);
+}
+
+/** Opens the checkpoint, cut at layers, and the edits to train on; both are closed again, however `work` ends. */
+async function withSource<T>(
+  options: TrainOptions,
+  cuts: readonly number[],
+  work: (model: VisionLanguageModel, source: EditSource) => Promise<T>,
+): Promise<T> {
+  const model = await VisionLanguageModel.open(modelOrDemo(options.model), {
+    ...(options.provider && { providers: [options.provider] }),
+    cuts,
+  });
+  try {
+    const source = await openSource(options, model);
+    try {
+      return await work(model, source);
+    } finally {
+      await source.close();
+    }
+  } finally {
+    await model.dispose();
+  }
 }
 
 /** A module's own source where --data names one; else the editing set. */

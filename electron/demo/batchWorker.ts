@@ -7,6 +7,7 @@ import { loadTokenizer } from '../models/tokenizer.ts';
 import { denseBatch, languageBatch, type TextSource } from './batches.ts';
 import { parsedDemoConfig } from './recipe.ts';
 import { facts } from './world/facts.ts';
+import type { QuestionKind } from './world/questions.ts';
 import { seededRandom } from './world/random.ts';
 import { loadSprites } from './world/sprites.ts';
 
@@ -28,6 +29,7 @@ export type BatchRequest =
       readonly pictures: number;
       readonly texts: number;
       readonly rows: number;
+      readonly kinds: Readonly<Partial<Record<QuestionKind, number>>>;
     };
 
 const task = workerData as WorkerTask;

@@ -106,13 +106,8 @@ export interface LanguageBatch extends DenseBatch {
   readonly meant: Float32Array;
 }
 
-/** Presence was the last to be learnt and gets more than its share. */
-const kindWeights: Partial<Record<QuestionKind, number>> = {
-  presence: 2,
-  count: 2,
-  relation: 1.2,
-  what: 1.3,
-};
+type KindWeights = Readonly<Partial<Record<QuestionKind, number>>>;
+
 const captionTokenWeight = 0.5;
 /** the end of an answer is easily learnt */
 const endTokenWeight = 0.3;
@@ -186,12 +181,18 @@ function pointers({ topic, about }: Question, scene: Scene): { word: string; obj
   }
 }
 
-function textsOf(scene: Scene, random: Random, source: TextSource, count: number): Text[] {
+function textsOf(
+  scene: Scene,
+  random: Random,
+  source: TextSource,
+  count: number,
+  kinds: KindWeights,
+): Text[] {
   const texts: Text[] = [];
   for (let index = 0; index < count; index++) {
     const seesPicture = index > 0;
     const caption = index === 1;
-    const question = index > 1 ? drawQuestion(scene, random, kindWeights) : undefined;
+    const question = index > 1 ? drawQuestion(scene, random, kinds) : undefined;
     const drawn = question ?? (caption ? captionOf(scene, random) : drawFact(source.facts, random));
     const casual = typedCasually(drawn.question, random);
     const prompt = random.chance(0.25) ? `${casual} The answer is:` : casual;
@@ -220,7 +221,7 @@ function mentionsOf(
 export function languageBatch(
   random: Random,
   source: TextSource,
-  size: { pictures: number; texts: number; rows: number },
+  size: { pictures: number; texts: number; rows: number; kinds: KindWeights },
 ): LanguageBatch {
   const prefix = 1 + GRID * GRID;
   const total = prefix + size.rows;
@@ -245,7 +246,7 @@ export function languageBatch(
       allow(row, 0, row + 1);
     }
     let at = prefix;
-    for (const text of textsOf(scene, random, source, size.texts)) {
+    for (const text of textsOf(scene, random, source, size.texts, size.kinds)) {
       if (at + text.ids.length > total) break;
       text.ids.forEach((id, offset) => {
         const row = at + offset;

@@ -2,6 +2,7 @@
  * @file What the demo model is: its Hugging Face config, written out, and the numbers of its training.
  */
 import { parseConfig, type VisionLanguageConfig } from '../models/config.ts';
+import type { QuestionKind } from './world/questions.ts';
 
 const patch = 12;
 const side = 120;
@@ -109,11 +110,14 @@ export interface Stage {
   readonly denseWeight: number;
   /** weight of looking where a question's words point; only in a stage of language */
   readonly pointingWeight: number;
+  /** how often kinds of question are asked, 1 where not said; only in a stage of language */
+  readonly kinds: Readonly<Partial<Record<QuestionKind, number>>>;
 }
 
 /**
  * The stages, in order: the tower learns to name what it sees; the decoder learns to answer from what the tower, which stays
- * as it is meanwhile, shows it; then all of it is brought on together.
+ * as it is meanwhile, shows it; then all of it is brought on together. The tower, the slowest of all, then goes on by itself,
+ * in the same words, and the whole follows it.
  */
 export const stages: readonly Stage[] = [
   {
@@ -127,6 +131,7 @@ export const stages: readonly Stage[] = [
     backgroundWeight: 0.15,
     denseWeight: 1,
     pointingWeight: 0,
+    kinds: {},
   },
   {
     kind: 'language',
@@ -139,17 +144,45 @@ export const stages: readonly Stage[] = [
     backgroundWeight: 0.15,
     denseWeight: 1,
     pointingWeight: 1,
+    kinds: { presence: 2, count: 2, relation: 1.2, what: 1.3 },
   },
   {
     kind: 'language',
     steps: 1500,
-    peak: 4e-4,
+    peak: 6e-4,
     warmUp: 50,
     decaySteps: 1500,
     embeddings: true,
     tower: true,
     backgroundWeight: 0.15,
     denseWeight: 1,
-    pointingWeight: 0.3,
+    pointingWeight: 0.5,
+    kinds: { presence: 2, count: 4, relation: 1.5, which: 1.5, what: 1.5, where: 1.3 },
+  },
+  {
+    kind: 'dense',
+    steps: 5400,
+    peak: 1.5e-3,
+    warmUp: 100,
+    decaySteps: 5400,
+    embeddings: false,
+    tower: true,
+    backgroundWeight: 0.15,
+    denseWeight: 1,
+    pointingWeight: 0,
+    kinds: {},
+  },
+  {
+    kind: 'language',
+    steps: 1300,
+    peak: 6e-4,
+    warmUp: 50,
+    decaySteps: 1300,
+    embeddings: true,
+    tower: true,
+    backgroundWeight: 0.15,
+    denseWeight: 1,
+    pointingWeight: 0.5,
+    kinds: { presence: 2, count: 4, relation: 1.5, which: 1.5, what: 1.5, where: 1.3 },
   },
 ];

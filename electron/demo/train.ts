@@ -266,7 +266,7 @@ async function runStage(
   const request = (step: number): BatchRequest =>
     stage.kind === 'dense'
       ? { stage: stage.kind, series: name, step, ...sizes.dense }
-      : { stage: stage.kind, series: name, step, ...sizes.language };
+      : { stage: stage.kind, series: name, step, ...sizes.language, kinds: stage.kinds };
   if (existsSync(statePath)) await trainer.load(statePath);
   const first = trainer.optimizer.step;
   if (first >= stage.steps) return;

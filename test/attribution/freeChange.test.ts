@@ -39,7 +39,9 @@ test('what cannot be measured is said', async () => {
   const { input, labels } = untouched;
   const measured = (cases: FreeChangeCase[], signal?: AbortSignal) =>
     freelyChange(decoderOf(model), [0], cases, { steps: 1, rate: 0.1, ...(signal && { signal }) });
-  await expect(measured([{ input: { ...input, imageRows: null }, labels }])).rejects.toThrow('needs a picture');
+  await expect(measured([{ input: { ...input, imageRows: null }, labels }])).rejects.toThrow(
+    'needs a picture',
+  );
   await expect(measured([])).rejects.toThrow('needs a picture');
   await expect(measured([untouched], AbortSignal.abort())).rejects.toThrow('stopped');
 });

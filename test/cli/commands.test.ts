@@ -1,5 +1,6 @@
 /** @file The command line as people run it: real child processes on tiny checkpoints. */
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -499,4 +500,29 @@ describe('emend bench', () => {
     await writeTinyCheckpoint(other, { seed: 2 });
     await fail(/trained for another model/, bench!, '--model', other, ...rest);
   });
+});
+
+describe('emend train', () => {
+  it('stops at Ctrl+C, says so and ends, workers and all', async () => {
+    const repository = join(import.meta.dirname, '../..');
+    const [work, out] = [at('training'), at('stopped-adapter')];
+    const child = spawn(
+      process.execPath,
+      [
+        ...[cli, 'train', '--model', join(repository, 'resources/demo-model')],
+        ...['--data', join(repository, 'electron/demo/editingSource.ts'), '--out', out, '--work', work],
+        ...['--layer', '0', '--steps', '100000', '--batch', '1', '--middle', '32', '--influence-middle', '8'],
+        ...['--heads', '2', '--provider', 'cpu'],
+      ],
+      { env: { ...process.env, XDG_DATA_HOME: base } },
+    );
+    const ended = finished(child);
+    while (!existsSync(work)) await new Promise((resolve) => setTimeout(resolve, 50));
+    child.kill('SIGINT');
+    const { code, said } = await ended;
+    expect(code).not.toBe(0);
+    expect(said).toMatch(/Training was stopped after \d+ steps; it goes on from there/);
+    expect(existsSync(join(work, 'state.safetensors'))).toBe(true);
+    expect(existsSync(out)).toBe(false);
+  }, 60_000);
 });
