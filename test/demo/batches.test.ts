@@ -1,0 +1,78 @@
+import { readFile } from 'node:fs/promises';
+import { beforeAll, expect, test } from 'vitest';
+import { type LanguageBatch, languageBatch } from '../../electron/demo/batches.ts';
+import { GRID } from '../../electron/demo/recipe.ts';
+import { facts } from '../../electron/demo/world/facts.ts';
+import { TAUGHT_OBJECTS } from '../../electron/demo/world/objects.ts';
+import { seededRandom } from '../../electron/demo/world/random.ts';
+import { PLACES } from '../../electron/demo/world/scene.ts';
+import { loadSprites } from '../../electron/demo/world/sprites.ts';
+import { parseConfig } from '../../electron/models/config.ts';
+import { plainPrompts } from '../../electron/models/prompt.ts';
+import { loadTokenizer, type Tokenizer } from '../../electron/models/tokenizer.ts';
+
+const folder = 'resources/demo-model';
+const size = { pictures: 12, texts: 8, rows: 132, kinds: { presence: 2, count: 2 } };
+const patches = GRID * GRID;
+const total = 1 + patches + size.rows;
+
+let tokenizer: Tokenizer;
+let batch: LanguageBatch;
+beforeAll(async () => {
+  await loadSprites();
+  const config = parseConfig(JSON.parse(await readFile(`${folder}/config.json`, 'utf8')), folder);
+  tokenizer = await loadTokenizer(folder, config);
+  const wordId = (word: string) => {
+    const ids = tokenizer.encodeUserText(word);
+    return ids.length === 1 ? ids[0] : undefined;
+  };
+  const source = { writer: plainPrompts(tokenizer), facts: facts(), endToken: 2, wordId };
+  batch = languageBatch(seededRandom(5), source, size);
+});
+
+/** What is asked, whole, and where its pointing word should look. */
+function mentions() {
+  return [...batch.mentions].map(Number).map((row, index) => {
+    const picture = Math.floor(row / total);
+    const ids = batch.ids.subarray(picture * size.rows, (picture + 1) * size.rows);
+    const at = (row % total) - 1 - patches;
+    const meant = batch.meant.subarray(index * total, (index + 1) * total);
+    return { picture, word: tokenizer.decode([Number(ids[at])]).trim(), meant };
+  });
+}
+
+test('words that point look at what they name, all of it and nothing else, and at the first row for what is not there', () => {
+  const found = mentions();
+  expect(found.length).toBeGreaterThan(20);
+  let [shown, absent] = [0, 0];
+  for (const { picture, word, meant } of found) {
+    expect(meant.reduce((sum, share) => sum + share, 0)).toBeCloseTo(1, 4);
+    // Nothing beyond the picture's rows is ever meant.
+    expect(meant.subarray(1 + patches).every((share) => share === 0)).toBe(true);
+    const place = TAUGHT_OBJECTS.findIndex(({ name, plural }) => name === word || plural === word);
+    if (place < 0) continue;
+    const labels = batch.labels.subarray(picture * patches, (picture + 1) * patches);
+    const covered = [...labels].flatMap((label, patch) => (Number(label) === place ? [patch] : []));
+    const meantPatches = [...meant.subarray(1, 1 + patches)].flatMap((share, patch) =>
+      share > 0 ? [patch] : [],
+    );
+    expect(meantPatches).toEqual(covered);
+    expect(meant[0]).toBe(covered.length === 0 ? 1 : 0);
+    covered.length === 0 ? absent++ : shown++;
+  }
+  expect(Math.min(shown, absent)).toBeGreaterThan(3);
+});
+
+test('every patch of an object is labelled with the one place the object lies at', () => {
+  for (let picture = 0; picture < size.pictures; picture++) {
+    const at = (values: BigInt64Array) =>
+      [...values.subarray(picture * patches, (picture + 1) * patches)].map(Number);
+    const [labels, places] = [at(batch.labels), at(batch.places)];
+    expect(places.every((place) => PLACES[place] !== undefined)).toBe(true);
+    // At most four objects, each in a cell of its own.
+    const kinds = labels.map((label, patch) =>
+      label === TAUGHT_OBJECTS.length ? null : `${label} ${places[patch]}`,
+    );
+    expect(new Set(kinds.filter((kind) => kind !== null)).size).toBeLessThanOrEqual(4);
+  }
+});
