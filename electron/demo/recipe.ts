@@ -92,6 +92,9 @@ export const sizes = {
   language: { pictures: 8, texts: 8, rows: 132 },
 } as const;
 
+/** Weight of a background patch in the naming loss, against one an object covers. */
+export const BACKGROUND_WEIGHT = 0.15;
+
 export interface Stage {
   /** `dense`: the vision tower names, patch by patch, what covers it and where it lies; `language`: the whole model answers questions */
   readonly kind: 'dense' | 'language';
@@ -104,15 +107,24 @@ export interface Stage {
   readonly embeddings: boolean;
   /** whether the vision tower and the projector are trained */
   readonly tower: boolean;
-  /** weight of a background patch against one an object covers */
-  readonly backgroundWeight: number;
-  /** weight of naming patches beside answering questions */
-  readonly denseWeight: number;
   /** weight of looking where a question's words point; only in a stage of language */
   readonly pointingWeight: number;
   /** how often kinds of question are asked, 1 where not said; only in a stage of language */
   readonly kinds: Readonly<Partial<Record<QuestionKind, number>>>;
 }
+
+/** A stage in which all of the model answers questions. */
+const together = (steps: number): Stage => ({
+  kind: 'language',
+  steps,
+  peak: 6e-4,
+  warmUp: 50,
+  decaySteps: steps,
+  embeddings: true,
+  tower: true,
+  pointingWeight: 0.5,
+  kinds: { presence: 2, count: 4, relation: 1.5, which: 1.5, what: 1.5, where: 1.3 },
+});
 
 /**
  * The stages, in order: the tower learns to name what it sees; the decoder learns to answer from what the tower, which stays
@@ -128,8 +140,6 @@ export const stages: readonly Stage[] = [
     decaySteps: 6000,
     embeddings: true,
     tower: true,
-    backgroundWeight: 0.15,
-    denseWeight: 1,
     pointingWeight: 0,
     kinds: {},
   },
@@ -141,24 +151,10 @@ export const stages: readonly Stage[] = [
     decaySteps: 4500,
     embeddings: true,
     tower: false,
-    backgroundWeight: 0.15,
-    denseWeight: 1,
     pointingWeight: 1,
     kinds: { presence: 2, count: 2, relation: 1.2, what: 1.3 },
   },
-  {
-    kind: 'language',
-    steps: 1500,
-    peak: 6e-4,
-    warmUp: 50,
-    decaySteps: 1500,
-    embeddings: true,
-    tower: true,
-    backgroundWeight: 0.15,
-    denseWeight: 1,
-    pointingWeight: 0.5,
-    kinds: { presence: 2, count: 4, relation: 1.5, which: 1.5, what: 1.5, where: 1.3 },
-  },
+  together(1500),
   {
     kind: 'dense',
     steps: 5400,
@@ -167,22 +163,8 @@ export const stages: readonly Stage[] = [
     decaySteps: 5400,
     embeddings: false,
     tower: true,
-    backgroundWeight: 0.15,
-    denseWeight: 1,
     pointingWeight: 0,
     kinds: {},
   },
-  {
-    kind: 'language',
-    steps: 1300,
-    peak: 6e-4,
-    warmUp: 50,
-    decaySteps: 1300,
-    embeddings: true,
-    tower: true,
-    backgroundWeight: 0.15,
-    denseWeight: 1,
-    pointingWeight: 0.5,
-    kinds: { presence: 2, count: 4, relation: 1.5, which: 1.5, what: 1.5, where: 1.3 },
-  },
+  together(1300),
 ];

@@ -30,7 +30,16 @@ import type { AdamOptions } from '../training/optimizer.ts';
 import { Trainer } from '../training/trainer.ts';
 import type { DenseBatch, LanguageBatch } from './batches.ts';
 import type { BatchRequest, WorkerTask } from './batchWorker.ts';
-import { demoConfig, demoPreprocessor, GRID, parsedDemoConfig, type Stage, sizes, stages } from './recipe.ts';
+import {
+  BACKGROUND_WEIGHT,
+  demoConfig,
+  demoPreprocessor,
+  GRID,
+  parsedDemoConfig,
+  type Stage,
+  sizes,
+  stages,
+} from './recipe.ts';
 import { trainTokenizer, vocabularySize, writeTokenizer } from './tokenizer.ts';
 import { TAUGHT_OBJECTS } from './world/objects.ts';
 import { seededRandom } from './world/random.ts';
@@ -86,9 +95,9 @@ function nameMatrix(nameIds: readonly (readonly number[])[], vocabulary: number)
 }
 
 /** Shares of the patches in the naming loss; they add up to 1. [patches] */
-function patchShares(labels: BigInt64Array, background: number): Float32Array {
+function patchShares(labels: BigInt64Array): Float32Array {
   const shares = Float32Array.from(labels, (label) =>
-    Number(label) === TAUGHT_OBJECTS.length ? background : 1,
+    Number(label) === TAUGHT_OBJECTS.length ? BACKGROUND_WEIGHT : 1,
   );
   const sum = shares.reduce((a, b) => a + b, 0);
   return shares.map((share) => share / sum);
@@ -212,10 +221,7 @@ async function languageTrainer(
   const logits = languageHead(finalNorm(scored, config.text, weight), config.text, weight);
   const answers = f.sum(f.multiply(f.crossEntropy(logits, next), weights_));
   const dense = denseLoss(visual, named, weight, hidden);
-  const loss = f.add(
-    f.add(answers, f.multiply(dense, stage.denseWeight)),
-    f.multiply(pointing, stage.pointingWeight),
-  );
+  const loss = f.add(f.add(answers, dense), f.multiply(pointing, stage.pointingWeight));
   return Trainer.create(
     graph,
     loss,
@@ -352,12 +358,12 @@ async function main(): Promise<void> {
     `${(count / 1e6).toFixed(2)} M parameters, ${vocabulary} tokens, ${TAUGHT_OBJECTS.length} objects taught`,
   );
   const batches = new Batches({ folder: values.work, vocabulary, imageTokenId, padTokenId, seed });
-  const pixelsOf = (batch: DenseBatch, stage: Stage) => {
+  const pixelsOf = (batch: DenseBatch) => {
     const pictures = batch.pixels.length / (3 * CANVAS * CANVAS);
     return {
       pixels: float32(batch.pixels, [pictures, 3, CANVAS, CANVAS]),
       labels: int64(batch.labels, [batch.labels.length]),
-      shares: float32(patchShares(batch.labels, stage.backgroundWeight), [batch.labels.length]),
+      shares: float32(patchShares(batch.labels), [batch.labels.length]),
       names,
       places: int64(batch.places, [batch.places.length]),
       place_names: placeNames,
@@ -394,7 +400,7 @@ async function main(): Promise<void> {
       stage,
       trainer,
       batches,
-      (batch) => ({ ...pixelsOf(batch, stage), ...('ids' in batch ? textsOf(batch) : {}) }),
+      (batch) => ({ ...pixelsOf(batch), ...('ids' in batch ? textsOf(batch) : {}) }),
       statePath,
       weights,
     );
