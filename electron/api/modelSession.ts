@@ -20,6 +20,8 @@ interface OpenModel extends Readonly<EngineOperations['open']['output']> {
 }
 
 interface Opening {
+  /** a person waits for it; otherwise it is done in the background */
+  readonly asked: boolean;
   readonly controller: AbortController;
   readonly done: Promise<ModelSummary>;
 }
@@ -77,7 +79,8 @@ export class ModelSession {
       }),
       engine.onRestart(() => {
         this.#forgetEngine();
-        if (this.#deathsInOpening < DEATHS_IN_OPENING) this.reopen();
+        // What a person asked for meanwhile is opened instead.
+        if (this.#deathsInOpening < DEATHS_IN_OPENING && !this.#opening?.asked) this.reopen();
       }),
     ];
   }
@@ -104,13 +107,29 @@ export class ModelSession {
    * @throws EmendError 'not-found', 'invalid-input', or what the engine says of the checkpoint
    */
   async open(path: string, adapter: string | undefined, options: EngineCallOptions): Promise<ModelSummary> {
+    try {
+      return await this.#takeOver({ path, adapter }, true, options);
+    } catch (error) {
+      // The engine ended before and waited for this: it holds nothing yet.
+      const waits = this.#engine.state.state === 'ready' && !this.#loaded && !this.#opening;
+      if (waits && this.#model && !this.#closed) this.reopen();
+      throw error;
+    }
+  }
+
+  async #takeOver({ path, adapter }: Way, asked: boolean, options: EngineCallOptions): Promise<ModelSummary> {
     const folder = await demandFolder(path, 'model');
     const adapterPath =
       adapter === undefined ? await this.#usualAdapter(folder) : await demandPath(adapter, 'adapter');
+    if (!asked && this.#opening?.asked) throw new EmendError('cancelled', 'Another model is being opened.');
     this.#opening?.controller.abort();
     const controller = new AbortController();
     const signal = options.signal ? AbortSignal.any([options.signal, controller.signal]) : controller.signal;
-    const opening: Opening = { controller, done: this.#open(folder, adapterPath, { ...options, signal }) };
+    const opening: Opening = {
+      asked,
+      controller,
+      done: this.#open(folder, adapterPath, { ...options, signal }),
+    };
     this.#opening = opening;
     try {
       return await opening.done;
@@ -158,8 +177,16 @@ export class ModelSession {
     this.#inBackground(ways);
   }
 
-  /** Opens what should be open again, in the background: after a restart of the engine, or with new settings. */
+  /**
+   * Opens what should be open again, in the background: after a restart of the engine, or with new settings.
+   * What a person is opening comes first.
+   */
   reopen(): void {
+    if (this.#closed) return;
+    if (this.#opening?.asked) {
+      this.#opening.done.catch(() => undefined).then(() => this.reopen());
+      return;
+    }
     const { path, adapterPath } = this.#model ?? {};
     this.#inBackground(path === undefined ? this.#atStart : [{ path, adapter: adapterPath ?? undefined }]);
   }
@@ -176,15 +203,15 @@ export class ModelSession {
   /** Opens the first of `ways` that can be opened; what was wrong with those before it is told by the engine's state. */
   async #openFirst(ways: readonly Way[]): Promise<void> {
     this.#failure = null;
-    for (const { path, adapter } of ways) {
+    for (const way of ways) {
       try {
-        await this.open(path, adapter, {});
+        await this.#takeOver(way, false, {});
         return;
       } catch (error) {
         if (this.#closed || (error instanceof EmendError && error.code === 'cancelled')) return;
         const code = error instanceof EmendError ? error.code : 'internal';
         const said = error instanceof Error ? error.message : String(error);
-        this.#failure = new EmendError(code, `${path} could not be opened: ${said}`, { cause: error });
+        this.#failure = new EmendError(code, `${way.path} could not be opened: ${said}`, { cause: error });
         this.#onChange();
         if (code !== 'engine') continue;
         // The way may be good: it is tried again when there is an engine.

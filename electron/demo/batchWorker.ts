@@ -4,10 +4,9 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { plainPrompts } from '../models/prompt.ts';
 import { loadTokenizer } from '../models/tokenizer.ts';
-import { denseBatch, languageBatch, type TextSource } from './batches.ts';
-import { parsedDemoConfig } from './recipe.ts';
+import { denseBatch, languageBatch, type TextSize, type TextSource } from './batches.ts';
+import { type Looking, parsedDemoConfig } from './recipe.ts';
 import { facts } from './world/facts.ts';
-import type { QuestionKind } from './world/questions.ts';
 import { seededRandom } from './world/random.ts';
 import { loadSprites } from './world/sprites.ts';
 
@@ -22,15 +21,14 @@ export interface WorkerTask {
 /** Batch `step` of a stage; the same step always gives the same batch. */
 export type BatchRequest =
   | { readonly stage: 'dense'; readonly series: string; readonly step: number; readonly pictures: number }
-  | {
+  | ({
       readonly stage: 'language';
       readonly series: string;
       readonly step: number;
       readonly pictures: number;
-      readonly texts: number;
       readonly rows: number;
-      readonly kinds: Readonly<Partial<Record<QuestionKind, number>>>;
-    };
+      readonly looking: Looking;
+    } & TextSize);
 
 const task = workerData as WorkerTask;
 const config = parsedDemoConfig(task.vocabulary, task.imageTokenId, task.padTokenId);

@@ -4,19 +4,28 @@
  */
 import { forbidden } from '../models/positions.ts';
 import type { PromptWriter } from '../models/prompt.ts';
-import { demoPreprocessor, GRID } from './recipe.ts';
+import { demoPreprocessor, GRID, type Looking } from './recipe.ts';
 import { drawFact, type Fact } from './world/facts.ts';
-import { OBJECTS, objectNamed, TAUGHT_OBJECTS } from './world/objects.ts';
+import { OBJECTS, objectNamed, TAUGHT_OBJECTS, UNTAUGHT_OBJECTS } from './world/objects.ts';
 import {
   captionOf,
   drawQuestion,
+  inWords,
   type Question,
   type QuestionKind,
   typedCasually,
 } from './world/questions.ts';
 import type { Random } from './world/random.ts';
 import { patchOwners, renderScene } from './world/render.ts';
-import { CANVAS, composeScene, PLACES, placeOf, type Scene } from './world/scene.ts';
+import {
+  CANVAS,
+  composeScene,
+  PLACES,
+  type Place,
+  placeOf,
+  type Scene,
+  type SceneObject,
+} from './world/scene.ts';
 
 /** pixels of the scenes, [scenes, 3, side, side], normalised as the demo preprocessor says */
 export function pixelValues(scenes: readonly Scene[]): Float32Array {
@@ -40,6 +49,8 @@ export interface DenseBatch {
   readonly labels: BigInt64Array;
   /** where the object that covers a patch lies (its centre), as a place in PLACES; its own cell for a background patch [scenes·patches] */
   readonly places: BigInt64Array;
+  /** 1 for the patch of each object that lies nearest to its centre, else 0 [scenes·patches] */
+  readonly middles: BigInt64Array;
 }
 
 /** A scene as training meets them: any number of objects, sometimes several of a kind. */
@@ -54,23 +65,26 @@ export function trainingScene(random: Random): Scene {
 /** class of each object by its index; objects never taught have none */
 const classOf = new Map(TAUGHT_OBJECTS.map((kind, place) => [OBJECTS.indexOf(kind), place]));
 
+/** Centre of a row or column of patches, in the scene's units. */
+const patchCentre = (place: number) => ((place + 0.5) * CANVAS) / GRID;
+
 /** The cell of the 3 × 3 raster that each patch lies in. */
 const ownCells = Array.from({ length: GRID * GRID }, (_, patch) =>
-  PLACES.indexOf(
-    placeOf({
-      x: (((patch % GRID) + 0.5) * CANVAS) / GRID,
-      y: ((Math.floor(patch / GRID) + 0.5) * CANVAS) / GRID,
-    }),
-  ),
+  PLACES.indexOf(placeOf({ x: patchCentre(patch % GRID), y: patchCentre(Math.floor(patch / GRID)) })),
 );
 
 function denseLabels(
   scenes: readonly Scene[],
   owners: readonly Int16Array[],
-): Pick<DenseBatch, 'labels' | 'places'> {
+): Pick<DenseBatch, 'labels' | 'places' | 'middles'> {
   const labels = new BigInt64Array(scenes.length * GRID * GRID);
   const places = new BigInt64Array(labels.length);
+  const middles = new BigInt64Array(labels.length);
   scenes.forEach((scene, index) => {
+    scene.objects.forEach((_, object) => {
+      const middle = middleOf(scene, object, owners[index]!);
+      if (middle !== undefined) middles[index * GRID * GRID + middle] = 1n;
+    });
     owners[index]!.forEach((owner, patch) => {
       const object = scene.objects[owner];
       const at = index * GRID * GRID + patch;
@@ -79,7 +93,20 @@ function denseLabels(
       places[at] = BigInt(object ? PLACES.indexOf(placeOf(object)) : ownCells[patch]!);
     });
   });
-  return { labels, places };
+  return { labels, places, middles };
+}
+
+/** Of the patches an object covers, the one nearest to its centre; undefined for an object that covers none. */
+function middleOf(scene: Scene, object: number, owners: Int16Array): number | undefined {
+  const { x, y } = scene.objects[object]!;
+  let middle: number | undefined;
+  let nearest = Number.POSITIVE_INFINITY;
+  owners.forEach((owner, patch) => {
+    if (owner !== object) return;
+    const distance = Math.hypot(patchCentre(patch % GRID) - x, patchCentre(Math.floor(patch / GRID)) - y);
+    if (distance < nearest) [middle, nearest] = [patch, distance];
+  });
+  return middle;
 }
 
 const ownersOf = (scenes: readonly Scene[]) => scenes.map((scene) => patchOwners(scene, GRID));
@@ -102,8 +129,24 @@ export interface LanguageBatch extends DenseBatch {
   readonly weights: Float32Array;
   /** rows (over all scenes) of the words by which a question points at things in its picture [mentions] */
   readonly mentions: BigInt64Array;
-  /** where such a word should look: at each thing it means alike, at the first row where there is none [mentions, prefix + rows] */
+  /** where such a word should look, in shares of 1 [mentions, prefix + rows] */
   readonly meant: Float32Array;
+  /** 1 for each of PLACES at which lies what such a word means, else 0 [mentions, places] */
+  readonly meantPlaces: Float32Array;
+  /** rows (over all scenes) that tell the first token of an answer about things in the picture [tellers] */
+  readonly tellers: BigInt64Array;
+  /** where such a row should look [tellers, prefix + rows] */
+  readonly told: Float32Array;
+}
+
+/** What texts go with a picture. */
+export interface TextSize {
+  /** texts a picture */
+  readonly texts: number;
+  /** how often kinds of question are asked, 1 where not said */
+  readonly kinds: KindWeights;
+  /** share of the texts without a picture that tell of one in words; the others are facts */
+  readonly described: number;
 }
 
 type KindWeights = Readonly<Partial<Record<QuestionKind, number>>>;
@@ -119,12 +162,17 @@ interface Text {
   readonly seesPicture: boolean;
   readonly weight: number;
   readonly mentions: readonly Mention[];
+  /** the things its answer is about; undefined where it is not about things in the picture */
+  readonly tells: readonly number[] | undefined;
+  /** in a text that tells of things instead of showing them, the token that names each */
+  readonly things?: readonly number[];
 }
 
-/** A word of a question that points at things in the picture, by its index in the ids; places in `scene.objects`. */
+/** A word of a question that points at things in the picture, by its index in the ids: which of `scene.objects`, and where they lie. */
 interface Mention {
   readonly token: number;
   readonly objects: readonly number[];
+  readonly places: readonly Place[];
 }
 
 export interface TextSource {
@@ -155,11 +203,21 @@ function encode(
   return result;
 }
 
+const lastWord = (text: string) => text.slice(text.lastIndexOf(' ') + 1);
+
+const indicesOf = (scene: Scene, wanted: (object: SceneObject) => boolean): number[] =>
+  scene.objects.flatMap((object, index) => (wanted(object) ? [index] : []));
+
+/** The things an answer is about, as places in `scene.objects`; undefined for the background. */
+function toldOf({ topic, about }: Question, scene: Scene): number[] | undefined {
+  if (topic.kind === 'background') return undefined;
+  if (topic.kind === 'at') return indicesOf(scene, (object) => placeOf(object) === topic.place);
+  return indicesOf(scene, (object) => object.name === about);
+}
+
 /** Words that point at things, and the things they mean: the names asked about, the noun or place that stands for the answer. */
 function pointers({ topic, about }: Question, scene: Scene): { word: string; objects: number[] }[] {
-  const named = (name: string) =>
-    scene.objects.flatMap((object, index) => (object.name === name ? [index] : []));
-  const lastWord = (text: string) => text.slice(text.lastIndexOf(' ') + 1);
+  const named = (name: string) => indicesOf(scene, (object) => object.name === name);
   switch (topic.kind) {
     case 'what':
       return [{ word: lastWord(topic.noun), objects: named(about) }];
@@ -167,7 +225,7 @@ function pointers({ topic, about }: Question, scene: Scene): { word: string; obj
       return [
         {
           word: lastWord(topic.place),
-          objects: scene.objects.flatMap((object, index) => (placeOf(object) === topic.place ? [index] : [])),
+          objects: indicesOf(scene, (object) => placeOf(object) === topic.place),
         },
       ];
     case 'count':
@@ -185,23 +243,52 @@ function textsOf(
   scene: Scene,
   random: Random,
   source: TextSource,
-  count: number,
-  kinds: KindWeights,
+  { texts: count, kinds, described }: TextSize,
 ): Text[] {
   const texts: Text[] = [];
   for (let index = 0; index < count; index++) {
     const seesPicture = index > 0;
+    if (!seesPicture && described > 0 && random.chance(described)) {
+      texts.push(describedText(random, source, kinds));
+      continue;
+    }
     const caption = index === 1;
     const question = index > 1 ? drawQuestion(scene, random, kinds) : undefined;
     const drawn = question ?? (caption ? captionOf(scene, random) : drawFact(source.facts, random));
-    const casual = typedCasually(drawn.question, random);
-    const prompt = random.chance(0.25) ? `${casual} The answer is:` : casual;
-    const weight = caption ? captionTokenWeight : 1;
-    const encoded = encode(source, prompt, drawn.answer, seesPicture);
+    const encoded = encode(source, asTyped(drawn.question, random), drawn.answer, seesPicture);
     const mentions = question ? mentionsOf(question, scene, encoded, source) : [];
-    texts.push({ ...encoded, seesPicture, weight, mentions });
+    const tells = question && toldOf(question, scene);
+    texts.push({ ...encoded, seesPicture, weight: caption ? captionTokenWeight : 1, mentions, tells });
   }
   return texts;
+}
+
+function asTyped(question: string, random: Random): string {
+  const casual = typedCasually(question, random);
+  return random.chance(0.25) ? `${casual} The answer is:` : casual;
+}
+
+/**
+ * A question about a picture told in words instead of shown. Things no picture shows are told of too: they are what the model
+ * can speak of and has never seen.
+ */
+function describedText(random: Random, source: TextSource, kinds: KindWeights): Text {
+  const scene = random.chance(0.6)
+    ? composeScene(random, { include: [random.pick(UNTAUGHT_OBJECTS)], count: random.pick([1, 2, 3]) })
+    : trainingScene(random);
+  const { text, order } = inWords(scene, random);
+  const question = drawQuestion(scene, random, { ...kinds, background: 0 });
+  const encoded = encode(source, `${text} ${asTyped(question.question, random)}`, question.answer, false);
+  const things: number[] = [];
+  let from = 0;
+  for (const object of order) {
+    const id = source.wordId(lastWord(scene.objects[object]!.name));
+    from = id === undefined ? -1 : encoded.ids.indexOf(id, from) + 1;
+    if (from <= 0) return { ...encoded, seesPicture: false, weight: 1, mentions: [], tells: undefined };
+    things[object] = from - 1;
+  }
+  const mentions = mentionsOf(question, scene, encoded, source);
+  return { ...encoded, seesPicture: false, weight: 1, mentions, tells: toldOf(question, scene), things };
 }
 
 function mentionsOf(
@@ -213,7 +300,8 @@ function mentionsOf(
   return pointers(question, scene).flatMap(({ word, objects }) => {
     const id = source.wordId(word);
     const token = id === undefined ? -1 : ids.lastIndexOf(id, answerFrom - 1);
-    return token < 0 ? [] : [{ token, objects }];
+    const places = objects.map((object) => placeOf(scene.objects[object]!));
+    return token < 0 ? [] : [{ token, objects, places }];
   });
 }
 
@@ -221,7 +309,7 @@ function mentionsOf(
 export function languageBatch(
   random: Random,
   source: TextSource,
-  size: { pictures: number; texts: number; rows: number; kinds: KindWeights },
+  size: { pictures: number; rows: number; looking: Looking } & TextSize,
 ): LanguageBatch {
   const prefix = 1 + GRID * GRID;
   const total = prefix + size.rows;
@@ -234,6 +322,9 @@ export function languageBatch(
   const weights: number[] = [];
   const mentions: number[] = [];
   const meant: Float32Array[] = [];
+  const meantPlaces: Float32Array[] = [];
+  const tellers: number[] = [];
+  const told: Float32Array[] = [];
   const owners = ownersOf(scenes);
 
   scenes.forEach((scene, index) => {
@@ -246,7 +337,7 @@ export function languageBatch(
       allow(row, 0, row + 1);
     }
     let at = prefix;
-    for (const text of textsOf(scene, random, source, size.texts, size.kinds)) {
+    for (const text of textsOf(scene, random, source, size)) {
       if (at + text.ids.length > total) break;
       text.ids.forEach((id, offset) => {
         const row = at + offset;
@@ -260,12 +351,23 @@ export function languageBatch(
         next.push(following);
         weights.push(text.weight * (offset + 2 === text.ids.length ? endTokenWeight : 1));
       });
-      for (const { token, objects } of text.mentions) {
-        const shares = attentionShares(owners[index]!, objects, total);
-        if (!shares) continue;
-        mentions.push(index * total + at + token);
-        meant.push(shares);
+      const rowsOf = (object: number): number[] => {
+        const told = text.things?.[object];
+        if (told !== undefined) return [at + told];
+        return patchesOf(scene, object, owners[index]!, size.looking).map((patch) => 1 + patch);
+      };
+      const look = (token: number, objects: readonly number[], from: number[], to: Float32Array[]) => {
+        const shares = attentionShares(objects.map(rowsOf), text.seesPicture ? 0 : at, total, size.looking);
+        if (!shares) return false;
+        from.push(index * total + at + token);
+        to.push(shares);
+        return true;
+      };
+      for (const { token, objects, places } of text.mentions) {
+        if (!look(token, objects, mentions, meant)) continue;
+        meantPlaces.push(Float32Array.from(PLACES, (place) => (places.includes(place) ? 1 : 0)));
       }
+      if (text.tells) look(text.answerFrom - 1, text.tells, tellers, told);
       at += text.ids.length;
     }
     // Rows left over look at themselves, so that softmax has something to look at.
@@ -283,26 +385,38 @@ export function languageBatch(
     weights: Float32Array.from(weights, (weight) => weight / sum),
     mentions: BigInt64Array.from(mentions, BigInt),
     meant: concatenated(meant),
+    meantPlaces: concatenated(meantPlaces),
+    tellers: BigInt64Array.from(tellers, BigInt),
+    told: concatenated(told),
   };
 }
 
-/** Attention over all rows that meets each of the objects alike; the first row (BOS) for none. Undefined where none of them covers a patch. */
+/** The patches at which one looks for an object. */
+function patchesOf(scene: Scene, object: number, owners: Int16Array, looking: Looking): number[] {
+  if (looking === 'patches') return [...owners.keys()].filter((patch) => owners[patch] === object);
+  const middle = middleOf(scene, object, owners);
+  return middle === undefined ? [] : [middle];
+}
+
+/**
+ * Attention over all rows that meets each thing alike, as `looking` says.
+ * @param things the rows of each thing
+ * @param first the row that stands for none of them
+ * @returns undefined where there are things and none of them has a row
+ */
 function attentionShares(
-  owners: Int16Array,
-  objects: readonly number[],
+  things: readonly (readonly number[])[],
+  first: number,
   total: number,
+  looking: Looking,
 ): Float32Array | undefined {
   const shares = new Float32Array(total);
-  if (objects.length === 0) {
-    shares[0] = 1;
-    return shares;
-  }
-  const patches = objects
-    .map((object) => [...owners.keys()].filter((patch) => owners[patch] === object))
-    .filter((own) => own.length > 0);
-  if (patches.length === 0) return undefined;
-  for (const own of patches) {
-    for (const patch of own) shares[1 + patch] = 1 / (patches.length * own.length);
+  const seen = things.filter((rows) => rows.length > 0);
+  if (things.length > 0 && seen.length === 0) return undefined;
+  const none = looking === 'middles' || seen.length === 0 ? 1 : 0;
+  shares[first] = none / (seen.length + none);
+  for (const rows of seen) {
+    for (const row of rows) shares[row] = 1 / ((seen.length + none) * rows.length);
   }
   return shares;
 }

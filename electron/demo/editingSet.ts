@@ -17,26 +17,46 @@ import {
 } from './world/questions.ts';
 import { hashText, type Random, seededRandom } from './world/random.ts';
 import { scenePng } from './world/render.ts';
-import { COLOUR_NAMES, composeScene, kindsIn, PLACES, restyleScene, type Scene } from './world/scene.ts';
+import {
+  COLOUR_NAMES,
+  composeScene,
+  disguised,
+  kindsIn,
+  PLACES,
+  restyleScene,
+  type Scene,
+} from './world/scene.ts';
 import { loadSprites } from './world/sprites.ts';
 
 export type Split = 'train' | 'test';
 
 /**
- * What an edit changes: the right name of a thing the model was never shown (`unknown`), the name of a thing
- * (`identity`, counterfactual), a number, a place, the background's colour, or a neighbour's name.
+ * What an edit changes: the right name of a thing the model was never shown (`unknown`), a name for a thing drawn as nothing it was
+ * shown (`disguised`: there are few things never shown), the name of a thing (`identity`, counterfactual), a number, a place, the
+ * background's colour, or a neighbour's name.
  */
-export type EditKind = 'unknown' | 'identity' | 'count' | 'where' | 'background' | 'relation';
+export type EditKind = 'unknown' | 'disguised' | 'identity' | 'count' | 'where' | 'background' | 'relation';
 
-/** Share of each kind of edit. */
-const MIX: readonly (readonly [EditKind, number])[] = [
-  ['unknown', 0.22],
-  ['identity', 0.48],
-  ['count', 0.12],
-  ['where', 0.12],
-  ['background', 0.03],
-  ['relation', 0.03],
-];
+/** Share of each kind of edit; what is hard comes more often in training. */
+const MIX: Readonly<Record<Split, readonly (readonly [EditKind, number])[]>> = {
+  train: [
+    ['unknown', 0.12],
+    ['disguised', 0.24],
+    ['identity', 0.38],
+    ['count', 0.11],
+    ['where', 0.09],
+    ['background', 0.03],
+    ['relation', 0.03],
+  ],
+  test: [
+    ['unknown', 0.22],
+    ['identity', 0.48],
+    ['count', 0.12],
+    ['where', 0.12],
+    ['background', 0.03],
+    ['relation', 0.03],
+  ],
+};
 
 /** One edit with its probes; field names follow E-VQA, pictures are scenes. */
 export interface EditingRecord {
@@ -86,7 +106,7 @@ export function editingRecords(split: Split, count: number, seed: number): Editi
 /** Edit number `index` of a split, for training that never repeats itself. `loadSprites()` must have been awaited. */
 export function editingRecord(split: Split, index: number, seed: number): EditingRecord {
   const random = seededRandom(seed).split(`edits ${split}`).split(index);
-  const kind = drawKind(random);
+  const kind = drawKind(split, random);
   for (;;) {
     const edit = drawEdit(kind, split, random);
     if (edit) return withProbes(kind, edit, random);
@@ -101,9 +121,9 @@ interface Edit {
   target: string;
 }
 
-function drawKind(random: Random): EditKind {
+function drawKind(split: Split, random: Random): EditKind {
   let left = random.next();
-  for (const [kind, share] of MIX) {
+  for (const [kind, share] of MIX[split]) {
     left -= share;
     if (left < 0) return kind;
   }
@@ -121,6 +141,15 @@ function drawEdit(kind: EditKind, split: Split, random: Random): Edit | undefine
         question && { scene, question, object: shown.name, pred: shown.looksLike ?? '', target: shown.name }
       );
     }
+    case 'disguised': {
+      const shown = random.pick(TAUGHT_OBJECTS);
+      const scene = disguised(composeScene(random, { include: [shown] }), shown.name, random);
+      const question = identifying(scene, shown, random);
+      if (!question) return undefined;
+      const targets = absentNames(scene, (other) => answersLike(shown, question, other));
+      const target = drawTarget(shown.name, targets, split, random);
+      return target ? { scene, question, object: shown.name, pred: '', target } : undefined;
+    }
     case 'identity': {
       const shown = random.pick(random.chance(0.1) ? UNTAUGHT_OBJECTS : TAUGHT_OBJECTS);
       const scene = composeScene(random, { include: [shown] });
@@ -130,16 +159,8 @@ function drawEdit(kind: EditKind, split: Split, random: Random): Edit | undefine
       const open =
         question.kind === 'at' || (question.topic.kind === 'what' && question.topic.noun === 'object');
       const anything = open && random.chance(0.4);
-      const alike = (other: ObjectKind): boolean =>
-        anything ||
-        (other.category === shown.category && (!asksForBird(question.topic) || other.group === 'bird'));
-      const targets = OBJECTS.filter((other) => alike(other) && !kindsIn(scene).includes(other));
-      const target = drawTarget(
-        shown.name,
-        targets.map(({ name }) => name),
-        split,
-        random,
-      );
+      const targets = absentNames(scene, (other) => anything || answersLike(shown, question, other));
+      const target = drawTarget(shown.name, targets, split, random);
       if (!target) return undefined;
       return { scene, question, object: shown.name, pred: shown.looksLike ?? shown.name, target };
     }
@@ -164,6 +185,15 @@ function drawEdit(kind: EditKind, split: Split, random: Random): Edit | undefine
       );
     }
   }
+}
+
+function absentNames(scene: Scene, wanted: (kind: ObjectKind) => boolean): string[] {
+  return OBJECTS.filter((kind) => wanted(kind) && !kindsIn(scene).includes(kind)).map(({ name }) => name);
+}
+
+/** Whether `other` is the sort of thing a question about `shown` asks for. */
+function answersLike(shown: ObjectKind, { topic }: Question, other: ObjectKind): boolean {
+  return other.category === shown.category && (!asksForBird(topic) || other.group === 'bird');
 }
 
 /** An edit that makes one of the scene's questions of a kind answer wrongly. */

@@ -95,6 +95,12 @@ export const sizes = {
 /** Weight of a background patch in the naming loss, against one an object covers. */
 export const BACKGROUND_WEIGHT = 0.15;
 
+/**
+ * What it is to look at things: at all patches of each thing alike, and at the first row where there is none; or at the middle
+ * of each thing and the first row alike, so that the first row's share tells how many there are.
+ */
+export type Looking = 'patches' | 'middles';
+
 export interface Stage {
   /** `dense`: the vision tower names, patch by patch, what covers it and where it lies; `language`: the whole model answers questions */
   readonly kind: 'dense' | 'language';
@@ -107,14 +113,36 @@ export interface Stage {
   readonly embeddings: boolean;
   /** whether the vision tower and the projector are trained */
   readonly tower: boolean;
-  /** weight of looking where a question's words point; only in a stage of language */
+  /** weight of looking where a question's words point, and at what its answer tells; only in a stage of language */
   readonly pointingWeight: number;
+  /** what it is to look at things; with `middles` patches also learn to tell whether they are one, and answers learn where to look */
+  readonly looking: Looking;
+  /** whether words that point at things learn to hold the places of all they mean: as many as there are to count */
+  readonly placing: boolean;
+  /** share of the texts without a picture that tell of one in words; only in a stage of language */
+  readonly described: number;
   /** how often kinds of question are asked, 1 where not said; only in a stage of language */
   readonly kinds: Readonly<Partial<Record<QuestionKind, number>>>;
 }
 
+/** A stage in which the vision tower names patches by itself, in words that stay as they are. */
+const towerAlone: Stage = {
+  kind: 'dense',
+  steps: 5400,
+  peak: 1.5e-3,
+  warmUp: 100,
+  decaySteps: 5400,
+  embeddings: false,
+  tower: true,
+  pointingWeight: 0,
+  looking: 'patches',
+  placing: false,
+  described: 0,
+  kinds: {},
+};
+
 /** A stage in which all of the model answers questions. */
-const together = (steps: number): Stage => ({
+const together = (steps: number, looking: Looking): Stage => ({
   kind: 'language',
   steps,
   peak: 6e-4,
@@ -123,6 +151,9 @@ const together = (steps: number): Stage => ({
   embeddings: true,
   tower: true,
   pointingWeight: 0.5,
+  looking,
+  placing: false,
+  described: looking === 'middles' ? 0.5 : 0,
   kinds: { presence: 2, count: 4, relation: 1.5, which: 1.5, what: 1.5, where: 1.3 },
 });
 
@@ -141,6 +172,9 @@ export const stages: readonly Stage[] = [
     embeddings: true,
     tower: true,
     pointingWeight: 0,
+    looking: 'patches',
+    placing: false,
+    described: 0,
     kinds: {},
   },
   {
@@ -152,19 +186,42 @@ export const stages: readonly Stage[] = [
     embeddings: true,
     tower: false,
     pointingWeight: 1,
+    looking: 'patches',
+    placing: false,
+    described: 0,
     kinds: { presence: 2, count: 2, relation: 1.2, what: 1.3 },
   },
-  together(1500),
+  together(1500, 'patches'),
+  towerAlone,
+  together(1300, 'patches'),
+  { ...towerAlone, steps: 6000, peak: 1e-3, decaySteps: 6000, looking: 'middles' },
   {
-    kind: 'dense',
-    steps: 5400,
-    peak: 1.5e-3,
+    kind: 'language',
+    steps: 4500,
+    peak: 1e-3,
     warmUp: 100,
-    decaySteps: 5400,
-    embeddings: false,
-    tower: true,
-    pointingWeight: 0,
-    kinds: {},
+    decaySteps: 4500,
+    embeddings: true,
+    tower: false,
+    pointingWeight: 1,
+    looking: 'middles',
+    placing: false,
+    described: 0.5,
+    kinds: { count: 4, relation: 1.5, which: 2, what: 2, where: 0.8, background: 0.5 },
   },
-  together(1300),
+  { ...together(2400, 'middles'), peak: 8e-4, pointingWeight: 1 },
+  {
+    kind: 'language',
+    steps: 2000,
+    peak: 8e-4,
+    warmUp: 50,
+    decaySteps: 2000,
+    embeddings: true,
+    tower: false,
+    pointingWeight: 1,
+    looking: 'middles',
+    placing: true,
+    described: 0.5,
+    kinds: { count: 6, relation: 1.5, which: 1.5, what: 1.5, at: 1.5, where: 0.8, background: 0.5 },
+  },
 ];

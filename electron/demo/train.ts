@@ -35,6 +35,7 @@ import {
   demoConfig,
   demoPreprocessor,
   GRID,
+  type Looking,
   parsedDemoConfig,
   type Stage,
   sizes,
@@ -47,6 +48,10 @@ import { CANVAS, PLACES } from './world/scene.ts';
 
 /** The layer whose first head learns to look where a question's words point; the first leaves room to read names of two words. */
 const POINTING_LAYER = 1;
+/** The layer whose first head learns to look, for the row that answers, at what it tells; those between bring there what the words found. */
+const TELLING_LAYER = 4;
+/** The layer whose input holds, in the row of a word that points at things, where all of them lie; the answer's row reads it there. */
+const PLACING_LAYER = 3;
 
 type Weights = Map<string, { shape: readonly number[]; data: Float32Array }>;
 
@@ -103,12 +108,17 @@ function patchShares(labels: BigInt64Array): Float32Array {
   return shares.map((share) => share / sum);
 }
 
+/** What a patch says of the middles of objects in it: none, or one. */
+const MIDDLE_WORDS = ['zero', 'one'] as const;
+
 interface DenseInputs {
   readonly labels: Tensor;
   readonly shares: Tensor;
   readonly names: Tensor;
   readonly places: Tensor;
   readonly placeNames: Tensor;
+  readonly middles: Tensor;
+  readonly middleNames: Tensor;
 }
 
 function denseInputs(graph: Graph, config: VisionLanguageConfig): DenseInputs {
@@ -118,14 +128,23 @@ function denseInputs(graph: Graph, config: VisionLanguageConfig): DenseInputs {
     names: graph.input('names', 'float32', [TAUGHT_OBJECTS.length + 1, config.text.vocab]),
     places: graph.input('places', 'int64', ['patches']),
     placeNames: graph.input('place_names', 'float32', [PLACES.length, config.text.vocab]),
+    middles: graph.input('middles', 'int64', ['patches']),
+    middleNames: graph.input('middle_names', 'float32', [MIDDLE_WORDS.length, config.text.vocab]),
   };
 }
 
 /**
- * Each patch names the object that covers it, and that object's place, in the words of the decoder's own embeddings: visual rows and
- * the words for what they show come to lie in one space. rows [batch, patches, hidden] → scalar loss.
+ * Each patch names the object that covers it, that object's place and, where looking is at middles, whether it is its middle, in the
+ * words of the decoder's own embeddings: visual rows and the words for what they show come to lie in one space.
+ * rows [batch, patches, hidden] → scalar loss.
  */
-function denseLoss(rows: Tensor, inputs: DenseInputs, weight: WeightOf, hidden: number): Tensor {
+function denseLoss(
+  rows: Tensor,
+  inputs: DenseInputs,
+  weight: WeightOf,
+  hidden: number,
+  looking: Looking,
+): Tensor {
   const graph = rows.graph;
   const flat = f.reshape(rows, ['patches', hidden]);
   const directions = f.rmsNorm(flat, graph.constant(new Float32Array(hidden).fill(1)), 1e-5);
@@ -133,7 +152,9 @@ function denseLoss(rows: Tensor, inputs: DenseInputs, weight: WeightOf, hidden: 
     f.crossEntropy(f.matmul(directions, f.matmul(names, weight(embeddingName)), { b: true }), labels);
   const shared = (losses: Tensor) => f.sum(f.multiply(losses, inputs.shares));
   const objects = shared(naming(inputs.names, inputs.labels));
-  return f.add(objects, f.multiply(shared(naming(inputs.placeNames, inputs.places)), 0.3));
+  const placed = f.add(objects, f.multiply(shared(naming(inputs.placeNames, inputs.places)), 0.3));
+  if (looking === 'patches') return placed;
+  return f.add(placed, f.multiply(shared(naming(inputs.middleNames, inputs.middles)), 0.5));
 }
 
 const weightDecay = 0.02;
@@ -161,7 +182,8 @@ async function denseTrainer(stage: Stage, config: VisionLanguageConfig, weights:
   const weight = weightsAsInputs(graph, shapes);
   const pixels = graph.input('pixels', 'float32', [sizes.dense.pictures, 3, CANVAS, CANVAS]);
   const inputs = denseInputs(graph, config);
-  const loss = denseLoss(visualEmbeddings(pixels, config, weight), inputs, weight, config.text.hidden);
+  const rows = visualEmbeddings(pixels, config, weight);
+  const loss = denseLoss(rows, inputs, weight, config.text.hidden, stage.looking);
   const trained = trainedIn(stage, graph, weights);
   return Trainer.create(graph, loss, {}, trained, optimizer(stage), { providers: ['cpu'] });
 }
@@ -180,10 +202,35 @@ function headScores(
   return f.add(f.matmul(scaled, k, { b: true }), inputs.mask);
 }
 
+/**
+ * Rows hold, along one fixed direction for each of PLACES, whether something lies there: the directions are drawn at random, so that
+ * all nine can be held at once. rows [mentions, hidden] → scalar loss: binary cross-entropy with `meant_places`, summed over the places.
+ */
+function placingLoss(rows: Tensor, seed: number): Tensor {
+  const { graph } = rows;
+  const hidden = rows.shape[1] as number;
+  const random = seededRandom(seed).split('places');
+  const directions = Float32Array.from(
+    { length: PLACES.length * hidden },
+    () => random.gaussian() / Math.sqrt(hidden),
+  );
+  const normed = f.rmsNorm(rows, graph.constant(new Float32Array(hidden).fill(1)), 1e-5);
+  const logits = f.matmul(normed, graph.constant(directions, [PLACES.length, hidden]), { b: true });
+  const there = f.sigmoid(logits);
+  const meant = graph.input('meant_places', 'float32', [rows.shape[0]!, PLACES.length]);
+  const log = (x: Tensor) => f.log(f.add(x, 1e-6));
+  const agrees = f.add(
+    f.multiply(meant, log(there)),
+    f.multiply(f.subtract(1, meant), log(f.subtract(1, there))),
+  );
+  return f.negate(f.mean(f.sum(agrees, [-1])));
+}
+
 async function languageTrainer(
   stage: Stage,
   config: VisionLanguageConfig,
   weights: Weights,
+  seed: number,
 ): Promise<Trainer> {
   const graph = new Graph();
   const { pictures, rows } = sizes.language;
@@ -204,28 +251,41 @@ async function languageTrainer(
   const picked = graph.input('picked', 'int64', ['picked']);
   const next = graph.input('next', 'int64', ['picked']);
   const weights_ = graph.input('weights', 'float32', ['picked']);
-  const mentions = graph.input('mentions', 'int64', ['mentions']);
-  const meant = graph.input('meant', 'float32', ['mentions', total]);
 
   const visual = visualEmbeddings(pixels, config, weight);
   let x = f.concat([embed(bos, weight), visual, embed(ids, weight)], 1);
-  let looking: Tensor | undefined;
+  const layerLosses: Tensor[] = [];
+  const mentions = graph.input('mentions', 'int64', ['mentions']);
+  const look = (layer: number, rows: Tensor, to: string) => {
+    const shares = graph.input(to, 'float32', [rows.shape[0]!, total]);
+    const scores = f.reshape(headScores(x, layer, shared, config, weight), [pictures * total, total]);
+    const looks = f.logSoftmax(f.gather(scores, rows));
+    layerLosses.push(f.negate(f.mean(f.sum(f.multiply(looks, shares), [-1]))));
+  };
+  let placing: Tensor | undefined;
   for (let layer = 0; layer < layers; layer++) {
-    if (layer === POINTING_LAYER) looking = headScores(x, layer, shared, config, weight);
+    if (layer === PLACING_LAYER && stage.placing) {
+      const flat = f.reshape(x, [pictures * total, hidden]);
+      placing = placingLoss(f.gather(flat, mentions), seed);
+    }
+    if (layer === POINTING_LAYER) look(layer, mentions, 'meant');
+    if (layer === TELLING_LAYER && stage.looking === 'middles')
+      look(layer, graph.input('tellers', 'int64', ['tellers']), 'told');
     x = decoderLayer(x, layer, shared, config.text, weight).hidden;
   }
-  if (!looking) throw new EmendError('internal', `The decoder has no layer ${POINTING_LAYER}.`);
-  const looks = f.logSoftmax(f.gather(f.reshape(looking, [pictures * total, total]), mentions));
-  const pointing = f.negate(f.mean(f.sum(f.multiply(looks, meant), [-1])));
+  const [pointing, telling] = layerLosses;
+  if (!pointing) throw new EmendError('internal', `The decoder has no layer ${POINTING_LAYER}.`);
   const scored = f.gather(f.reshape(x, [pictures * total, hidden]), picked);
   const logits = languageHead(finalNorm(scored, config.text, weight), config.text, weight);
   const answers = f.sum(f.multiply(f.crossEntropy(logits, next), weights_));
-  const dense = denseLoss(visual, named, weight, hidden);
-  const loss = f.add(f.add(answers, dense), f.multiply(pointing, stage.pointingWeight));
+  const dense = denseLoss(visual, named, weight, hidden, stage.looking);
+  const looks = telling ? f.add(pointing, telling) : pointing;
+  const looked = f.add(f.add(answers, dense), f.multiply(looks, stage.pointingWeight));
+  const loss = placing ? f.add(looked, f.multiply(placing, 0.5)) : looked;
   return Trainer.create(
     graph,
     loss,
-    { answers, dense, pointing },
+    { answers, dense, pointing, ...(telling ? { telling } : {}), ...(placing ? { placing } : {}) },
     trainedIn(stage, graph, weights),
     optimizer(stage),
     {
@@ -269,10 +329,11 @@ async function runStage(
   statePath: string,
   weights: Weights,
 ): Promise<void> {
+  const { kinds, looking, described } = stage;
   const request = (step: number): BatchRequest =>
     stage.kind === 'dense'
       ? { stage: stage.kind, series: name, step, ...sizes.dense }
-      : { stage: stage.kind, series: name, step, ...sizes.language, kinds: stage.kinds };
+      : { stage: stage.kind, series: name, step, ...sizes.language, kinds, looking, described };
   if (existsSync(statePath)) await trainer.load(statePath);
   const first = trainer.optimizer.step;
   if (first >= stage.steps) return;
@@ -351,6 +412,8 @@ async function main(): Promise<void> {
   const names = float32(nameMatrix(nameIds, vocabulary), [nameIds.length, vocabulary]);
   const placeIds = PLACES.map((place) => place.split(' ').map(wordId));
   const placeNames = float32(nameMatrix(placeIds, vocabulary), [placeIds.length, vocabulary]);
+  const middleIds = MIDDLE_WORDS.map((word) => [wordId(word)]);
+  const middleNames = float32(nameMatrix(middleIds, vocabulary), [middleIds.length, vocabulary]);
 
   const weights = initialWeights(config, seed);
   const count = [...weights.values()].reduce((sum, { data }) => sum + data.length, 0);
@@ -367,6 +430,8 @@ async function main(): Promise<void> {
       names,
       places: int64(batch.places, [batch.places.length]),
       place_names: placeNames,
+      middles: int64(batch.middles, [batch.middles.length]),
+      middle_names: middleNames,
     };
   };
   const textsOf = (batch: LanguageBatch) => {
@@ -385,6 +450,9 @@ async function main(): Promise<void> {
       weights: float32(batch.weights, [batch.weights.length]),
       mentions: int64(batch.mentions, [batch.mentions.length]),
       meant: float32(batch.meant, [batch.mentions.length, total]),
+      meant_places: float32(batch.meantPlaces, [batch.mentions.length, PLACES.length]),
+      tellers: int64(batch.tellers, [batch.tellers.length]),
+      told: float32(batch.told, [batch.tellers.length, total]),
     };
   };
   for (const [index, stage] of stages.entries()) {
@@ -394,7 +462,7 @@ async function main(): Promise<void> {
     const trainer =
       stage.kind === 'dense'
         ? await denseTrainer(stage, config, weights)
-        : await languageTrainer(stage, config, weights);
+        : await languageTrainer(stage, config, weights, seed);
     await runStage(
       name,
       stage,

@@ -1,6 +1,7 @@
 /** @file The application answers from its library whatever the engine does, and keeps the engine in step with it. */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import type { Application } from '../../electron/api/application.ts';
 import { wireError } from '../../electron/api/router.ts';
@@ -202,6 +203,38 @@ test('settings that are part of how a model is opened open it again', async () =
     theme: 'dark',
     providers: ['webgpu', 'cpu'],
   });
+});
+
+test('a model a person opens while the engine restarts is opened, not the one before; that one comes back when it is given up', async () => {
+  const engine = loggingEngine();
+  const application = makeApplication(engine.client, await makeResources());
+  const opened = async () => (await application.call('app.status', {})).model?.name;
+  await expect.poll(opened).toBe('demo-model');
+  const other = modelFolder(temporaryFolder(), 'mine');
+  const opens = () =>
+    engine.log.filter(({ name }) => name === 'open').map(({ input }) => (input as { path: string }).path);
+
+  engine.die();
+  const given = application.dispatch('models.open', { path: other }, { job: 'opening' }).catch(wireError);
+  await expect.poll(opens).toHaveLength(2);
+  await application.call('jobs.cancel', { job: 'opening' });
+  engine.comeBack();
+  expect(await given).toMatchObject({ code: 'cancelled' });
+  await expect.poll(opens).toHaveLength(3);
+  expect(opens()[2]).toContain('demo-model');
+  await expect.poll(opened).toBe('demo-model');
+
+  engine.die();
+  const opening = application.call('models.open', { path: other });
+  await expect.poll(opens).toHaveLength(4);
+  const release = engine.holdOpenings();
+  engine.comeBack();
+  // Time in which another opening would have taken its place.
+  await delay(200);
+  release();
+  expect(await opening).toMatchObject({ name: 'mine' });
+  expect(opens()).toHaveLength(4);
+  expect(await opened()).toBe('mine');
 });
 
 test('a model that ends the engine each time it is opened is not tried for ever', async () => {

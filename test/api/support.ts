@@ -106,6 +106,12 @@ export function loggingEngine() {
   const restarts = new Set<() => void>();
   const states = new Set<(state: EngineState) => void>();
   let state = idle;
+  /** settled while there is an engine: calls wait for it */
+  let up = Promise.withResolvers<void>();
+  up.resolve();
+  /** settled unless openings take as long as the test says */
+  let held = Promise.withResolvers<void>();
+  held.resolve();
   const answers: {
     [N in OperationName]?: (input: EngineOperations[N]['input']) => EngineOperations[N]['output'];
   } = {
@@ -127,6 +133,9 @@ export function loggingEngine() {
       if (name === 'preview' || name === 'check') return busyEngine.call(name, input, options);
       const answer = answers[name];
       if (!answer) throw new EmendError('engine', 'No model here.');
+      await up.promise;
+      if (name === 'open') await held.promise;
+      if (options?.signal?.aborted) throw new EmendError('cancelled', 'Stopped.');
       return answer(input);
     },
     get state() {
@@ -148,15 +157,23 @@ export function loggingEngine() {
   return {
     client,
     log,
+    /** from now on a model takes to open until the returned function is called */
+    holdOpenings: () => {
+      held = Promise.withResolvers();
+      return held.resolve;
+    },
     /** from now on it ends whenever it is to open a model */
     endWhenOpening: () => {
       answers.open = () => {
         throw new EmendError('engine', 'The engine ran out of memory.');
       };
     },
-    die: () =>
-      setState({ ...idle, state: 'restarting', message: 'The engine was killed. Starting it again.' }),
+    die: () => {
+      up = Promise.withResolvers();
+      setState({ ...idle, state: 'restarting', message: 'The engine was killed. Starting it again.' });
+    },
     comeBack: () => {
+      up.resolve();
       setState(idle);
       for (const listener of restarts) listener();
     },

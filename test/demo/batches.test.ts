@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { beforeAll, expect, test } from 'vitest';
-import { type LanguageBatch, languageBatch } from '../../electron/demo/batches.ts';
+import { type LanguageBatch, languageBatch, type TextSource } from '../../electron/demo/batches.ts';
 import { GRID } from '../../electron/demo/recipe.ts';
 import { facts } from '../../electron/demo/world/facts.ts';
 import { TAUGHT_OBJECTS } from '../../electron/demo/world/objects.ts';
@@ -12,11 +12,19 @@ import { plainPrompts } from '../../electron/models/prompt.ts';
 import { loadTokenizer, type Tokenizer } from '../../electron/models/tokenizer.ts';
 
 const folder = 'resources/demo-model';
-const size = { pictures: 12, texts: 8, rows: 132, kinds: { presence: 2, count: 2 } };
+const size = {
+  pictures: 12,
+  texts: 8,
+  rows: 132,
+  kinds: { presence: 2, count: 2 },
+  looking: 'patches',
+  described: 0,
+} as const;
 const patches = GRID * GRID;
 const total = 1 + patches + size.rows;
 
 let tokenizer: Tokenizer;
+let source: TextSource;
 let batch: LanguageBatch;
 beforeAll(async () => {
   await loadSprites();
@@ -26,7 +34,7 @@ beforeAll(async () => {
     const ids = tokenizer.encodeUserText(word);
     return ids.length === 1 ? ids[0] : undefined;
   };
-  const source = { writer: plainPrompts(tokenizer), facts: facts(), endToken: 2, wordId };
+  source = { writer: plainPrompts(tokenizer), facts: facts(), endToken: 2, wordId };
   batch = languageBatch(seededRandom(5), source, size);
 });
 
@@ -75,4 +83,37 @@ test('every patch of an object is labelled with the one place the object lies at
     );
     expect(new Set(kinds.filter((kind) => kind !== null)).size).toBeLessThanOrEqual(4);
   }
+});
+
+test('looking at middles, each thing meets one row and the first row as much; the row that answers looks at what it tells', () => {
+  const looked = languageBatch(seededRandom(6), source, { ...size, looking: 'middles', described: 1 });
+  let [shown, told] = [0, 0];
+  const sharesOf = (
+    rows: BigInt64Array,
+    all: Float32Array,
+    visit: (row: number, shares: Float32Array) => void,
+  ) => {
+    for (const [index, row] of rows.entries()) {
+      visit(Number(row), all.subarray(index * total, (index + 1) * total));
+    }
+  };
+  sharesOf(looked.tellers, looked.told, (row, shares) => {
+    const met = [...shares].flatMap((share, at) => (share > 0 ? [at] : []));
+    // n things and the first row alike
+    for (const at of met) expect(shares[at]).toBeCloseTo(1 / met.length, 5);
+    const things = met.slice(1);
+    const picture = Math.floor(row / total);
+    if (met[0] === 0) {
+      for (const at of things) expect(looked.middles[picture * patches + at - 1]).toBe(1n);
+      if (things.length > 0) shown++;
+    } else {
+      // told in words: what it looks at, it can see
+      for (const at of met) expect(looked.mask[row * total + at]).toBe(0);
+      told++;
+    }
+    expect(looked.picked).toContain(BigInt(row));
+  });
+  expect(Math.min(shown, told)).toBeGreaterThan(8);
+  const middles = [...looked.middles].filter((middle) => middle === 1n).length;
+  expect(middles / size.pictures).toBeGreaterThan(1);
 });

@@ -75,3 +75,21 @@ test('a state saved with other settings is refused, and left as it was', async (
   });
   expect(readFileSync(path).equals(before)).toBe(true);
 });
+
+test('a state of another model is refused', async () => {
+  const path = join(folder, 'first.safetensors');
+  await train('first.safetensors');
+  const elsewhere = join(folder, 'second model');
+  await writeTinyCheckpoint(elsewhere, { seed: 2 });
+  const second = await VisionLanguageModel.open(elsewhere, { providers: ['cpu'], cuts: [EDIT_LAYER] });
+  try {
+    const edits = tinyEdits(second.checkpoint.config.vision.imageSize);
+    const other = trainVisEdit(second, edits, tinyTraining, { statePath: path });
+    await expect(other).rejects.toMatchObject({
+      code: 'conflict',
+      message: expect.stringContaining('another model'),
+    });
+  } finally {
+    await second.dispose();
+  }
+});

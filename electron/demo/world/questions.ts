@@ -296,6 +296,16 @@ export function captionOf(scene: Scene, random: Random): { question: string; ans
   return { question: random.pick(CAPTION_WORDINGS), answer: parts.join(', ') };
 }
 
+/** The scene in words, each thing's place before its name; `order` says which thing stands where, as places in `scene.objects`. */
+export function inWords(scene: Scene, random: Random): { text: string; order: number[] } {
+  const order = random.shuffle([...scene.objects.keys()]);
+  const parts = order.map((index) => {
+    const object = scene.objects[index]!;
+    return `${AT_PLACE[placeOf(object)]} ${withArticle(objectNamed(object.name))}`;
+  });
+  return { text: `In the picture: ${parts.join(', ')}.`, order };
+}
+
 /** How people also type: sometimes without a capital, sometimes without the final mark. */
 export function typedCasually(question: string, random: Random): string {
   const lower = random.chance(0.15) ? question.charAt(0).toLowerCase() + question.slice(1) : question;

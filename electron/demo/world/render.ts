@@ -121,7 +121,8 @@ function drawObject(
     size,
     object.mirror,
   );
-  const rows = resampling(sprite.height, (object.y - height / 2) * scale, height * scale, size, false);
+  const { flip, channels } = object.disguise ?? { flip: false, channels: [0, 1, 2] as const };
+  const rows = resampling(sprite.height, (object.y - height / 2) * scale, height * scale, size, flip);
   for (const row of rows) {
     for (const column of columns) {
       let r = 0;
@@ -136,9 +137,9 @@ function drawObject(
           const a = sprite.pixels[at + 3]!;
           if (a === 0) continue;
           const weight = rowWeight * column.weights[i]!;
-          r += weight * sprite.pixels[at]!;
-          g += weight * sprite.pixels[at + 1]!;
-          b += weight * sprite.pixels[at + 2]!;
+          r += weight * sprite.pixels[at + channels[0]]!;
+          g += weight * sprite.pixels[at + channels[1]]!;
+          b += weight * sprite.pixels[at + channels[2]]!;
           alpha += weight * a;
         }
       }

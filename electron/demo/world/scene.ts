@@ -53,7 +53,23 @@ export interface SceneObject {
   size: number;
   mirror: boolean;
   style: Style;
+  /** Drawn as no such thing looks. */
+  disguise?: Disguise;
 }
+
+/** Upside down or not, and which channel of the drawing each of red, green and blue is taken from. */
+export interface Disguise {
+  flip: boolean;
+  channels: readonly [number, number, number];
+}
+
+const STRANGE_CHANNELS = [
+  [0, 2, 1],
+  [1, 0, 2],
+  [1, 2, 0],
+  [2, 0, 1],
+  [2, 1, 0],
+] as const;
 
 /** How the background is painted. With `ground` it has two colours and no single name. */
 export interface Background {
@@ -139,6 +155,13 @@ export function restyleScene(scene: Scene, random: Random, keepColour: boolean):
     style: STYLES[(STYLES.indexOf(object.style) + 1) % STYLES.length]!,
   }));
   return { objects, ...composeSurroundings(random, keepColour ? scene.background.colour : undefined) };
+}
+
+/** The scene with all things of one name made into something never seen, the same in every drawing style. */
+export function disguised(scene: Scene, name: string, random: Random): Scene {
+  const disguise: Disguise = { flip: random.chance(0.5), channels: random.pick(STRANGE_CHANNELS) };
+  const objects = scene.objects.map((object) => (object.name === name ? { ...object, disguise } : object));
+  return { ...scene, objects };
 }
 
 function chooseKinds(random: Random, options: SceneOptions): ObjectKind[] {

@@ -270,7 +270,8 @@ export async function trainVisEdit(
 
   // Longer or shorter training of the same thing may go on; anything else is another training.
   const { steps: _steps, optimizer: _optimizer, ...lasting } = options;
-  const settings = JSON.stringify({ ...lasting, source: source.name });
+  const modelFingerprint = await fingerprint(model.checkpoint);
+  const settings = JSON.stringify({ ...lasting, source: source.name, model: modelFingerprint });
   const first = await lay(0);
   const hidden = await floatsOf((await frozen.run(first))['hidden']!);
   const scale = options.scale > 0 ? options.scale * rootMeanSquare(hidden) : 1;
@@ -302,7 +303,7 @@ export async function trainVisEdit(
       if (saved['settings'] !== settings) {
         throw new EmendError(
           'conflict',
-          `${run.statePath} was saved by a training with other settings. Go on with those, or start in another folder.`,
+          `${run.statePath} was saved by a training with other settings or of another model. Go on with those, or start in another folder.`,
         );
       }
     }
@@ -340,5 +341,5 @@ export async function trainVisEdit(
       return [name, { shape: dims, data: last ? data.map((value) => value * scale) : data }] as const;
     }),
   );
-  return { weights: folded, shape, modelFingerprint: await fingerprint(model.checkpoint) };
+  return { weights: folded, shape, modelFingerprint };
 }
