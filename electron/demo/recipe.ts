@@ -141,6 +141,22 @@ const towerAlone: Stage = {
   kinds: {},
 };
 
+/** A stage in which the decoder answers questions from what the tower, which stays as it is, shows it. */
+const decoderAlone: Stage = {
+  kind: 'language',
+  steps: 3500,
+  peak: 1.5e-3,
+  warmUp: 150,
+  decaySteps: 4500,
+  embeddings: true,
+  tower: false,
+  pointingWeight: 1,
+  looking: 'patches',
+  placing: false,
+  described: 0,
+  kinds: { presence: 2, count: 2, relation: 1.2, what: 1.3 },
+};
+
 /** A stage in which all of the model answers questions. */
 const together = (steps: number, looking: Looking): Stage => ({
   kind: 'language',
@@ -158,67 +174,34 @@ const together = (steps: number, looking: Looking): Stage => ({
 });
 
 /**
- * The stages, in order: the tower learns to name what it sees; the decoder learns to answer from what the tower, which stays
- * as it is meanwhile, shows it; then all of it is brought on together. The tower, the slowest of all, then goes on by itself,
- * in the same words, and the whole follows it.
+ * The stages, in order: the tower learns to name what it sees; the decoder learns to answer from that; then all of it is brought
+ * on together. The tower, the slowest of all, goes on by itself and the whole follows it. Then the same once more with the middles
+ * of things to look at, for answers too, and pictures told in words. Last the decoder learns to hold the places of all it is asked
+ * about, for counts.
  */
 export const stages: readonly Stage[] = [
-  {
-    kind: 'dense',
-    steps: 5400,
-    peak: 2e-3,
-    warmUp: 100,
-    decaySteps: 6000,
-    embeddings: true,
-    tower: true,
-    pointingWeight: 0,
-    looking: 'patches',
-    placing: false,
-    described: 0,
-    kinds: {},
-  },
-  {
-    kind: 'language',
-    steps: 3500,
-    peak: 1.5e-3,
-    warmUp: 150,
-    decaySteps: 4500,
-    embeddings: true,
-    tower: false,
-    pointingWeight: 1,
-    looking: 'patches',
-    placing: false,
-    described: 0,
-    kinds: { presence: 2, count: 2, relation: 1.2, what: 1.3 },
-  },
+  { ...towerAlone, peak: 2e-3, decaySteps: 6000, embeddings: true },
+  decoderAlone,
   together(1500, 'patches'),
   towerAlone,
   together(1300, 'patches'),
   { ...towerAlone, steps: 6000, peak: 1e-3, decaySteps: 6000, looking: 'middles' },
   {
-    kind: 'language',
+    ...decoderAlone,
     steps: 4500,
     peak: 1e-3,
     warmUp: 100,
-    decaySteps: 4500,
-    embeddings: true,
-    tower: false,
-    pointingWeight: 1,
     looking: 'middles',
-    placing: false,
     described: 0.5,
     kinds: { count: 4, relation: 1.5, which: 2, what: 2, where: 0.8, background: 0.5 },
   },
   { ...together(2400, 'middles'), peak: 8e-4, pointingWeight: 1 },
   {
-    kind: 'language',
+    ...decoderAlone,
     steps: 2000,
     peak: 8e-4,
     warmUp: 50,
     decaySteps: 2000,
-    embeddings: true,
-    tower: false,
-    pointingWeight: 1,
     looking: 'middles',
     placing: true,
     described: 0.5,
