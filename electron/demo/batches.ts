@@ -352,8 +352,8 @@ export function languageBatch(
         weights.push(text.weight * (offset + 2 === text.ids.length ? endTokenWeight : 1));
       });
       const rowsOf = (object: number): number[] => {
-        const told = text.things?.[object];
-        if (told !== undefined) return [at + told];
+        const named = text.things?.[object];
+        if (named !== undefined) return [at + named];
         return patchesOf(scene, object, owners[index]!, size.looking).map((patch) => 1 + patch);
       };
       const look = (token: number, objects: readonly number[], from: number[], to: Float32Array[]) => {
