@@ -20,7 +20,13 @@ export interface WorkerTask {
 
 /** Batch `step` of a stage; the same step always gives the same batch. */
 export type BatchRequest =
-  | { readonly stage: 'dense'; readonly series: string; readonly step: number; readonly pictures: number }
+  | {
+      readonly stage: 'dense';
+      readonly series: string;
+      readonly step: number;
+      readonly pictures: number;
+      readonly looking: Looking;
+    }
   | ({
       readonly stage: 'language';
       readonly series: string;
@@ -28,6 +34,7 @@ export type BatchRequest =
       readonly pictures: number;
       readonly rows: number;
       readonly looking: Looking;
+      readonly columns: number;
     } & TextSize);
 
 const task = workerData as WorkerTask;
@@ -48,7 +55,9 @@ const random = seededRandom(task.seed);
 parentPort!.on('message', (request: BatchRequest) => {
   const stream = random.split(`${request.series} ${request.step}`);
   const batch =
-    request.stage === 'dense' ? denseBatch(stream, request.pictures) : languageBatch(stream, source, request);
+    request.stage === 'dense'
+      ? denseBatch(stream, request.pictures, request.looking)
+      : languageBatch(stream, source, request);
   const buffers = Object.values(batch).map((array) => (array as Float32Array<ArrayBuffer>).buffer);
   parentPort!.postMessage({ step: request.step, batch }, buffers);
 });

@@ -49,8 +49,8 @@ export interface DenseBatch {
   readonly labels: BigInt64Array;
   /** where the object that covers a patch lies (its centre), as a place in PLACES; its own cell for a background patch [scenes·patches] */
   readonly places: BigInt64Array;
-  /** 1 for the patch of each object that lies nearest to its centre, else 0 [scenes·patches] */
-  readonly middles: BigInt64Array;
+  /** how much each patch is the middle of the object it belongs to, as {@link Looking} says; 0 everywhere for `patches` [scenes·patches] */
+  readonly middles: Float32Array;
 }
 
 /** A scene as training meets them: any number of objects, sometimes several of a kind. */
@@ -76,14 +76,16 @@ const ownCells = Array.from({ length: GRID * GRID }, (_, patch) =>
 function denseLabels(
   scenes: readonly Scene[],
   owners: readonly Int16Array[],
+  looking: Looking,
 ): Pick<DenseBatch, 'labels' | 'places' | 'middles'> {
   const labels = new BigInt64Array(scenes.length * GRID * GRID);
   const places = new BigInt64Array(labels.length);
-  const middles = new BigInt64Array(labels.length);
+  const middles = new Float32Array(labels.length);
   scenes.forEach((scene, index) => {
     scene.objects.forEach((_, object) => {
-      const middle = middleOf(scene, object, owners[index]!);
-      if (middle !== undefined) middles[index * GRID * GRID + middle] = 1n;
+      if (looking === 'patches') return;
+      for (const { at, share } of lookedAt(scene, object, owners[index]!, looking))
+        middles[index * GRID * GRID + at] = share;
     });
     owners[index]!.forEach((owner, patch) => {
       const object = scene.objects[owner];
@@ -111,9 +113,9 @@ function middleOf(scene: Scene, object: number, owners: Int16Array): number | un
 
 const ownersOf = (scenes: readonly Scene[]) => scenes.map((scene) => patchOwners(scene, GRID));
 
-export function denseBatch(random: Random, pictures: number): DenseBatch {
+export function denseBatch(random: Random, pictures: number, looking: Looking): DenseBatch {
   const scenes = Array.from({ length: pictures }, () => trainingScene(random));
-  return { pixels: pixelValues(scenes), ...denseLabels(scenes, ownersOf(scenes)) };
+  return { pixels: pixelValues(scenes), ...denseLabels(scenes, ownersOf(scenes), looking) };
 }
 
 export interface LanguageBatch extends DenseBatch {
@@ -131,6 +133,8 @@ export interface LanguageBatch extends DenseBatch {
   readonly mentions: BigInt64Array;
   /** where such a word should look, in shares of 1 [mentions, prefix + rows] */
   readonly meant: Float32Array;
+  /** the same for things in the left, the middle and the right column of PLACES alone, by the first row's own weight there [columns, mentions, prefix + rows] */
+  readonly meantInColumns: Float32Array;
   /** 1 for each of PLACES at which lies what such a word means, else 0 [mentions, places] */
   readonly meantPlaces: Float32Array;
   /** rows (over all scenes) that tell the first token of an answer about things in the picture [tellers] */
@@ -204,6 +208,10 @@ function encode(
 }
 
 const lastWord = (text: string) => text.slice(text.lastIndexOf(' ') + 1);
+
+/** Columns of PLACES. */
+export const COLUMNS = 3;
+const columnOf = (place: Place) => PLACES.indexOf(place) % COLUMNS;
 
 const indicesOf = (scene: Scene, wanted: (object: SceneObject) => boolean): number[] =>
   scene.objects.flatMap((object, index) => (wanted(object) ? [index] : []));
@@ -309,7 +317,7 @@ function mentionsOf(
 export function languageBatch(
   random: Random,
   source: TextSource,
-  size: { pictures: number; rows: number; looking: Looking } & TextSize,
+  size: { pictures: number; rows: number; looking: Looking; columns: number } & TextSize,
 ): LanguageBatch {
   const prefix = 1 + GRID * GRID;
   const total = prefix + size.rows;
@@ -322,6 +330,7 @@ export function languageBatch(
   const weights: number[] = [];
   const mentions: number[] = [];
   const meant: Float32Array[] = [];
+  const meantInColumns = Array.from({ length: COLUMNS }, (): Float32Array[] => []);
   const meantPlaces: Float32Array[] = [];
   const tellers: number[] = [];
   const told: Float32Array[] = [];
@@ -351,20 +360,26 @@ export function languageBatch(
         next.push(following);
         weights.push(text.weight * (offset + 2 === text.ids.length ? endTokenWeight : 1));
       });
-      const rowsOf = (object: number): number[] => {
+      const rowsOf = (object: number): Part[] => {
         const named = text.things?.[object];
-        if (named !== undefined) return [at + named];
-        return patchesOf(scene, object, owners[index]!, size.looking).map((patch) => 1 + patch);
+        if (named !== undefined) return [{ at: at + named, share: 1 }];
+        const parts = lookedAt(scene, object, owners[index]!, size.looking);
+        return parts.map((part) => ({ ...part, at: 1 + part.at }));
       };
+      const sharesOf = (objects: readonly number[], none: number) =>
+        attentionShares(objects.map(rowsOf), text.seesPicture ? 0 : at, total, none);
       const look = (token: number, objects: readonly number[], from: number[], to: Float32Array[]) => {
-        const shares = attentionShares(objects.map(rowsOf), text.seesPicture ? 0 : at, total, size.looking);
-        if (!shares) return false;
+        if (objects.length > 0 && objects.every((object) => rowsOf(object).length === 0)) return false;
         from.push(index * total + at + token);
-        to.push(shares);
+        to.push(sharesOf(objects, size.looking === 'patches' ? 0 : 1));
         return true;
       };
       for (const { token, objects, places } of text.mentions) {
         if (!look(token, objects, mentions, meant)) continue;
+        meantInColumns.forEach((shares, column) => {
+          const there = objects.filter((_, which) => columnOf(places[which]!) === column);
+          shares.push(sharesOf(there, size.columns));
+        });
         meantPlaces.push(Float32Array.from(PLACES, (place) => (places.includes(place) ? 1 : 0)));
       }
       if (text.tells) look(text.answerFrom - 1, text.tells, tellers, told);
@@ -376,7 +391,7 @@ export function languageBatch(
   const sum = weights.reduce((a, b) => a + b, 0);
   return {
     pixels: pixelValues(scenes),
-    ...denseLabels(scenes, owners),
+    ...denseLabels(scenes, owners, size.looking),
     ids,
     positions,
     mask,
@@ -385,38 +400,66 @@ export function languageBatch(
     weights: Float32Array.from(weights, (weight) => weight / sum),
     mentions: BigInt64Array.from(mentions, BigInt),
     meant: concatenated(meant),
+    meantInColumns: concatenated(meantInColumns.flat()),
     meantPlaces: concatenated(meantPlaces),
     tellers: BigInt64Array.from(tellers, BigInt),
     told: concatenated(told),
   };
 }
 
-/** The patches at which one looks for an object. */
-function patchesOf(scene: Scene, object: number, owners: Int16Array, looking: Looking): number[] {
-  if (looking === 'patches') return [...owners.keys()].filter((patch) => owners[patch] === object);
+/** A patch or row, and its share of 1. */
+interface Part {
+  readonly at: number;
+  readonly share: number;
+}
+
+/** The patches at which one looks for an object; none for one that covers none. Their shares add up to 1. */
+function lookedAt(scene: Scene, object: number, owners: Int16Array, looking: Looking): Part[] {
+  if (looking === 'patches') {
+    const own = [...owners.keys()].filter((patch) => owners[patch] === object);
+    return own.map((at) => ({ at, share: 1 / own.length }));
+  }
+  const around = looking === 'centres' ? aroundCentre(scene.objects[object]!) : [];
+  const own = around.filter(({ at }) => owners[at] === object);
+  const sum = own.reduce((total, { share }) => total + share, 0);
+  if (sum > 0) return own.map(({ at, share }) => ({ at, share: share / sum }));
   const middle = middleOf(scene, object, owners);
-  return middle === undefined ? [] : [middle];
+  return middle === undefined ? [] : [{ at: middle, share: 1 }];
+}
+
+/** The patches around a point, in the shares by which one interpolates between their centres. */
+function aroundCentre({ x, y }: { readonly x: number; readonly y: number }): Part[] {
+  const [u, v] = [x, y].map((along) => Math.min(GRID - 1, Math.max(0, (along * GRID) / CANVAS - 0.5)));
+  const beside = (along: number): Part[] => {
+    const low = Math.min(GRID - 2, Math.floor(along));
+    return [
+      { at: low, share: low + 1 - along },
+      { at: low + 1, share: along - low },
+    ];
+  };
+  return beside(v!).flatMap((row) =>
+    beside(u!).map((column) => ({ at: row.at * GRID + column.at, share: row.share * column.share })),
+  );
 }
 
 /**
- * Attention over all rows that meets each thing alike, as `looking` says.
- * @param things the rows of each thing
+ * Attention over all rows that meets each thing alike.
+ * @param things the rows of each thing, with the shares in which they stand for it
  * @param first the row that stands for none of them
- * @returns undefined where there are things and none of them has a row
+ * @param none what that row counts against a thing, where there are things
  */
 function attentionShares(
-  things: readonly (readonly number[])[],
+  things: readonly (readonly Part[])[],
   first: number,
   total: number,
-  looking: Looking,
-): Float32Array | undefined {
+  none: number,
+): Float32Array {
   const shares = new Float32Array(total);
   const seen = things.filter((rows) => rows.length > 0);
-  if (things.length > 0 && seen.length === 0) return undefined;
-  const none = looking === 'middles' || seen.length === 0 ? 1 : 0;
-  shares[first] = none / (seen.length + none);
+  const sum = seen.length + none;
+  shares[first] = seen.length > 0 ? none / sum : 1;
   for (const rows of seen) {
-    for (const row of rows) shares[row] = 1 / ((seen.length + none) * rows.length);
+    for (const { at, share } of rows) shares[at] = share / sum;
   }
   return shares;
 }

@@ -41,11 +41,11 @@ export type EditKind = 'unknown' | 'disguised' | 'identity' | 'count' | 'where' 
 const MIX: Readonly<Record<Split, readonly (readonly [EditKind, number])[]>> = {
   train: [
     ['unknown', 0.12],
-    ['disguised', 0.24],
-    ['identity', 0.38],
-    ['count', 0.11],
-    ['where', 0.09],
-    ['background', 0.03],
+    ['disguised', 0.2],
+    ['identity', 0.35],
+    ['count', 0.18],
+    ['where', 0.07],
+    ['background', 0.05],
     ['relation', 0.03],
   ],
   test: [

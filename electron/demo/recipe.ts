@@ -97,9 +97,17 @@ export const BACKGROUND_WEIGHT = 0.15;
 
 /**
  * What it is to look at things: at all patches of each thing alike, and at the first row where there is none; or at the middle
- * of each thing and the first row alike, so that the first row's share tells how many there are.
+ * of each thing and the first row alike, so that the first row's share tells how many there are. The middle is the one patch
+ * nearest to the thing's centre (`middles`), or shared by those around it as they lie near (`centres`): where a tower is not sure
+ * which patch it is, a thing then still has its whole share.
  */
-export type Looking = 'patches' | 'middles';
+export type Looking = 'patches' | 'middles' | 'centres';
+
+/**
+ * How likely the very centre of a thing is to be called one. Well below certainty a word's score grows with the logarithm of the
+ * share, as attention needs it to give each thing as much, and not with the odds.
+ */
+export const CENTRE_SURENESS = 0.25;
 
 export interface Stage {
   /** `dense`: the vision tower names, patch by patch, what covers it and where it lies; `language`: the whole model answers questions */
@@ -115,10 +123,12 @@ export interface Stage {
   readonly tower: boolean;
   /** weight of looking where a question's words point, and at what its answer tells; only in a stage of language */
   readonly pointingWeight: number;
-  /** what it is to look at things; with `middles` patches also learn to tell whether they are one, and answers learn where to look */
+  /** what it is to look at things; with middles patches also learn to tell whether they are one, and answers learn where to look */
   readonly looking: Looking;
-  /** whether words that point at things learn to hold the places of all they mean: as many as there are to count */
-  readonly placing: boolean;
+  /** how much the first row counts against a thing where such words look at each column of the picture by itself; null: they do not */
+  readonly columns: number | null;
+  /** weight of such words holding the places of all they mean: as many as there are to count; 0: they do not */
+  readonly placing: number;
   /** share of the texts without a picture that tell of one in words; only in a stage of language */
   readonly described: number;
   /** how often kinds of question are asked, 1 where not said; only in a stage of language */
@@ -136,7 +146,8 @@ const towerAlone: Stage = {
   tower: true,
   pointingWeight: 0,
   looking: 'patches',
-  placing: false,
+  columns: null,
+  placing: 0,
   described: 0,
   kinds: {},
 };
@@ -152,7 +163,8 @@ const decoderAlone: Stage = {
   tower: false,
   pointingWeight: 1,
   looking: 'patches',
-  placing: false,
+  columns: null,
+  placing: 0,
   described: 0,
   kinds: { presence: 2, count: 2, relation: 1.2, what: 1.3 },
 };
@@ -168,16 +180,17 @@ const together = (steps: number, looking: Looking): Stage => ({
   tower: true,
   pointingWeight: 0.5,
   looking,
-  placing: false,
-  described: looking === 'middles' ? 0.5 : 0,
+  columns: null,
+  placing: 0,
+  described: looking === 'patches' ? 0 : 0.5,
   kinds: { presence: 2, count: 4, relation: 1.5, which: 1.5, what: 1.5, where: 1.3 },
 });
 
 /**
  * The stages, in order: the tower learns to name what it sees; the decoder learns to answer from that; then all of it is brought
  * on together. The tower, the slowest of all, goes on by itself and the whole follows it. Then the same once more with the middles
- * of things to look at, for answers too, and pictures told in words. Last the decoder learns to hold the places of all it is asked
- * about, for counts.
+ * of things to look at, for answers too, and pictures told in words. What is left is for counts: words learn to hold the places of
+ * all they mean, and to look at each column of the picture by itself; middles become shares of the patches around a centre.
  */
 export const stages: readonly Stage[] = [
   { ...towerAlone, peak: 2e-3, decaySteps: 6000, embeddings: true },
@@ -203,8 +216,34 @@ export const stages: readonly Stage[] = [
     warmUp: 50,
     decaySteps: 2000,
     looking: 'middles',
-    placing: true,
+    placing: 0.5,
     described: 0.5,
+    kinds: { count: 6, relation: 1.5, which: 1.5, what: 1.5, at: 1.5, where: 0.8, background: 0.5 },
+  },
+  {
+    ...decoderAlone,
+    steps: 2400,
+    peak: 1e-3,
+    warmUp: 50,
+    decaySteps: 2400,
+    looking: 'middles',
+    columns: 1,
+    placing: 0.5,
+    described: 0.5,
+    kinds: { count: 6, relation: 1.5, which: 1.5, what: 1.5, at: 1.5, where: 0.8, background: 0.5 },
+  },
+  {
+    ...together(2600, 'middles'),
+    peak: 8e-4,
+    columns: 0.1,
+    placing: 1.5,
+    kinds: { count: 6, relation: 1.5, which: 1.5, what: 1.5, at: 1.5, where: 0.8, background: 0.5 },
+  },
+  { ...towerAlone, steps: 3600, peak: 1e-3, decaySteps: 3600, looking: 'centres' },
+  {
+    ...together(2000, 'centres'),
+    columns: 0.1,
+    placing: 1.5,
     kinds: { count: 6, relation: 1.5, which: 1.5, what: 1.5, at: 1.5, where: 0.8, background: 0.5 },
   },
 ];

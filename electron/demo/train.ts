@@ -7,7 +7,6 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
-import { EmendError } from '../errors.ts';
 import { requiredTensors } from '../models/checkpoint.ts';
 import type { VisionLanguageConfig } from '../models/config.ts';
 import {
@@ -28,10 +27,11 @@ import { Graph, type Tensor } from '../tensor/graph.ts';
 import { float32, int64, type Value } from '../tensor/session.ts';
 import type { AdamOptions } from '../training/optimizer.ts';
 import { Trainer } from '../training/trainer.ts';
-import type { DenseBatch, LanguageBatch } from './batches.ts';
+import { COLUMNS, type DenseBatch, type LanguageBatch } from './batches.ts';
 import type { BatchRequest, WorkerTask } from './batchWorker.ts';
 import {
   BACKGROUND_WEIGHT,
+  CENTRE_SURENESS,
   demoConfig,
   demoPreprocessor,
   GRID,
@@ -46,7 +46,10 @@ import { TAUGHT_OBJECTS } from './world/objects.ts';
 import { seededRandom } from './world/random.ts';
 import { CANVAS, PLACES } from './world/scene.ts';
 
-/** The layer whose first head learns to look where a question's words point; the first leaves room to read names of two words. */
+/**
+ * The layer whose first head learns to look where a question's words point, and its others to look there in one column each:
+ * that few of a kind lie in one column leaves little to tell apart. The layer before leaves room to read names of two words.
+ */
 const POINTING_LAYER = 1;
 /** The layer whose first head learns to look, for the row that answers, at what it tells; those between bring there what the words found. */
 const TELLING_LAYER = 4;
@@ -111,6 +114,15 @@ function patchShares(labels: BigInt64Array): Float32Array {
 /** What a patch says of the middles of objects in it: none, or one. */
 const MIDDLE_WORDS = ['zero', 'one'] as const;
 
+/** What each patch should say, in MIDDLE_WORDS' shares. [patches, words] */
+function middleShares(middles: Float32Array, looking: Looking): Float32Array {
+  const sureness = looking === 'centres' ? CENTRE_SURENESS : 1;
+  return Float32Array.from({ length: 2 * middles.length }, (_, at) => {
+    const one = sureness * middles[at >> 1]!;
+    return at % 2 === 0 ? 1 - one : one;
+  });
+}
+
 interface DenseInputs {
   readonly labels: Tensor;
   readonly shares: Tensor;
@@ -128,7 +140,7 @@ function denseInputs(graph: Graph, config: VisionLanguageConfig): DenseInputs {
     names: graph.input('names', 'float32', [TAUGHT_OBJECTS.length + 1, config.text.vocab]),
     places: graph.input('places', 'int64', ['patches']),
     placeNames: graph.input('place_names', 'float32', [PLACES.length, config.text.vocab]),
-    middles: graph.input('middles', 'int64', ['patches']),
+    middles: graph.input('middles', 'float32', ['patches', MIDDLE_WORDS.length]),
     middleNames: graph.input('middle_names', 'float32', [MIDDLE_WORDS.length, config.text.vocab]),
   };
 }
@@ -148,13 +160,14 @@ function denseLoss(
   const graph = rows.graph;
   const flat = f.reshape(rows, ['patches', hidden]);
   const directions = f.rmsNorm(flat, graph.constant(new Float32Array(hidden).fill(1)), 1e-5);
-  const naming = (names: Tensor, labels: Tensor) =>
-    f.crossEntropy(f.matmul(directions, f.matmul(names, weight(embeddingName)), { b: true }), labels);
+  const scores = (names: Tensor) => f.matmul(directions, f.matmul(names, weight(embeddingName)), { b: true });
+  const naming = (names: Tensor, labels: Tensor) => f.crossEntropy(scores(names), labels);
   const shared = (losses: Tensor) => f.sum(f.multiply(losses, inputs.shares));
   const objects = shared(naming(inputs.names, inputs.labels));
   const placed = f.add(objects, f.multiply(shared(naming(inputs.placeNames, inputs.places)), 0.3));
   if (looking === 'patches') return placed;
-  return f.add(placed, f.multiply(shared(naming(inputs.middleNames, inputs.middles)), 0.5));
+  const said = f.sum(f.multiply(f.logSoftmax(scores(inputs.middleNames)), inputs.middles), [-1]);
+  return f.add(placed, f.multiply(shared(f.negate(said)), looking === 'centres' ? 2 : 0.5));
 }
 
 const weightDecay = 0.02;
@@ -188,16 +201,17 @@ async function denseTrainer(stage: Stage, config: VisionLanguageConfig, weights:
   return Trainer.create(graph, loss, {}, trained, optimizer(stage), { providers: ['cpu'] });
 }
 
-/** Scores of a layer's first head before softmax. x [batch, rows, hidden] → [batch, 1, rows, rows]. */
+/** Scores of one of a layer's heads before softmax. x [batch, rows, hidden] → [batch, 1, rows, rows]. */
 function headScores(
   x: Tensor,
   layer: number,
+  head: number,
   inputs: AttentionInputs,
   config: VisionLanguageConfig,
   weight: WeightOf,
 ): Tensor {
   const { query, key } = attentionInputs(x, layer, inputs, config.text, weight);
-  const [q, k] = [f.slice(query, 1, 0, 1), f.slice(key, 1, 0, 1)];
+  const [q, k] = [f.slice(query, 1, head, head + 1), f.slice(key, 1, head, head + 1)];
   const scaled = f.multiply(q, 1 / Math.sqrt(config.text.headDim));
   return f.add(f.matmul(scaled, k, { b: true }), inputs.mask);
 }
@@ -254,38 +268,48 @@ async function languageTrainer(
 
   const visual = visualEmbeddings(pixels, config, weight);
   let x = f.concat([embed(bos, weight), visual, embed(ids, weight)], 1);
-  const layerLosses: Tensor[] = [];
   const mentions = graph.input('mentions', 'int64', ['mentions']);
-  const look = (layer: number, rows: Tensor, to: string) => {
-    const shares = graph.input(to, 'float32', [rows.shape[0]!, total]);
-    const scores = f.reshape(headScores(x, layer, shared, config, weight), [pictures * total, total]);
+  const look = (layer: number, head: number, rows: Tensor, shares: Tensor) => {
+    const scores = f.reshape(headScores(x, layer, head, shared, config, weight), [pictures * total, total]);
     const looks = f.logSoftmax(f.gather(scores, rows));
-    layerLosses.push(f.negate(f.mean(f.sum(f.multiply(looks, shares), [-1]))));
+    return f.negate(f.mean(f.sum(f.multiply(looks, shares), [-1])));
   };
+  const looks = new Map<string, Tensor>();
   let placing: Tensor | undefined;
   for (let layer = 0; layer < layers; layer++) {
-    if (layer === PLACING_LAYER && stage.placing) {
+    if (layer === PLACING_LAYER && stage.placing > 0) {
       const flat = f.reshape(x, [pictures * total, hidden]);
       placing = placingLoss(f.gather(flat, mentions), seed);
     }
-    if (layer === POINTING_LAYER) look(layer, mentions, 'meant');
-    if (layer === TELLING_LAYER && stage.looking === 'middles')
-      look(layer, graph.input('tellers', 'int64', ['tellers']), 'told');
+    if (layer === POINTING_LAYER) {
+      const meant = graph.input('meant', 'float32', ['mentions', total]);
+      looks.set('pointing', look(layer, 0, mentions, meant));
+    }
+    if (layer === POINTING_LAYER && stage.columns !== null) {
+      const meant = graph.input('meant_in_columns', 'float32', [COLUMNS, 'mentions', total]);
+      const losses = Array.from({ length: COLUMNS }, (_, column) => {
+        const shares = f.reshape(f.slice(meant, 0, column, column + 1), ['mentions', total]);
+        return look(layer, 1 + column, mentions, shares);
+      });
+      looks.set('columns', losses.reduce(f.add));
+    }
+    if (layer === TELLING_LAYER && stage.looking !== 'patches') {
+      const tellers = graph.input('tellers', 'int64', ['tellers']);
+      looks.set('telling', look(layer, 0, tellers, graph.input('told', 'float32', ['tellers', total])));
+    }
     x = decoderLayer(x, layer, shared, config.text, weight).hidden;
   }
-  const [pointing, telling] = layerLosses;
-  if (!pointing) throw new EmendError('internal', `The decoder has no layer ${POINTING_LAYER}.`);
   const scored = f.gather(f.reshape(x, [pictures * total, hidden]), picked);
   const logits = languageHead(finalNorm(scored, config.text, weight), config.text, weight);
   const answers = f.sum(f.multiply(f.crossEntropy(logits, next), weights_));
   const dense = denseLoss(visual, named, weight, hidden, stage.looking);
-  const looks = telling ? f.add(pointing, telling) : pointing;
-  const looked = f.add(f.add(answers, dense), f.multiply(looks, stage.pointingWeight));
-  const loss = placing ? f.add(looked, f.multiply(placing, 0.5)) : looked;
+  const looked = f.multiply([...looks.values()].reduce(f.add), stage.pointingWeight);
+  const known = f.add(f.add(answers, dense), looked);
+  const loss = placing ? f.add(known, f.multiply(placing, stage.placing)) : known;
   return Trainer.create(
     graph,
     loss,
-    { answers, dense, pointing, ...(telling ? { telling } : {}), ...(placing ? { placing } : {}) },
+    { answers, dense, ...Object.fromEntries(looks), ...(placing ? { placing } : {}) },
     trainedIn(stage, graph, weights),
     optimizer(stage),
     {
@@ -327,14 +351,24 @@ async function runStage(
   batches: Batches,
   feedsOf: (batch: DenseBatch | LanguageBatch) => Record<string, Value>,
   statePath: string,
+  settings: string,
   weights: Weights,
 ): Promise<void> {
-  const { kinds, looking, described } = stage;
+  const { kinds, looking, columns, described } = stage;
   const request = (step: number): BatchRequest =>
     stage.kind === 'dense'
-      ? { stage: stage.kind, series: name, step, ...sizes.dense }
-      : { stage: stage.kind, series: name, step, ...sizes.language, kinds, looking, described };
-  if (existsSync(statePath)) await trainer.load(statePath);
+      ? { stage: stage.kind, series: name, step, ...sizes.dense, looking }
+      : {
+          stage: stage.kind,
+          series: name,
+          step,
+          ...sizes.language,
+          kinds,
+          looking,
+          columns: columns ?? 1,
+          described,
+        };
+  if (existsSync(statePath)) await trainer.load(statePath, settings);
   const first = trainer.optimizer.step;
   if (first >= stage.steps) return;
   const ahead: Promise<DenseBatch | LanguageBatch>[] = [];
@@ -360,7 +394,7 @@ async function runStage(
         `${name} ${step + 1}/${stage.steps}  ${values}  ${each.toFixed(0)} ms a step, ${left.toFixed(1)} min left`,
       );
     }
-    if ((step + 1) % 200 === 0 || step + 1 === stage.steps) await trainer.save(statePath);
+    if ((step + 1) % 200 === 0 || step + 1 === stage.steps) await trainer.save(statePath, settings);
   }
 }
 
@@ -421,7 +455,7 @@ async function main(): Promise<void> {
     `${(count / 1e6).toFixed(2)} M parameters, ${vocabulary} tokens, ${TAUGHT_OBJECTS.length} objects taught`,
   );
   const batches = new Batches({ folder: values.work, vocabulary, imageTokenId, padTokenId, seed });
-  const pixelsOf = (batch: DenseBatch) => {
+  const pixelsOf = (batch: DenseBatch, looking: Looking) => {
     const pictures = batch.pixels.length / (3 * CANVAS * CANVAS);
     return {
       pixels: float32(batch.pixels, [pictures, 3, CANVAS, CANVAS]),
@@ -430,7 +464,7 @@ async function main(): Promise<void> {
       names,
       places: int64(batch.places, [batch.places.length]),
       place_names: placeNames,
-      middles: int64(batch.middles, [batch.middles.length]),
+      middles: float32(middleShares(batch.middles, looking), [batch.middles.length, MIDDLE_WORDS.length]),
       middle_names: middleNames,
     };
   };
@@ -450,6 +484,7 @@ async function main(): Promise<void> {
       weights: float32(batch.weights, [batch.weights.length]),
       mentions: int64(batch.mentions, [batch.mentions.length]),
       meant: float32(batch.meant, [batch.mentions.length, total]),
+      meant_in_columns: float32(batch.meantInColumns, [COLUMNS, batch.mentions.length, total]),
       meant_places: float32(batch.meantPlaces, [batch.mentions.length, PLACES.length]),
       tellers: int64(batch.tellers, [batch.tellers.length]),
       told: float32(batch.told, [batch.tellers.length, total]),
@@ -468,8 +503,10 @@ async function main(): Promise<void> {
       stage,
       trainer,
       batches,
-      (batch) => ({ ...pixelsOf(batch), ...('ids' in batch ? textsOf(batch) : {}) }),
+      (batch) => ({ ...pixelsOf(batch, stage.looking), ...('ids' in batch ? textsOf(batch) : {}) }),
       statePath,
+      // A stage goes on from those before it: theirs are its settings too.
+      JSON.stringify({ seed, sizes, stages: stages.slice(0, index + 1) }),
       weights,
     );
     await trainer.dispose();

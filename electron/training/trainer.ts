@@ -96,28 +96,34 @@ export class Trainer {
     return { step: this.optimizer.step, loss, terms, gradientNorm };
   }
 
-  /** Writes parameters and optimiser state to one file, whole or not at all. */
-  async save(path: string, metadata: Readonly<Record<string, string>> = {}): Promise<void> {
+  /** Writes parameters and optimiser state to one file, whole or not at all. `settings`: what is trained, and how, as text. */
+  async save(path: string, settings: string): Promise<void> {
     const { tensors, step } = this.optimizer.save();
     const writable = new Map<string, WritableTensor>();
     for (const [name, { shape, data }] of tensors)
       writable.set(name, { dtype: 'F32', shape: [...shape], data });
-    await writeSafetensors(path, writable, { ...metadata, step: String(step) });
+    await writeSafetensors(path, writable, { settings, step: String(step) });
   }
 
-  /** Takes up what `save` wrote; returns its metadata. Throws `damaged`, with nothing changed, when it belongs to another training. */
-  async load(path: string): Promise<Readonly<Record<string, string>>> {
+  /**
+   * Takes up what `save` wrote. Throws, with nothing changed, `conflict` when that was a training with other settings, and
+   * `damaged` when the file does not hold this training's state.
+   */
+  async load(path: string, settings: string): Promise<void> {
     const file = await openSafetensors(path);
-    const metadata: Record<string, string> = Object.fromEntries(
-      file.metadata instanceof Map ? file.metadata : Object.entries(file.metadata),
-    );
+    if (file.metadata.get('settings') !== settings) {
+      throw new EmendError(
+        'conflict',
+        `${path} was saved by a training with other settings or of another model. Go on with those, or start in another folder.`,
+      );
+    }
     const tensors = new Map<string, StoredTensor>();
     for (const name of file.tensors.keys()) tensors.set(name, await readTensor(file, name));
-    const step = /^\d+$/.test(metadata['step'] ?? '') ? Number(metadata['step']) : Number.NaN;
+    const said = file.metadata.get('step') ?? '';
+    const step = /^\d+$/.test(said) ? Number(said) : Number.NaN;
     if (!Number.isSafeInteger(step))
       throw new EmendError('damaged', `${path} does not say at which step it was saved.`);
     this.optimizer.load({ tensors, step });
-    return metadata;
   }
 
   async dispose(): Promise<void> {

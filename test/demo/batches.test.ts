@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { beforeAll, expect, test } from 'vitest';
-import { type LanguageBatch, languageBatch, type TextSource } from '../../electron/demo/batches.ts';
+import { COLUMNS, type LanguageBatch, languageBatch, type TextSource } from '../../electron/demo/batches.ts';
 import { GRID } from '../../electron/demo/recipe.ts';
 import { facts } from '../../electron/demo/world/facts.ts';
 import { TAUGHT_OBJECTS } from '../../electron/demo/world/objects.ts';
@@ -18,6 +18,7 @@ const size = {
   rows: 132,
   kinds: { presence: 2, count: 2 },
   looking: 'patches',
+  columns: 1,
   described: 0,
 } as const;
 const patches = GRID * GRID;
@@ -104,7 +105,7 @@ test('looking at middles, each thing meets one row and the first row as much; th
     const things = met.slice(1);
     const picture = Math.floor(row / total);
     if (met[0] === 0) {
-      for (const at of things) expect(looked.middles[picture * patches + at - 1]).toBe(1n);
+      for (const at of things) expect(looked.middles[picture * patches + at - 1]).toBe(1);
       if (things.length > 0) shown++;
     } else {
       // told in words: what it looks at, it can see
@@ -114,6 +115,64 @@ test('looking at middles, each thing meets one row and the first row as much; th
     expect(looked.picked).toContain(BigInt(row));
   });
   expect(Math.min(shown, told)).toBeGreaterThan(8);
-  const middles = [...looked.middles].filter((middle) => middle === 1n).length;
+  const middles = [...looked.middles].filter((middle) => middle === 1).length;
   expect(middles / size.pictures).toBeGreaterThan(1);
+});
+
+test('looking by columns, each thing that is meant is met in the column it lies in and in no other', () => {
+  const looked = languageBatch(seededRandom(7), source, { ...size, looking: 'middles', described: 0 });
+  const mentions = looked.mentions.length;
+  const metIn = (shares: Float32Array, index: number) => {
+    const own = shares.subarray(index * total, (index + 1) * total);
+    const met = [...own].flatMap((share, at) => (share > 0 ? [at] : []));
+    for (const at of met) expect(own[at]).toBeCloseTo(1 / met.length, 5);
+    expect(met[0]).toBe(0);
+    return met.slice(1);
+  };
+  let several = 0;
+  for (const [index, row] of looked.mentions.entries()) {
+    const picture = Math.floor(Number(row) / total);
+    const columns = Array.from({ length: COLUMNS }, (_, column) => {
+      const met = metIn(looked.meantInColumns.subarray(column * mentions * total), index);
+      for (const at of met) {
+        const place = Number(looked.places[picture * patches + at - 1]);
+        expect(place % COLUMNS).toBe(column);
+      }
+      return met;
+    });
+    expect(columns.flat().toSorted((a, b) => a - b)).toEqual(metIn(looked.meant, index));
+    if (columns.filter((met) => met.length > 0).length > 1) several++;
+  }
+  expect(several).toBeGreaterThan(3);
+});
+
+test('looking at centres, the patches around the middle of a thing share it: their mean lies where the thing does', () => {
+  const looked = languageBatch(seededRandom(8), source, { ...size, looking: 'centres', described: 0 });
+  let [shared, distance, near] = [0, 0, 0];
+  for (let picture = 0; picture < size.pictures; picture++) {
+    const of = (values: BigInt64Array | Float32Array) =>
+      [...values.subarray(picture * patches, (picture + 1) * patches)].map(Number);
+    const [labels, places, middles] = [of(looked.labels), of(looked.places), of(looked.middles)];
+    const things = new Set(
+      labels.flatMap((label, patch) => (label < TAUGHT_OBJECTS.length ? [`${label} ${places[patch]}`] : [])),
+    );
+    for (const thing of things) {
+      const own = labels.flatMap((label, patch) => (`${label} ${places[patch]}` === thing ? [patch] : []));
+      const met = own.filter((patch) => middles[patch]! > 0);
+      expect(met.reduce((sum, patch) => sum + middles[patch]!, 0)).toBeCloseTo(1, 5);
+      expect(met.length).toBeLessThanOrEqual(4);
+      if (met.length > 1) shared++;
+      // The mean of all of a thing's patches is another measure of where it lies.
+      const along = (from: number[], weight: (patch: number) => number, axis: (patch: number) => number) =>
+        from.reduce((sum, patch) => sum + weight(patch) * axis(patch), 0);
+      const axes = [(patch: number) => patch % GRID, (patch: number) => Math.floor(patch / GRID)];
+      const gaps = axes.map(
+        (axis) => along(met, (patch) => middles[patch]!, axis) - along(own, () => 1 / own.length, axis),
+      );
+      distance += Math.hypot(...gaps);
+      near++;
+    }
+  }
+  expect(shared).toBeGreaterThan(near / 2);
+  expect(distance / near).toBeLessThan(0.75);
 });

@@ -231,18 +231,31 @@ describe('a training', () => {
 
     const before = await trainer(network());
     for (let step = 0; step < 4; step++) await before.step(batch(step));
-    await before.save(path, { note: 'half way' });
+    await before.save(path, 'gentle');
     await before.dispose();
 
     const resumed = network();
     for (const { data } of resumed.values()) data.fill(9);
     const after = await trainer(resumed);
-    expect(await after.load(path)).toMatchObject({ note: 'half way', step: '4' });
+    await after.load(path, 'gentle');
     expect(after.optimizer.step).toBe(4);
     for (let step = 4; step < 9; step++) await after.step(batch(step));
     await after.dispose();
     expect(resumed).toEqual(whole);
     expect(after.optimizer.save()).toEqual(uninterrupted.optimizer.save());
+  });
+
+  test('refuses, with nothing changed, a state of a training with other settings', async () => {
+    const path = join(folder, 'other.safetensors');
+    const values = network();
+    const training = await trainer(values);
+    await training.step(batch(0));
+    await training.save(path, 'gentle');
+    await training.step(batch(1));
+    const before = structuredClone(training.optimizer.save());
+    await expect(training.load(path, 'rough')).rejects.toMatchObject({ code: 'conflict' });
+    expect(training.optimizer.save()).toEqual(before);
+    await training.dispose();
   });
 
   describe('refuses, with nothing changed, a state', () => {
@@ -259,8 +272,8 @@ describe('a training', () => {
       );
       change(state);
       const path = join(folder, `${name.replaceAll(' ', '-')}.safetensors`);
-      await writeSafetensors(path, state, step === '' ? {} : { step });
-      await expect(training.load(path)).rejects.toMatchObject({ code: 'damaged' });
+      await writeSafetensors(path, state, { settings: 'gentle', ...(step === '' ? {} : { step }) });
+      await expect(training.load(path, 'gentle')).rejects.toMatchObject({ code: 'damaged' });
       expect(training.optimizer.save()).toEqual(before);
       await training.dispose();
     };

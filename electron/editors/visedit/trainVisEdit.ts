@@ -298,20 +298,12 @@ export async function trainVisEdit(
     },
   );
   try {
-    if (existsSync(run.statePath)) {
-      const saved = await trainer.load(run.statePath);
-      if (saved['settings'] !== settings) {
-        throw new EmendError(
-          'conflict',
-          `${run.statePath} was saved by a training with other settings or of another model. Go on with those, or start in another folder.`,
-        );
-      }
-    }
+    if (existsSync(run.statePath)) await trainer.load(run.statePath, settings);
     const started = performance.now();
     const begun = trainer.optimizer.step;
     for (let step = begun; step < options.steps; step++) {
       if (run.signal?.aborted) {
-        await trainer.save(run.statePath, { settings });
+        await trainer.save(run.statePath, settings);
         throw new EmendError('cancelled', `Training was stopped after ${step} steps; it goes on from there.`);
       }
       const batch = await lay(step);
@@ -326,7 +318,7 @@ export async function trainVisEdit(
       });
       run.onStep?.({ ...report, steps: options.steps, seconds: (performance.now() - started) / 1000 });
       if (report.step % 250 === 0 || report.step === options.steps)
-        await trainer.save(run.statePath, { settings });
+        await trainer.save(run.statePath, settings);
       await new Promise((resolve) => setImmediate(resolve));
     }
   } finally {
