@@ -186,6 +186,17 @@ const together = (steps: number, looking: Looking): Stage => ({
   kinds: { presence: 2, count: 4, relation: 1.5, which: 1.5, what: 1.5, where: 1.3 },
 });
 
+/** Kinds of question in the stages that are for counts. */
+const countsFirst: Stage['kinds'] = {
+  count: 6,
+  relation: 1.5,
+  which: 1.5,
+  what: 1.5,
+  at: 1.5,
+  where: 0.8,
+  background: 0.5,
+};
+
 /**
  * The stages, in order: the tower learns to name what it sees; the decoder learns to answer from that; then all of it is brought
  * on together. The tower, the slowest of all, goes on by itself and the whole follows it. Then the same once more with the middles
@@ -218,7 +229,7 @@ export const stages: readonly Stage[] = [
     looking: 'middles',
     placing: 0.5,
     described: 0.5,
-    kinds: { count: 6, relation: 1.5, which: 1.5, what: 1.5, at: 1.5, where: 0.8, background: 0.5 },
+    kinds: countsFirst,
   },
   {
     ...decoderAlone,
@@ -230,20 +241,20 @@ export const stages: readonly Stage[] = [
     columns: 1,
     placing: 0.5,
     described: 0.5,
-    kinds: { count: 6, relation: 1.5, which: 1.5, what: 1.5, at: 1.5, where: 0.8, background: 0.5 },
+    kinds: countsFirst,
   },
   {
     ...together(2600, 'middles'),
     peak: 8e-4,
     columns: 0.1,
     placing: 1.5,
-    kinds: { count: 6, relation: 1.5, which: 1.5, what: 1.5, at: 1.5, where: 0.8, background: 0.5 },
+    kinds: countsFirst,
   },
   { ...towerAlone, steps: 3600, peak: 1e-3, decaySteps: 3600, looking: 'centres' },
   {
     ...together(2000, 'centres'),
     columns: 0.1,
     placing: 1.5,
-    kinds: { count: 6, relation: 1.5, which: 1.5, what: 1.5, at: 1.5, where: 0.8, background: 0.5 },
+    kinds: countsFirst,
   },
 ];
