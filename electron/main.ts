@@ -1,5 +1,5 @@
 /** @file The desktop shell: one window, its menu, its own protocol, and the line between the page and the application. */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import {
   app,
@@ -16,7 +16,7 @@ import {
 } from 'electron';
 import { wireError } from './api/router.ts';
 import { readPageFile } from './frontends/pageFiles.ts';
-import { dataFolder, pageFolder, projectFolder } from './frontends/places.ts';
+import { dataFolder, defaultLibrary, pageFolder, projectFolder } from './frontends/places.ts';
 import { type Program, startProgram } from './frontends/program.ts';
 import { loadWindowState, MINIMUM, saveWindowState } from './frontends/windowState.ts';
 import { utilityEngine } from './utilityEngine.ts';
@@ -36,13 +36,21 @@ protocol.registerSchemesAsPrivileged([
   { scheme: 'emend', privileges: { standard: true, secure: true, supportFetchAPI: true, codeCache: true } },
 ]);
 
-if (app.requestSingleInstanceLock()) void start();
+// One window for all libraries; what a second start asks for, the first one hears.
+if (app.requestSingleInstanceLock({ library: libraryAsked() })) void start();
 else app.quit();
 
 async function start(): Promise<void> {
-  app.on('second-instance', () => {
+  app.on('second-instance', (_event, _arguments, _folder, asked) => {
     if (window?.isMinimized()) window.restore();
     window?.focus();
+    const library = (asked as { library?: unknown } | null)?.library;
+    if (!window || typeof library !== 'string' || library === libraryAsked()) return;
+    void dialog.showMessageBox(window, {
+      type: 'info',
+      message: 'Another library is open in this window.',
+      detail: `Open here: ${libraryAsked()}\nAsked for: ${library}\n\nClose this window, then open the other one.`,
+    });
   });
   app.on('web-contents-created', (_event, contents) => confine(contents));
   app.on('window-all-closed', () => app.quit());
@@ -154,6 +162,11 @@ async function sendPageFile(request: Request): Promise<Response> {
 function demandOwnPage(event: IpcMainInvokeEvent): void {
   const own = event.senderFrame?.url.startsWith(PAGE) && event.senderFrame.parent === null;
   if (!own) throw new Error('Only the page of Emend is answered.');
+}
+
+/** The library this start is for. */
+function libraryAsked(): string {
+  return resolve(libraryArgument() ?? defaultLibrary());
 }
 
 function libraryArgument(): string | undefined {

@@ -80,7 +80,7 @@ class HttpConnection implements Connection {
     } catch {
       throw new EmendError(
         'engine',
-        `Emend does not answer at ${location.origin}. If it was stopped, start it again; this page reconnects by itself.`,
+        `Emend does not answer at ${location.origin}. If it was stopped, start it again and open the address it prints.`,
       );
     }
     const reply = (await response.json().catch(() => null)) as

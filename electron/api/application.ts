@@ -64,7 +64,19 @@ export function createApplication(options: ApplicationOptions): Application {
   const tellStatus = () => {
     if (!closed) events.emit({ name: 'app.status', payload: status() });
   };
-  const session = new ModelSession({ engine, library, resources, onChange: tellStatus });
+  let actors = JSON.stringify(library.actors);
+  const session = new ModelSession({
+    engine,
+    library,
+    resources,
+    onChange: () => {
+      tellStatus();
+      // How edits stand depends on the model and the adapter that act.
+      if (JSON.stringify(library.actors) === actors) return;
+      actors = JSON.stringify(library.actors);
+      if (!closed) events.emit({ name: 'library.changed', payload: { edits: [] } });
+    },
+  });
 
   library.onChange((edits) => {
     if (edits.length > 0) events.emit({ name: 'library.changed', payload: { edits } });

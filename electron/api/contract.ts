@@ -256,6 +256,12 @@ export const Sampling = z.object({
   seed: z.number().int(),
 });
 
+const NewProbe = z.object({
+  kind: ProbeKind.exclude(['committed', 'reliability']),
+  picture: PictureId.nullable(),
+  prompt: Prompt,
+});
+
 const Nothing = z.object({});
 const Done = z.object({});
 
@@ -274,7 +280,8 @@ export const calls = {
     job: false,
   },
   'models.open': {
-    input: z.object({ path: z.string().min(1), adapter: z.string().optional() }),
+    /** adapter: without, the one last used with the model; null: none */
+    input: z.object({ path: z.string().min(1), adapter: z.string().nullish() }),
     output: ModelSummary,
     job: true,
   },
@@ -293,7 +300,8 @@ export const calls = {
   'pictures.add': { input: z.object({ base64: z.string().max(90_000_000) }), output: Picture, job: false },
   'pictures.read': {
     input: z.object({ id: PictureId }),
-    output: z.object({ picture: Picture, base64: z.string() }),
+    /** base64 and mime: the picture as a page can show it; TIFF comes as PNG */
+    output: z.object({ picture: Picture, base64: z.string(), mime: z.string() }),
     job: false,
   },
   /** the demo pictures; adds them to the library when first asked for */
@@ -320,6 +328,8 @@ export const calls = {
       target: z.string().trim().min(1).max(1000),
       before: z.string().optional(),
       note: z.string().max(4000).optional(),
+      /** its probes from the beginning, all or none of them; as for probes.add */
+      probes: z.array(NewProbe).max(1000).optional(),
     }),
     output: Edit,
     job: false,
@@ -372,12 +382,7 @@ export const calls = {
   'edits.restore': { input: z.object({ id: EditId }), output: Edit, job: false },
 
   'probes.add': {
-    input: z.object({
-      edit: EditId,
-      kind: ProbeKind.exclude(['committed', 'reliability']),
-      picture: PictureId.nullable(),
-      prompt: Prompt,
-    }),
+    input: NewProbe.extend({ edit: EditId }),
     output: Probe,
     job: false,
   },
@@ -402,7 +407,7 @@ export const events = {
   'answer.token': z.object({ job: JobId, side: z.enum(['before', 'after', 'answer']), token: AnswerToken }),
   /** one probe of a running check is done */
   'check.result': z.object({ job: JobId, result: ProbeResult }),
-  /** something in the library changed: lists should be read again */
+  /** the named edits changed; none named: settings or the open model did, which edits' checks depend on. Lists should be read again */
   'library.changed': z.object({ edits: z.array(EditId) }),
 } as const;
 

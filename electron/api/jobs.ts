@@ -3,6 +3,18 @@
  */
 import { EmendError } from '../errors.ts';
 
+/**
+ * What `work` gives, or the signal's reason as soon as it is aborted. For waiting on what others need too: the work goes on.
+ */
+export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    if (signal.aborted) stop();
+    signal.addEventListener('abort', stop, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
+  });
+}
+
 export class Jobs {
   readonly #running = new Map<
     string,

@@ -2,9 +2,9 @@
  * @file The open model and the committed edits that act in it, kept in step with the engine whatever happens to it.
  */
 import { realpath, stat } from 'node:fs/promises';
-import type { EngineEdit, EngineOperations } from '../engine/protocol.ts';
+import type { ActingEdit, EngineEdit, EngineOperations } from '../engine/protocol.ts';
 import { EmendError } from '../errors.ts';
-import { actingEdits, type EditState, recordSignal } from '../library/edits.ts';
+import { actingEdits, type EditState, editState, recordSignal } from '../library/edits.ts';
 import { actingKey } from '../library/freshness.ts';
 import type { Library } from '../library/library.ts';
 import { readPicture } from '../library/pictures.ts';
@@ -26,13 +26,16 @@ interface Opening {
   readonly done: Promise<ModelSummary>;
 }
 
+/** Bytes of signals and pictures sent to the engine in one message: those of a 7 B model's edit are some 10 MB. */
+const ACTIVATION_BYTES = 128 * 1024 * 1024;
+
 /** So many times the engine may end while it opens a model before that is left to the person. */
 const DEATHS_IN_OPENING = 2;
 
 /** A model to open; without adapter, with the one last used with it. */
 interface Way {
   readonly path: string;
-  readonly adapter?: string;
+  readonly adapter?: string | null;
 }
 
 export interface ModelSessionParts {
@@ -59,6 +62,8 @@ export class ModelSession {
   /** key of the edits that act in the engine; null when that is not known */
   #acting: string | null = null;
   #activating: Promise<void> | null = null;
+  /** what the engine was last given, by edit: the state of each signal */
+  #held: ReadonlyMap<number, string> = new Map();
   /** what was to be opened at the start */
   #atStart: readonly Way[] = [];
   /** how often in a row the engine ended while a model was opened: one too large would end it for ever */
@@ -102,11 +107,17 @@ export class ModelSession {
   }
 
   /**
-   * Opens a checkpoint folder, with an adapter: the given one, else the one last used with that folder.
+   * Opens a checkpoint folder, with an adapter: the given one, none for null, else the one last used with that folder. If that no
+   * longer fits, because the model was trained on, the model is opened without and the engine's state says so.
    * An opening that is under way is given up for it.
    * @throws EmendError 'not-found', 'invalid-input', or what the engine says of the checkpoint
    */
-  async open(path: string, adapter: string | undefined, options: EngineCallOptions): Promise<ModelSummary> {
+  async open(
+    path: string,
+    adapter: string | null | undefined,
+    options: EngineCallOptions,
+  ): Promise<ModelSummary> {
+    this.#failure = null;
     try {
       return await this.#takeOver({ path, adapter }, true, options);
     } catch (error) {
@@ -119,8 +130,9 @@ export class ModelSession {
 
   async #takeOver({ path, adapter }: Way, asked: boolean, options: EngineCallOptions): Promise<ModelSummary> {
     const folder = await demandFolder(path, 'model');
-    const adapterPath =
-      adapter === undefined ? await this.#usualAdapter(folder) : await demandPath(adapter, 'adapter');
+    const usual = adapter === undefined;
+    const given = adapter ? await demandPath(adapter, 'adapter') : null;
+    const adapterPath = usual ? await this.#usualAdapter(folder) : given;
     if (!asked && this.#opening?.asked) throw new EmendError('cancelled', 'Another model is being opened.');
     this.#opening?.controller.abort();
     const controller = new AbortController();
@@ -128,7 +140,12 @@ export class ModelSession {
     const opening: Opening = {
       asked,
       controller,
-      done: this.#open(folder, adapterPath, { ...options, signal }),
+      done: this.#open(folder, adapterPath, { ...options, signal }).catch((error: unknown) => {
+        const unfit = error instanceof EmendError && error.code === 'invalid-input';
+        if (!usual || adapterPath === null || !unfit) throw error;
+        this.#failure = new EmendError(error.code, `${error.message} It was opened without.`);
+        return this.#open(folder, null, { ...options, signal });
+      }),
     };
     this.#opening = opening;
     try {
@@ -152,8 +169,10 @@ export class ModelSession {
     this.#model = { ...opened, path, adapterPath };
     this.#loaded = true;
     this.#acting = null;
+    this.#held = new Map();
     this.#deathsInOpening = 0;
     this.#library.actors = actors;
+    this.#library.template = template;
     rememberModel(this.#library, { path, name: summary.name, adapterPath, ...actors });
     return summary;
   }
@@ -188,7 +207,7 @@ export class ModelSession {
       return;
     }
     const { path, adapterPath } = this.#model ?? {};
-    this.#inBackground(path === undefined ? this.#atStart : [{ path, adapter: adapterPath ?? undefined }]);
+    this.#inBackground(path === undefined ? this.#atStart : [{ path, adapter: adapterPath }]);
   }
 
   #inBackground(ways: readonly Way[]): void {
@@ -269,16 +288,38 @@ export class ModelSession {
   async #activate(): Promise<void> {
     const model = this.#model;
     const { key, edits } = actingEdits(this.#library);
+    const held = this.#held;
     const bytes = this.pictureReader();
-    const { signals } = await this.#engine.call('activate', {
-      edits: edits.map((state) => this.engineEdit(state, bytes)),
-    });
-    // Another model, or another engine, took its place meanwhile: what acts there is not known.
-    if (this.#model !== model || !this.#loaded || this.#closed) return;
-    for (const { id, signal } of signals) {
-      const state = edits.find(({ edit }) => edit.id === id);
-      if (state) recordSignal(this.#library, state, signal);
+    // From here on it is not known what acts: what is asked meanwhile waits for the answer, also if the library is back by then.
+    this.#acting = null;
+    this.#held = new Map();
+    let part: ActingEdit[] = [];
+    let size = 0;
+    let begin = true;
+    const sent = new Map<number, EditState>();
+    const send = async (end: boolean): Promise<boolean> => {
+      const { signals } = await this.#engine.call('activate', { edits: part, begin, end });
+      // Another model, or another engine, took its place meanwhile: what acts there is not known.
+      if (this.#model !== model || !this.#loaded || this.#closed) return false;
+      for (const { id, signal } of signals) recordSignal(this.#library, sent.get(id)!, signal);
+      [part, size, begin] = [[], 0, false];
+      return true;
+    };
+    for (const { id, state } of edits) {
+      if (held.get(id) === state) {
+        part.push({ id, held: true });
+        continue;
+      }
+      const full = editState(this.#library, id);
+      const edit = full.signal ? { ...textsOf(full), picture: null } : this.engineEdit(full, bytes);
+      const bytesOfEdit = edit.signal?.length ?? edit.picture?.length ?? 0;
+      if (part.length > 0 && size + bytesOfEdit > ACTIVATION_BYTES && !(await send(false))) return;
+      sent.set(id, { ...full, signal: null });
+      part.push(edit);
+      size += bytesOfEdit;
     }
+    if (!(await send(true))) return;
+    this.#held = new Map(edits.map(({ id, state }) => [id, state]));
     this.#acting = key;
   }
 
@@ -299,8 +340,8 @@ export class ModelSession {
   }
 
   /** An edit in the engine's form. */
-  engineEdit({ edit, signal }: EditState, bytes: (id: string) => Uint8Array): EngineEdit {
-    return { id: edit.id, picture: bytes(edit.picture), prompt: edit.prompt, target: edit.target, signal };
+  engineEdit(state: EditState, bytes: (id: string) => Uint8Array): EngineEdit {
+    return { ...textsOf(state), picture: bytes(state.edit.picture) };
   }
 
   close(): void {
@@ -312,7 +353,12 @@ export class ModelSession {
   #forgetEngine(): void {
     this.#loaded = false;
     this.#acting = null;
+    this.#held = new Map();
   }
+}
+
+function textsOf({ edit, signal }: EditState): Omit<EngineEdit, 'picture'> {
+  return { id: edit.id, prompt: edit.prompt, target: edit.target, signal };
 }
 
 /** The real path of a folder. @throws EmendError 'not-found', 'invalid-input' for a file */

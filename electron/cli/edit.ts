@@ -61,16 +61,13 @@ function add(): Command {
         const picture = await addPicture(call, image);
         const pictures: string[] = [];
         for (const file of more.rephraseImage ?? []) pictures.push(await addPicture(call, file));
-        const made = await call('edits.create', { picture, prompt, target, note });
-        for (const wording of more.rephrase ?? []) {
-          await call('probes.add', {
-            ...{ edit: made.id, kind: 'text-generality', picture: null, prompt: wording },
-          });
-        }
-        for (const other of pictures) {
-          await call('probes.add', { edit: made.id, kind: 'image-generality', picture: other, prompt });
-        }
-        return made;
+        const probes = [
+          ...(more.rephrase ?? []).map((wording) => ({
+            ...{ kind: 'text-generality' as const, picture: null, prompt: wording },
+          })),
+          ...pictures.map((other) => ({ kind: 'image-generality' as const, picture: other, prompt })),
+        ];
+        return call('edits.create', { picture, prompt, target, note, probes });
       });
       print(edit, `${line(edit)}\nCheck it with: emend edit check ${edit.id}`, json);
     });

@@ -3,6 +3,7 @@ import { readFile, stat } from 'node:fs/promises';
 import { InvalidArgumentError, Option } from 'commander';
 import { demoModel } from '../api/resources.ts';
 import { EmendError } from '../errors.ts';
+import { onInterrupt } from '../frontends/interrupt.ts';
 import { resourcesFolder } from '../frontends/places.ts';
 import { E_VQA_SUFFIX } from '../models/prompt.ts';
 import { providerNames } from '../tensor/session.ts';
@@ -75,15 +76,14 @@ export async function readPictureFile(path: string): Promise<Uint8Array> {
   }
 }
 
-/** Runs `work` with a signal that Ctrl+C aborts; a second Ctrl+C ends the process as ever. */
+/** Runs `work` with a signal that Ctrl+C aborts; a second Ctrl+C ends the process. */
 export async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
-  const interrupt = () => controller.abort();
-  process.once('SIGINT', interrupt);
+  const interrupt = onInterrupt(() => controller.abort());
   try {
     return await work(controller.signal);
   } finally {
-    process.off('SIGINT', interrupt);
+    interrupt.off();
     if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
   }
 }

@@ -1,7 +1,9 @@
 /** @file What subcommands share: the program for as long as one command takes, progress on stderr, Ctrl+C as cancel. */
 import type { CallInput, CallName, CallOutput } from '../api/contract.ts';
 import { EmendError, type ErrorCode } from '../errors.ts';
+import { onInterrupt } from '../frontends/interrupt.ts';
 import { type Program, startProgram } from '../frontends/program.ts';
+import { modelOrDemo } from './options.ts';
 
 /** A call of the contract, followed and cancellable. */
 export type Call = <N extends CallName>(name: N, input: CallInput<N>) => Promise<CallOutput<N>>;
@@ -15,6 +17,7 @@ export interface SessionOptions {
   readonly library?: string;
   /** checkpoint folder to open in place of the one used last */
   readonly model?: string;
+  /** adapter to open the model with, also the one used last */
   readonly adapter?: string;
   /** whether the command needs a model at all */
   readonly needsModel: boolean;
@@ -29,7 +32,8 @@ export async function withSession<T>(
   work: (session: CommandSession) => Promise<T>,
 ): Promise<T> {
   const { library, model, adapter, needsModel } = options;
-  const program = await startProgram({ library, startModel: needsModel && !model ? 'last' : 'none' });
+  const opens = model !== undefined || adapter !== undefined;
+  const program = await startProgram({ library, startModel: needsModel && !opens ? 'last' : 'none' });
   const { application } = program;
   const jobs = new Set<string>();
   let numbered = 0;
@@ -43,21 +47,23 @@ export async function withSession<T>(
       jobs.delete(job);
     }
   };
-  const interrupt = (): void => {
+  const interrupt = onInterrupt(() => {
     for (const job of jobs) void application.call('jobs.cancel', { job }).catch(() => {});
-  };
-  process.on('SIGINT', interrupt);
+  });
   const quiet = application.on('job.progress', ({ stage, done, total, unit }) => {
     if (process.stderr.isTTY)
       process.stderr.write(`\r\x1b[K${stage} ${done}${total === null ? '' : `/${total}`} ${unit}`);
   });
   try {
-    if (model) await call('models.open', { path: model, adapter });
+    if (opens) {
+      const path = model ?? (await call('models.recent', {}))[0]?.path ?? modelOrDemo(undefined);
+      await call('models.open', { path, adapter });
+    }
     return await work({ call, program });
   } finally {
     quiet();
     if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
-    process.off('SIGINT', interrupt);
+    interrupt.off();
     await program.close();
   }
 }

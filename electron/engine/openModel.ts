@@ -50,6 +50,8 @@ export class OpenModel {
   readonly summary: ModelSummary;
   readonly edited: EditedModel;
   readonly #active = new Map<number, Candidate>();
+  /** those of the parts of the next set that have come so far */
+  #next: Candidate[] = [];
 
   private constructor(summary: ModelSummary, edited: EditedModel) {
     this.summary = summary;
@@ -116,26 +118,34 @@ export class OpenModel {
   }
 
   /** An edit as a candidate of the router; its signal is computed unless the library holds it. */
-  async candidate(edit: EngineEdit, visual?: Float32Array): Promise<Candidate> {
-    const signal = edit.signal
-      ? decodeSignal(edit.signal, this.edited.model.hidden)
-      : await this.edited.signal(visual ?? (await this.see(edit.picture)).visual, edit.prompt, edit.target);
-    return { id: edit.id, signal };
+  async candidate(
+    { id, picture, prompt, target, signal }: Omit<EngineEdit, 'picture'> & { picture: Uint8Array | null },
+    visual?: Float32Array,
+  ): Promise<Candidate> {
+    if (signal) return { id, signal: decodeSignal(signal, this.edited.model.hidden) };
+    const seen = visual ?? (picture && (await this.see(picture)).visual);
+    if (!seen)
+      throw new EmendError('internal', `Edit ${id} came without its signal and without its picture.`);
+    return { id, signal: await this.edited.signal(seen, prompt, target) };
   }
 
-  /** Replaces the committed edits, all or none. Returns signals that had to be computed. */
+  /** Replaces the committed edits, all or none, with the last part of them. Returns signals that had to be computed. */
   async activate(
-    edits: readonly EngineEdit[],
+    { edits, begin, end }: EngineOperations['activate']['input'],
     context: OperationContext,
   ): Promise<Array<{ id: number; signal: Uint8Array }>> {
-    const next: Candidate[] = [];
+    const next = begin ? [] : this.#next;
+    this.#next = [];
     const computed: Array<{ id: number; signal: Uint8Array }> = [];
     for (const [done, edit] of edits.entries()) {
       if (context.signal.aborted)
         throw new EmendError('cancelled', 'Loading the committed edits was stopped.');
-      const candidate = await this.candidate(edit);
+      const held = 'held' in edit;
+      const candidate = held ? this.#active.get(edit.id) : await this.candidate(edit);
+      if (!candidate)
+        throw new EmendError('internal', `Edit ${edit.id} does not act, so it cannot go on to.`);
       next.push(candidate);
-      if (!edit.signal) computed.push({ id: edit.id, signal: encodeSignal(candidate.signal) });
+      if (!held && !edit.signal) computed.push({ id: edit.id, signal: encodeSignal(candidate.signal) });
       if (done % 16 === 0)
         context.send({
           kind: 'progress',
@@ -144,6 +154,10 @@ export class OpenModel {
           total: edits.length,
           unit: 'edits',
         });
+    }
+    if (!end) {
+      this.#next = next;
+      return computed;
     }
     this.#active.clear();
     for (const candidate of next) this.#active.set(candidate.id, candidate);

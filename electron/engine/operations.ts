@@ -103,8 +103,8 @@ export const operations: OperationTable = {
     return { summary: await summarise(path, checkpoint, null), tensors };
   },
 
-  async activate({ edits }, context) {
-    return { signals: await open().activate(edits, context) };
+  async activate(part, context) {
+    return { signals: await open().activate(part, context) };
   },
 
   async ask({ picture, prompt, edits, maxNewTokens, sampling }, context) {

@@ -15,6 +15,11 @@ export interface EngineEdit {
   readonly signal: Uint8Array | null;
 }
 
+/** A committed edit: with its signal, or with the picture to compute it from, or as the engine already has it acting. */
+export type ActingEdit =
+  | (Omit<EngineEdit, 'picture'> & { readonly picture: Uint8Array | null })
+  | { readonly id: number; readonly held: true };
+
 /** One input of a check. */
 export interface EngineProbe {
   readonly key: number;
@@ -60,9 +65,12 @@ export interface EngineOperations {
       tensors: ReadonlyArray<{ name: string; dtype: string; shape: number[]; file: string }>;
     };
   };
-  /** Replaces the set of committed edits that act together. Returns signals that had to be computed, by edit. */
+  /**
+   * Replaces the set of committed edits that act together; it may come in parts, and acts with the last.
+   * Returns signals that had to be computed, by edit.
+   */
   activate: {
-    input: { edits: readonly EngineEdit[] };
+    input: { edits: readonly ActingEdit[]; begin: boolean; end: boolean };
     output: { signals: ReadonlyArray<{ id: number; signal: Uint8Array }> };
   };
   ask: {

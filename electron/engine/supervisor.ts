@@ -197,6 +197,7 @@ class Supervisor implements Engine {
 
   #ended(call: Call, message: Extract<FromEngine, { kind: 'result' | 'error' }>): void {
     this.#sent.delete(call.id);
+    this.#limitCancelled();
     const state = this.#sent.size > 0 ? 'busy' : 'ready';
     if (message.kind === 'error') {
       this.#tell({ state });
@@ -241,11 +242,11 @@ class Supervisor implements Engine {
     }
     const lost = { provider: null, refusals: [], memoryBytes: null };
     for (const call of this.#sent.values()) {
-      call.reject(
-        call.options.signal?.aborted
-          ? new EmendError('cancelled', 'Stopped.')
-          : new EmendError('engine', `${what} The request was lost with it: try again.`),
-      );
+      if (call.options.signal?.aborted) call.reject(new EmendError('cancelled', 'Stopped.'));
+      // What needs nothing of the engine that ended for another's sake is run by the next one.
+      else if (this.#killedForCancel && (call.name === 'open' || call.name === 'inspect'))
+        this.#waiting.push(call);
+      else call.reject(new EmendError('engine', `${what} The request was lost with it: try again.`));
     }
     this.#sent.clear();
     if (this.#deaths >= this.#patience.deaths) {
@@ -275,8 +276,17 @@ class Supervisor implements Engine {
     }
     if (!this.#sent.has(call.id)) return;
     this.#process?.send({ kind: 'cancel', id: call.id });
-    // One long step blocks the engine's only thread, so the request may never be heard.
-    call.cancelTimer = setTimeout(() => {
+    this.#limitCancelled();
+  }
+
+  /**
+   * One long step blocks the engine's only thread, so the wish to stop may never be heard: patience with it is limited. Calls are
+   * taken one after the other, so that only counts for the first; the engine is not ended for one that waits behind another's.
+   */
+  #limitCancelled(): void {
+    const first = this.#sent.values().next().value;
+    if (!first?.options.signal?.aborted || first.cancelTimer) return;
+    first.cancelTimer = setTimeout(() => {
       this.#killedForCancel = true;
       this.#kill('a request that was stopped did not end, so the engine was ended');
     }, this.#patience.cancel);

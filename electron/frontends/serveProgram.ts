@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { EmendError } from '../errors.ts';
 import { serve } from '../serve.ts';
+import { onInterrupt } from './interrupt.ts';
 import { pageFolder } from './places.ts';
 import { startProgram } from './program.ts';
 
@@ -18,18 +19,18 @@ export async function serveUntilStopped(options: {
   if (!existsSync(join(pageFolder, 'index.html'))) {
     throw new EmendError('not-found', `The page is not built (${pageFolder}). Run "npm run build" first.`);
   }
-  const stopped = new Promise<void>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => resolve());
-  });
+  const stopped = Promise.withResolvers<void>();
+  const interrupt = onInterrupt(stopped.resolve, ['SIGINT', 'SIGTERM', 'SIGHUP']);
   const program = await startProgram({ library: options.library });
   try {
     const served = await serve({ application: program.application, page: pageFolder, port: options.port });
     console.log(`${options.because} Open this address, once, in a browser on this machine (Ctrl+C stops):`);
     console.log(served.url);
-    await stopped;
+    await stopped.promise;
     await served.close();
   } finally {
     await program.close();
+    interrupt.off();
   }
 }
 

@@ -137,6 +137,8 @@ export interface Store {
   readonly database: Database;
   /** Fingerprints of the model and adapter that act now; '' where none does. Statuses and commits go by them. */
   actors: Actors;
+  /** The form of prompts the open model was opened with, which the setting may be ahead of. Signals and checks go by it. */
+  template: 'plain' | 'chat';
   /** Runs `work` on one unchanging view of the library. */
   read<T>(work: () => T): T;
   /** Runs `work` as one transaction: all of it is kept, with its history, or none. Listeners hear of it afterwards. */

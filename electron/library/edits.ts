@@ -16,7 +16,7 @@ import {
 } from './freshness.ts';
 import { historyOf, remember } from './history.ts';
 import { demandPicture } from './pictures.ts';
-import { demandDraft } from './probes.ts';
+import { addProbe, demandDraft } from './probes.ts';
 import { actingRows, type EditRow, editRow, editRows, ownProbes } from './rows.ts';
 import { bindToActors, influenceOf, keepSignal, signalOf } from './signals.ts';
 
@@ -91,10 +91,17 @@ export interface NewEdit {
   readonly target: string;
   readonly before?: string;
   readonly note?: string;
+  readonly probes?: ReadonlyArray<Omit<Parameters<typeof addProbe>[1], 'edit'>>;
 }
 
-/** A draft for the model and adapter that act now. @throws EmendError 'not-found' for the picture */
-export function createEdit(store: Store, { picture, prompt, target, before, note }: NewEdit): Edit {
+/**
+ * A draft for the model and adapter that act now, with its probes.
+ * @throws EmendError 'not-found' for the picture, or as `addProbe`; nothing is kept then
+ */
+export function createEdit(
+  store: Store,
+  { picture, prompt, target, before, note, probes = [] }: NewEdit,
+): Edit {
   return store.write(() => {
     demandPicture(store, picture);
     const at = now();
@@ -118,6 +125,7 @@ export function createEdit(store: Store, { picture, prompt, target, before, note
     store.database.prepare(`INSERT INTO probes (edit, kind, prompt) VALUES (?, 'reliability', '')`).run(id);
     const was = before === undefined ? '' : `, which was answered “${before}”`;
     remember(store, id, 'created', `“${prompt}”${was}, shall be answered “${target}”.`);
+    for (const probe of probes) addProbe(store, { edit: id, ...probe });
     return findEdit(store, id);
   });
 }
@@ -279,26 +287,35 @@ export function retireEdit(store: Store, id: number, reason?: string): Edit {
   });
 }
 
-/** Makes a retired edit a draft again, which needs a new check. @throws EmendError 'conflict' when it is not retired */
+/**
+ * Makes a retired edit a draft again. One that was committed needs a new check; a draft keeps the one it had.
+ * @throws EmendError 'conflict' when it is not retired
+ */
 export function restoreEdit(store: Store, id: number): Edit {
   return store.write(() => {
     const edit = editRow(store, id);
     if (edit.stage !== 'retired') throw new EmendError('conflict', `Edit ${id} is not retired.`);
+    const acted = edit.committed !== null;
     store.database
       .prepare(
-        `UPDATE edits SET stage = 'draft', committed = NULL, override_reason = NULL, restored = restored + 1, updated = ? WHERE id = ?`,
+        `UPDATE edits SET stage = 'draft', committed = NULL, override_reason = NULL, restored = restored + ?, updated = ? WHERE id = ?`,
       )
-      .run(now(), id);
-    remember(store, id, 'restored', 'Restored as a draft; it needs a new check.');
+      .run(acted ? 1 : 0, now(), id);
+    remember(
+      store,
+      id,
+      'restored',
+      acted ? 'Restored as a draft; it needs a new check.' : 'Restored as a draft.',
+    );
     return findEdit(store, id);
   });
 }
 
-/** The edits that act now, in the order they were committed, each with its signal; and their key. */
-export function actingEdits(store: Store): { key: string; edits: EditState[] } {
+/** The edits that act now, in the order they were committed, each with the state its signal belongs to; and their key. */
+export function actingEdits(store: Store): { key: string; edits: Array<{ id: number; state: string }> } {
   return store.read(() => ({
     key: actingKey(store),
-    edits: actingRows(store).map((edit) => editState(store, edit.id)),
+    edits: actingRows(store).map((edit) => ({ id: edit.id, state: signalState(store, edit) })),
   }));
 }
 

@@ -8,7 +8,7 @@ import { actingRows, type EditRow, ownProbes, standingProbes } from './rows.ts';
 import { readSettings } from './settings.ts';
 
 /** Goes up when the probes a check runs are chosen in another way: older checks are stale then. */
-const PLAN_VERSION = 1;
+const PLAN_VERSION = 2;
 
 const digest = (value: unknown): string => createHash('sha256').update(JSON.stringify(value)).digest('hex');
 
@@ -37,7 +37,7 @@ export function sharedFingerprint(store: Store, except: number | null): Shared {
     plan: short(PLAN_VERSION),
     model: short(store.actors.model),
     adapter: short(store.actors.adapter),
-    prompts: short([settings.promptTemplate, settings.maxNewTokens]),
+    prompts: short([store.template, settings.maxNewTokens]),
     policy: short(Object.entries(settings.policy.required).sort()),
     'standing-probes': short(standingProbes(store).map(probeContent)),
     'committed-edits': short(acting.map((edit) => [editContent(edit), probesOfEdit(store, edit)])),
@@ -74,7 +74,7 @@ export function differences(was: string, is: string): StaleReason[] {
 /** What an edit signal was computed from; the key under which the library keeps it. */
 export function signalState(store: Store, { picture, prompt, target }: EditRow): string {
   const { model, adapter } = store.actors;
-  return digest([model, adapter, readSettings(store).promptTemplate, picture, prompt, target]);
+  return digest([model, adapter, store.template, picture, prompt, target]);
 }
 
 /** Names the edits that act now and their contents: it changes when they do. */

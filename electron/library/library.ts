@@ -5,6 +5,7 @@ import { basename, resolve } from 'node:path';
 import { openDatabase, type Store, telling } from './database.ts';
 import { changedSince, lastEntry } from './history.ts';
 import { recentModels } from './recentModels.ts';
+import { readSettings } from './settings.ts';
 
 /** An open library. The functions of this folder read and change it. */
 export interface Library extends Store {
@@ -31,6 +32,7 @@ export function openLibrary(path: string): Library {
     name: basename(file).replace(/\.emend$/u, ''),
     database,
     actors: { model: '', adapter: '' },
+    template: 'plain',
     read: (work) => telling(file, () => database.transaction(work).deferred()),
     write: (work) => {
       const outermost = !database.inTransaction;
@@ -74,5 +76,6 @@ export function openLibrary(path: string): Library {
 
   const last = recentModels(library)[0];
   if (last) library.actors = { model: last.model, adapter: last.adapter };
+  library.template = readSettings(library).promptTemplate;
   return library;
 }

@@ -67,6 +67,20 @@ export function readPicture(store: Store, id: string): { picture: Picture; data:
   return { picture, data };
 }
 
+/**
+ * A stored picture in a form every page can show: TIFF, which browsers do not decode, as PNG.
+ * @throws EmendError as `readPicture`
+ */
+export async function showablePicture(
+  store: Store,
+  id: string,
+): Promise<{ picture: Picture; mime: string; data: Uint8Array }> {
+  const { picture, data } = readPicture(store, id);
+  if (picture.mime !== 'image/tiff') return { picture, mime: picture.mime, data };
+  const png = await sharp(data, { limitInputPixels: false }).autoOrient().png().toBuffer();
+  return { picture, mime: 'image/png', data: png };
+}
+
 /** @throws EmendError 'not-found' when the library has no such picture */
 export function demandPicture(store: Store, id: string): void {
   const row = store.database

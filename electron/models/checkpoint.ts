@@ -85,9 +85,13 @@ const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string())
 export async function openCheckpoint(folder: string): Promise<Checkpoint> {
   const real = await realFolder(folder);
   const configPath = join(real, 'config.json');
-  const config = parseConfig(await readJson(configPath), configPath);
+  const json = await readJson(configPath);
+  const parsed = parseConfig(json, configPath);
   const generationConfig = await openGenerationConfig(real);
   const { files, fileOf } = await openWeightFiles(real);
+  // Where text_config denies what the whole config says, versions of transformers differ; a missing head settles it.
+  const tied = !fileOf.has('language_model.lm_head.weight') && tiesAtTop(json);
+  const config = tied ? { ...parsed, text: { ...parsed.text, tieWordEmbeddings: true } } : parsed;
   const weights = weightSource(fileOf);
   for (const [name, shape] of requiredTensors(config)) {
     const file = fileOf.get(name);
@@ -113,6 +117,10 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
     }
   }
   return { folder: real, config, generationConfig, weights, files };
+}
+
+function tiesAtTop(json: unknown): boolean {
+  return typeof json === 'object' && json !== null && Reflect.get(json, 'tie_word_embeddings') === true;
 }
 
 /**

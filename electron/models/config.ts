@@ -288,7 +288,9 @@ export function parseConfig(json: unknown, origin = 'config.json'): VisionLangua
     };
     const originalMaxPositions = rope.original_max_position_embeddings ?? config.max_position_embeddings;
     if (kind === 'linear') return { kind, factor: field('factor') };
-    if (kind === 'dynamic') return { kind, factor: field('factor'), originalMaxPositions };
+    // transformers measures by max_position_embeddings here, whatever original_max_position_embeddings says.
+    if (kind === 'dynamic')
+      return { kind, factor: field('factor'), originalMaxPositions: config.max_position_embeddings };
     if (kind === 'llama3') {
       const lowFrequencyFactor = field('low_freq_factor');
       const highFrequencyFactor = field('high_freq_factor');

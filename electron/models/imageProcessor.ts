@@ -38,7 +38,9 @@ export interface ImageProcessor {
   preprocess(picture: Picture): Float32Array;
 }
 
-export type ResampleFilter = 'bilinear' | 'bicubic';
+/** Pillow's filters, by their numbers: 0 to 5. */
+const FILTER_NAMES = ['nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming'] as const;
+export type ResampleFilter = (typeof FILTER_NAMES)[number];
 
 const MAX_PICTURE_BYTES = 64 * 1024 * 1024;
 const MAX_PICTURE_PIXELS = 100_000_000;
@@ -152,18 +154,21 @@ export async function loadImageProcessor(
     const what = settings.do_pad ? 'padding (do_pad)' : `"${type}"`;
     throw new EmendError('unsupported', `${path}: ${what} is not supported. Emend runs CLIPImageProcessor.`);
   }
-  const filter = { 2: 'bilinear', 3: 'bicubic' }[settings.resample ?? 3] as ResampleFilter | undefined;
+  const filter: ResampleFilter | undefined = FILTER_NAMES[settings.resample ?? 3];
   if (!filter) {
     throw new EmendError(
       'unsupported',
-      `${path}: resample ${settings.resample} is not supported. Emend resizes with 2 (bilinear) and 3 (bicubic).`,
+      `${path}: resample ${settings.resample} is no filter of Pillow, which are 0 to 5.`,
     );
   }
   const target = (settings.do_resize ?? true) ? resizeTarget(settings.size, imageSize) : undefined;
   const crop = settings.crop_size ?? imageSize;
   const cropSize = typeof crop === 'number' ? { width: crop, height: crop } : crop;
-  const final = (settings.do_center_crop ?? true) ? cropSize : target?.fixed;
-  if (final?.width !== imageSize || final.height !== imageSize) {
+  const crops = settings.do_center_crop ?? true;
+  // Without a crop, scaling by the short edge gives the tower's size for square pictures only: that is seen picture by picture.
+  const squaresOnly = !crops && target?.short === imageSize;
+  const final = crops ? cropSize : target?.fixed;
+  if (!squaresOnly && (final?.width !== imageSize || final.height !== imageSize)) {
     const found = final ? `${final.width} x ${final.height}` : 'pictures of no fixed size';
     throw new EmendError(
       'damaged',
@@ -180,6 +185,12 @@ export async function loadImageProcessor(
   /** The whole picture's size after resizing, and the square's place in it. */
   const layout = ({ width, height }: { width: number; height: number }) => {
     const scaled = target ? target.of(width, height) : { width, height };
+    if (squaresOnly && scaled.width !== scaled.height) {
+      throw new EmendError(
+        'invalid-input',
+        `${path} does not crop, so this model takes square pictures only; this one has ${width} x ${height} pixels. Crop it.`,
+      );
+    }
     return {
       scaled,
       left: Math.floor((scaled.width - imageSize) / 2),
@@ -230,18 +241,21 @@ async function readSettings(folder: string): Promise<{ json: unknown; path: stri
 /** How large a picture becomes, and if that is the same for all pictures, how large. */
 interface ResizeTarget {
   readonly fixed: { readonly width: number; readonly height: number } | undefined;
+  /** The short edge, where the long one follows from the picture. */
+  readonly short: number | undefined;
   of(width: number, height: number): { width: number; height: number };
 }
 
 function resizeTarget(size: z.infer<typeof sizeSchema> | null | undefined, imageSize: number): ResizeTarget {
   if (typeof size === 'object' && size !== null && 'height' in size) {
     const fixed = { width: size.width as number, height: size.height as number };
-    return { fixed, of: () => ({ ...fixed }) };
+    return { fixed, short: undefined, of: () => ({ ...fixed }) };
   }
   const shortest = typeof size === 'object' && size !== null ? (size.shortest_edge as number) : size;
   const short = shortest ?? imageSize;
   return {
     fixed: undefined,
+    short,
     // transformers' get_resize_output_image_size: the long edge is cut down to a whole number.
     of: (width, height) =>
       width <= height
@@ -255,7 +269,15 @@ function resizeTarget(size: z.infer<typeof sizeSchema> | null | undefined, image
 /** Fixed-point bits of a coefficient: 32 less 8 for the pixel and 2 for overshoot. */
 const PRECISION = 32 - 8 - 2;
 
-const FILTERS: Record<ResampleFilter, { support: number; at(x: number): number }> = {
+const sinc = (x: number): number => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
+
+const FILTERS: Record<Exclude<ResampleFilter, 'nearest'>, { support: number; at(x: number): number }> = {
+  box: { support: 0.5, at: (x) => (x > -0.5 && x <= 0.5 ? 1 : 0) },
+  hamming: {
+    support: 1,
+    at: (x) => (Math.abs(x) < 1 ? sinc(x) * (0.54 + 0.46 * Math.cos(Math.PI * x)) : 0),
+  },
+  lanczos: { support: 3, at: (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0) },
   bilinear: {
     support: 1,
     at: (x) => Math.max(0, 1 - Math.abs(x)),
@@ -346,8 +368,18 @@ function coefficients(
   count: number,
   filter: ResampleFilter,
 ): Taps[] {
-  const { support: radius, at } = FILTERS[filter];
   const scale = inSize / outSize;
+  if (filter === 'nearest') {
+    const weights = Int32Array.of(1 << PRECISION);
+    return Array.from(
+      { length: Math.max(0, Math.min(outSize, begin + count) - Math.max(0, begin)) },
+      (_, i) => {
+        const index = Math.max(0, begin) + i;
+        return { index, from: Math.floor((index + 0.5) * scale), weights };
+      },
+    );
+  }
+  const { support: radius, at } = FILTERS[filter];
   const widening = Math.max(scale, 1);
   const support = radius * widening;
   const taps: Taps[] = [];

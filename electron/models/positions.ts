@@ -28,6 +28,12 @@ function inverseFrequencies(config: TextConfig, length: number): Float64Array {
   });
 }
 
+/** How many positions a sequence may have: those the model was trained for, as far as its scaling stretches them. */
+export function positionLimit({ maxPositions, ropeScaling }: TextConfig): number {
+  const stretched = ropeScaling.kind === 'linear' || ropeScaling.kind === 'dynamic';
+  return stretched ? Math.floor(maxPositions * ropeScaling.factor) : maxPositions;
+}
+
 /** cos and sin of position·frequency, the half table laid twice as Hugging Face does: each [positions, head size]. */
 export function rotaryTables(
   config: TextConfig,

@@ -108,9 +108,11 @@ export function chatPrompts(tokenizer: Tokenizer, chatTemplate: string): PromptW
   }
 
   return writer('chat', tokenizer, (text, image) => {
-    // Templates of vision-language models take a list of parts, those of text models one string.
-    const parts = [...(image ? [{ type: 'image' }] : []), { type: 'text', text }];
-    const contents = [parts, image ? `${tokenizer.imageToken}\n${text}` : text];
+    // Templates of vision-language models take a list of parts, those of text models one string. The second would write a list
+    // out as JSON; the first leaves a string out, and is told by that.
+    const contents = image
+      ? [[{ type: 'image' }, { type: 'text', text }], `${tokenizer.imageToken}\n${text}`]
+      : [text, [{ type: 'text', text }]];
     let failure: unknown;
     for (const content of contents) {
       try {
@@ -120,6 +122,9 @@ export function chatPrompts(tokenizer: Tokenizer, chatTemplate: string): PromptW
           bos_token: tokenizer.bosToken ?? '',
           eos_token: tokenizer.eosToken ?? '',
           unk_token: tokenizer.unkToken ?? '',
+          image_token: tokenizer.imageToken,
+          tools: null,
+          documents: null,
         });
         const [before, after, ...more] = rendered.split(tokenizer.imageToken);
         const pictures = after === undefined ? 0 : 1 + more.length;

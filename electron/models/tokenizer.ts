@@ -134,16 +134,17 @@ export async function loadTokenizer(folder: string, config: VisionLanguageConfig
     );
   }
 
-  // Special tokens are found in the text as written; the mark that shields a person's text goes right after.
+  // Special tokens are found in the text as written, and looked for once more in what the normalizer leaves of it; the mark
+  // that shields a person's text goes after that.
   const special = definition.added_tokens.filter((token) => token.special || token === imageToken);
   for (const token of special) Object.assign(token, { special: true, normalized: false });
   const dropMark = { type: 'Replace', pattern: { String: MARK }, content: '' };
-  const normalizer = definition.normalizer
-    ? { type: 'Sequence', normalizers: [dropMark, definition.normalizer] }
+  const preTokenizer = definition.pre_tokenizer
+    ? { type: 'Sequence', pretokenizers: [dropMark, definition.pre_tokenizer] }
     : dropMark;
   let hub: HubTokenizer;
   try {
-    hub = new HubTokenizer({ ...definition, normalizer }, { ...settings.data });
+    hub = new HubTokenizer({ ...definition, pre_tokenizer: preTokenizer }, { ...settings.data });
     hub.encode('a', { add_special_tokens: true });
   } catch (cause) {
     throw new EmendError('damaged', `${path} cannot be used: ${(cause as Error).message.slice(0, 200)}`, {
@@ -197,8 +198,11 @@ function wrap(
     const clean = text.replaceAll(MARK, '');
     return clean.replace(specialPattern, (token) => [...token].join(MARK) + MARK);
   };
-  const decodeKept = (ids: readonly number[]): string =>
-    ids.length === 0 ? '' : hub.decode([...ids], cleanUp);
+  // A model may have more tokens than its tokenizer; like transformers' fast ones, it leaves them out.
+  const decodeKept = (ids: readonly number[]): string => {
+    const known = ids.filter((id) => hub.id_to_token(id) !== undefined);
+    return known.length === 0 ? '' : hub.decode(known, cleanUp);
+  };
 
   return {
     imageToken: imageToken.content,

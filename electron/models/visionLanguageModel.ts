@@ -16,6 +16,7 @@ import { type Checkpoint, openCheckpoint, stopTokenIds } from './checkpoint.ts';
 import { embed } from './decoder.ts';
 import { type Cache, DecoderSegment, positionFeeds } from './decoderSegment.ts';
 import { decodePicture, type ImageProcessor, loadImageProcessor } from './imageProcessor.ts';
+import { positionLimit } from './positions.ts';
 import {
   chatPrompts,
   type EncodedPrompt,
@@ -89,7 +90,8 @@ export class VisionLanguageModel {
     this.prompts = parts.prompts;
     this.cuts = parts.cuts;
     this.segments = parts.segments;
-    this.stopIds = new Set([...stopTokenIds(parts.checkpoint), ...parts.tokenizer.eosIds]);
+    const stops = stopTokenIds(parts.checkpoint);
+    this.stopIds = new Set(stops.length > 0 ? stops : parts.tokenizer.eosIds);
     this.#vision = parts.vision;
     this.#embed = parts.embed;
   }
@@ -210,10 +212,15 @@ export class VisionLanguageModel {
       throw new EmendError('internal', 'A prompt and its picture do not belong together.');
     }
     const vocabulary = this.checkpoint.config.text.vocab;
+    const beyond = ids.find((id, index) => id >= vocabulary && index !== imageIndex);
+    if (beyond !== undefined) {
+      throw new EmendError(
+        'damaged',
+        `The prompt has token ${beyond} ("${this.tokenizer.tokenText(beyond)}"), and the model only ${vocabulary} tokens. Take tokenizer and config from the same model.`,
+      );
+    }
     // The image token may lie beyond the embedding: its row is replaced anyway.
-    const rowsOfTokens = await this.#embedTokens(
-      ids.map((id, index) => (index === imageIndex || id >= vocabulary ? 0 : id)),
-    );
+    const rowsOfTokens = await this.#embedTokens(ids.map((id, index) => (index === imageIndex ? 0 : id)));
     const visualCount = visual ? visual.length / width : 0;
     const start = imageIndex ?? 0;
     const rows = visual ? ids.length - 1 + visualCount : ids.length;
@@ -223,7 +230,7 @@ export class VisionLanguageModel {
       data.set(visual, start * width);
       data.set(rowsOfTokens.subarray((start + 1) * width), (start + visualCount) * width);
     } else data.set(rowsOfTokens);
-    const limit = this.checkpoint.config.text.maxPositions;
+    const limit = positionLimit(this.checkpoint.config.text);
     if (rows > limit) {
       throw new EmendError(
         'invalid-input',

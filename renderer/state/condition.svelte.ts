@@ -37,7 +37,8 @@ export class Condition {
     if (engine.state === 'starting') return 'The engine is starting.';
     if (engine.state === 'restarting') return 'The engine is being started again.';
     if (engine.state === 'failed') return 'The engine is not running.';
-    if (!this.status?.model) return 'No model is open.';
+    if (!this.status?.model)
+      return engine.state === 'busy' ? 'The model is being opened.' : 'No model is open.';
     return '';
   });
 

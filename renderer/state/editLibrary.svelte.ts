@@ -5,6 +5,7 @@ import type { CallOutput, Edit, InfluenceMap, WireError } from '../../electron/a
 import { type Connection, toWireError } from '../backend.ts';
 import { type Filter, filterNames, matches } from '../library/filters.ts';
 import type { Toasts } from './toasts.svelte.ts';
+import { restoredWords } from './workbench.svelte.ts';
 
 export type EditDetails = CallOutput<'edits.show'>;
 
@@ -25,9 +26,9 @@ export class EditLibrary {
   constructor(connection: Connection, toasts: Toasts) {
     this.#connection = connection;
     this.#toasts = toasts;
-    connection.on('library.changed', ({ edits }) => {
+    connection.on('library.changed', () => {
       void this.read();
-      if (this.selected !== null && edits.includes(this.selected)) void this.#readDetails(this.selected);
+      if (this.selected !== null) void this.#readDetails(this.selected);
     });
   }
 
@@ -82,7 +83,11 @@ export class EditLibrary {
   async retire(id: number): Promise<void> {
     await this.#do(
       () => this.#connection.call('edits.retire', { id }),
-      () => this.#toasts.tell(`Edit ${id} retired`, { label: 'Undo', run: () => void this.restore(id) }),
+      ({ committed }) =>
+        this.#toasts.tell(`Edit ${id} retired`, {
+          label: committed === null ? 'Undo' : 'Restore as draft',
+          run: () => void this.restore(id),
+        }),
     );
   }
 
@@ -90,18 +95,17 @@ export class EditLibrary {
   async restore(id: number): Promise<void> {
     await this.#do(
       () => this.#connection.call('edits.restore', { id }),
-      () =>
-        this.#toasts.tell(`Edit ${id} restored; it needs a check before it acts again`, {
+      ({ status }) =>
+        this.#toasts.tell(restoredWords(id, status), {
           label: 'Undo',
           run: () => void this.retire(id),
         }),
     );
   }
 
-  async #do(call: () => Promise<Edit>, done: () => void): Promise<void> {
+  async #do(call: () => Promise<Edit>, done: (edit: Edit) => void): Promise<void> {
     try {
-      await call();
-      done();
+      done(await call());
       await this.read();
       if (this.selected !== null) await this.#readDetails(this.selected);
     } catch (thrown) {

@@ -76,8 +76,8 @@ export class Pictures {
   }
 
   async #read(id: string): Promise<Blob> {
-    const { picture, base64 } = await this.#connection.call('pictures.read', { id });
-    return new Blob([Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0))], { type: picture.mime });
+    const { mime, base64 } = await this.#connection.call('pictures.read', { id });
+    return new Blob([Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0))], { type: mime });
   }
 }
 

@@ -44,6 +44,8 @@ export class Workbench {
   /** ask with all committed edits, or the unedited model */
   asksWith = $state<'committed' | 'none'>('committed');
   answer = $state.raw<Answer | null>(null);
+  /** what the answer answers, and by which model */
+  answered = $state.raw<{ readonly prompt: string; readonly model: string } | null>(null);
   /** tokens of the running work, as they come */
   streamed = $state.raw(nothingStreamed);
 
@@ -80,8 +82,9 @@ export class Workbench {
     this.#pictures = pictures;
     this.#condition = condition;
     this.#toasts = toasts;
-    connection.on('library.changed', ({ edits }) => {
-      if (this.edit && this.work === null && edits.includes(this.edit.id)) void this.#readEdit(this.edit.id);
+    // How an edit stands depends on others, on settings and on the model: any change may be news of it.
+    connection.on('library.changed', () => {
+      if (this.edit && this.work === null) void this.#readEdit(this.edit.id);
     });
   }
 
@@ -93,22 +96,24 @@ export class Workbench {
   );
   /** whether the open edit still takes changes, probes and checks: it is neither committed nor retired */
   readonly changeable = $derived.by(() => this.edit !== null && changeable.includes(this.edit.status));
-  readonly canCheck = $derived.by(() => this.changeable && this.work === null && this.#condition.canEdit);
-  readonly canCommit = $derived.by(() => this.changeable && this.work === null);
   /** whether prompt or correction differ from the edit's */
   readonly changed = $derived.by(
     () =>
       this.edit !== null &&
       (this.prompt.trim() !== this.edit.prompt || this.target.trim() !== this.edit.target),
   );
+  /** Check and commit take the edit as it was previewed, so they wait until that is what the fields say. */
+  readonly canCommit = $derived.by(() => this.changeable && this.work === null && !this.changed);
+  readonly canCheck = $derived.by(() => this.canCommit && this.#condition.canEdit);
   /** whether the next preview makes a new edit because the open one no longer changes */
   readonly becomesNew = $derived.by(() => this.changed && !this.changeable);
   /** whether the edit can be committed as it stands */
   readonly verified = $derived.by(() => this.check?.fresh === true && this.check.verdict === 'passes');
   readonly isEmpty = $derived.by(() => this.picture === null && this.prompt === '' && this.edit === null);
 
-  /** Clears the workbench for a new edit. Work under way is stopped. */
+  /** Clears the workbench for a new edit. Work under way is stopped; what was not saved can be called back. */
   reset(): void {
+    this.#offerBack();
     this.#turnAway();
     this.picture = null;
     this.prompt = '';
@@ -166,17 +171,24 @@ export class Workbench {
   async ask(): Promise<void> {
     const picture = this.picture;
     if (!this.canAsk || !picture) return;
+    const turn = this.#turn;
+    const { answer: lastAnswer, view: lastView, prompt } = this;
+    const model = this.#condition.model?.fingerprint ?? '';
     this.answer = null;
     this.view = 'answer';
     const answer = await this.#run('ask', 'ask', (listeners) =>
-      this.#jobs.start(
-        'answers.ask',
-        { picture: picture.id, prompt: this.prompt, edits: this.asksWith },
-        listeners,
-      ),
+      this.#jobs.start('answers.ask', { picture: picture.id, prompt, edits: this.asksWith }, listeners),
     );
-    if (!answer) return;
+    if (turn !== this.#turn) return;
+    // what changed meanwhile was not read then
+    if (this.edit) void this.#readEdit(this.edit.id);
+    if (!answer) {
+      this.answer = lastAnswer;
+      this.view = lastView;
+      return;
+    }
     this.answer = answer;
+    this.answered = { prompt: prompt.trim(), model };
     this.#condition.lastResult = `Answered in ${seconds(answer.times.total)}`;
   }
 
@@ -239,7 +251,7 @@ export class Workbench {
     if (!edit) return false;
     return this.#change(
       () => this.#connection.call('edits.commit', { id: edit.id, ...(reason && { reason }) }),
-      () => this.#toasts.tell('Committed', { label: 'Undo', run: () => void this.retire(edit.id) }),
+      () => this.#toasts.tell('Committed', { label: 'Undo', run: () => void this.#uncommit(edit.id) }),
     );
   }
 
@@ -247,7 +259,11 @@ export class Workbench {
   async retire(id: number): Promise<void> {
     await this.#change(
       () => this.#connection.call('edits.retire', { id }),
-      () => this.#toasts.tell(`Edit ${id} retired`, { label: 'Undo', run: () => void this.restore(id) }),
+      ({ committed }) =>
+        this.#toasts.tell(`Edit ${id} retired`, {
+          label: committed === null ? 'Undo' : 'Restore as draft',
+          run: () => void this.restore(id),
+        }),
     );
   }
 
@@ -255,7 +271,18 @@ export class Workbench {
   async restore(id: number): Promise<void> {
     await this.#change(
       () => this.#connection.call('edits.restore', { id }),
-      () => this.#toasts.tell(`Edit ${id} restored; it needs a check before it acts again`),
+      ({ status }) => this.#toasts.tell(restoredWords(id, status)),
+    );
+  }
+
+  /** Makes an edit that was committed by mistake a draft again. */
+  async #uncommit(id: number): Promise<void> {
+    await this.#change(
+      async () => {
+        await this.#connection.call('edits.retire', { id });
+        return this.#connection.call('edits.restore', { id });
+      },
+      ({ status }) => this.#toasts.tell(restoredWords(id, status)),
     );
   }
 
@@ -295,8 +322,11 @@ export class Workbench {
     if (this.edit && !this.becomesNew) {
       return this.#connection.call('edits.update', { id: this.edit.id, prompt, target });
     }
-    // the answer in view was the unedited model's only if no edit acted on it
-    const before = this.answer && !this.answer.routing?.edit && !this.edit ? this.answer.text : undefined;
+    // the answer in view is the unedited model's to this prompt only if both are still the same and no edit acted on it
+    const asked =
+      this.answered?.prompt === prompt && this.answered.model === this.#condition.model?.fingerprint;
+    const before =
+      asked && this.answer && !this.answer.routing?.edit && !this.edit ? this.answer.text : undefined;
     const edit = await this.#connection.call('edits.create', {
       picture: picture.id,
       prompt,
@@ -342,20 +372,22 @@ export class Workbench {
     }
   }
 
-  async #change(call: () => Promise<Edit>, done: () => void): Promise<boolean> {
+  async #change(call: () => Promise<Edit>, done: (edit: Edit) => void): Promise<boolean> {
     const turn = this.#turn;
     delete this.errors.edit;
     try {
       const edit = await call();
-      done();
+      done(edit);
       if (this.edit?.id === edit.id) {
         this.edit = edit;
         await this.#readEdit(edit.id);
       }
       return true;
     } catch (thrown) {
-      if (this.edit) this.#complain('edit', thrown, turn);
-      else this.#toasts.complain(toWireError(thrown).message);
+      if (this.edit) {
+        await this.#readEdit(this.edit.id); // it may stand otherwise than is shown
+        this.#complain('edit', thrown, turn);
+      } else this.#toasts.complain(toWireError(thrown).message);
       return false;
     }
   }
@@ -387,7 +419,7 @@ export class Workbench {
       this.standing = standing;
       this.check = shown.check;
       this.history = shown.history;
-      this.influence = shown.influence ?? this.influence;
+      this.influence = shown.influence;
       return shown.edit;
     } catch (thrown) {
       this.#complain('edit', thrown, turn);
@@ -398,6 +430,7 @@ export class Workbench {
   #takePicture(picture: Picture): void {
     if (picture.id === this.picture?.id) return;
     if (this.edit) {
+      this.#offerBack();
       this.#turnAway();
       this.#forgetEdit();
       this.target = '';
@@ -407,8 +440,35 @@ export class Workbench {
     this.picture = picture;
   }
 
+  /** Says what is stopped or cleared without having been saved, with a way back. */
+  #offerBack(): void {
+    const { picture, prompt, target, answer, answered, edit, work } = this;
+    const typed = target.trim() !== '' || (prompt.trim() !== '' && prompt !== this.#suggested);
+    const unsaved = edit ? this.changed : typed || answer !== null;
+    const stopped = work !== null && work !== 'ask';
+    if (!unsaved && !stopped) return;
+    const bringBack = async () => {
+      if (edit) await this.open(edit.id);
+      else {
+        this.reset();
+        this.picture = picture;
+        this.answer = answer;
+        this.answered = answered;
+      }
+      if (edit && this.edit?.id !== edit.id) return;
+      this.prompt = prompt;
+      this.target = target;
+    };
+    const what = work === 'check' ? 'Check stopped' : work === 'preview' ? 'Preview stopped' : 'Cleared';
+    this.#toasts.tell(edit ? `${what}: edit ${edit.id}` : what, {
+      label: stopped && !unsaved ? 'Open it' : 'Undo',
+      run: () => void bringBack(),
+    });
+  }
+
   #forgetAnswer(): void {
     this.answer = null;
+    this.answered = null;
     this.view = 'answer';
   }
 
@@ -441,4 +501,11 @@ export class Workbench {
 
 function seconds(milliseconds: number): string {
   return `${(milliseconds / 1000).toFixed(2)} s`;
+}
+
+/** What became of an edit that is a draft again. */
+export function restoredWords(id: number, status: Edit['status']): string {
+  return status === 'checked' || status === 'failed'
+    ? `Edit ${id} is a draft again, with its check`
+    : `Edit ${id} is a draft again; it needs a check before it acts`;
 }

@@ -148,23 +148,23 @@ test('committed edits act in the engine: after a commit, after retiring, and aga
   await expect.poll(async () => (await application.call('app.status', {})).model?.name).toBe('demo-model');
   const acting = () => {
     const last = engine.log.findLast((entry) => entry.name === 'activate')?.input as
-      | { edits: Array<{ id: number; signal: Uint8Array | null }> }
+      | { edits: Array<{ id: number; signal?: Uint8Array | null; held?: true }> }
       | undefined;
-    return last?.edits.map(({ id, signal }) => [id, signal && [...signal]]);
+    return last?.edits.map(({ id, signal, held }) => [id, held ? 'held' : signal && [...signal]]);
   };
   await expect.poll(acting).toEqual([]);
   const one = await draft(application, 1);
   const two = await draft(application, 2);
   await application.call('edits.commit', { id: one.id, reason: 'seen' });
   await expect.poll(acting).toEqual([[one.id, null]]);
-  // the signal the engine computed for it is kept and spares computing it again
+  // what the engine has is not sent again
   await application.call('edits.commit', { id: two.id, reason: 'seen' });
   await expect.poll(acting).toEqual([
-    [one.id, [one.id]],
+    [one.id, 'held'],
     [two.id, null],
   ]);
   await application.call('edits.retire', { id: one.id });
-  await expect.poll(acting).toEqual([[two.id, [two.id]]]);
+  await expect.poll(acting).toEqual([[two.id, 'held']]);
 
   engine.log.length = 0;
   engine.die();
@@ -175,7 +175,85 @@ test('committed edits act in the engine: after a commit, after retiring, and aga
   });
   engine.comeBack();
   await expect.poll(() => engine.log.map((entry) => entry.name)).toEqual(['open', 'activate']);
+  // the signals it computed are kept, and spare computing them again
   expect(acting()).toEqual([[two.id, [two.id]]]);
+});
+
+test('an edit retired while the engine takes it up does not act in what is asked then', async () => {
+  const engine = loggingEngine();
+  const application = makeApplication(engine.client, await makeResources());
+  await expect.poll(() => engine.log.at(-1)?.name).toBe('activate');
+  const edit = await draft(application);
+  const release = engine.holdActivations();
+  await application.call('edits.commit', { id: edit.id, reason: 'seen' });
+  await expect.poll(() => engine.log.at(-1)).toMatchObject({ input: { edits: [{ id: edit.id }] } });
+  await application.call('edits.retire', { id: edit.id });
+  const ask = application.call('answers.ask', { picture: null, prompt: 'q', edits: 'committed' });
+  release();
+  await ask.catch(wireError);
+  expect(engine.log.slice(-2)).toMatchObject([{ name: 'activate', input: { edits: [] } }, { name: 'ask' }]);
+});
+
+test('a signal belongs to the form of prompts the model was opened with, also while the setting is ahead', async () => {
+  const engine = loggingEngine();
+  const application = makeApplication(engine.client, await makeResources());
+  await expect.poll(() => engine.log.at(-1)?.name).toBe('activate');
+  const edit = await draft(application);
+  await application.call('edits.commit', { id: edit.id, reason: 'seen' });
+  await expect.poll(() => engine.log.at(-1)).toMatchObject({ input: { edits: [{ id: edit.id }] } });
+  const release = engine.holdOpenings();
+  engine.log.length = 0;
+  await application.call('settings.set', { promptTemplate: 'chat' });
+  await expect.poll(() => engine.log).toMatchObject([{ name: 'open', input: { template: 'chat' } }]);
+  await delay(50);
+  expect(engine.log).toHaveLength(1);
+  release();
+  // what was computed in the plain form is of no use in the other
+  await expect
+    .poll(() => engine.log.at(-1))
+    .toMatchObject({ name: 'activate', input: { edits: [{ signal: null }] } });
+});
+
+test('a job that waits for the model can be stopped', async () => {
+  const engine = loggingEngine();
+  const application = makeApplication(engine.client, await makeResources());
+  await expect.poll(async () => (await application.call('app.status', {})).model?.name).toBe('demo-model');
+  const release = engine.holdOpenings();
+  await application.call('settings.set', { providers: ['cpu'] });
+  const ask = application
+    .call('answers.ask', { picture: null, prompt: 'q', edits: 'none' }, { job: 'a' })
+    .catch(wireError);
+  await delay(20);
+  await application.call('jobs.cancel', { job: 'a' });
+  expect(await ask).toMatchObject({ code: 'cancelled' });
+  release();
+});
+
+test('a model whose usual adapter no longer fits opens without it, and that is told', async () => {
+  const engine = loggingEngine();
+  const application = makeApplication(engine.client, await makeResources());
+  const folder = temporaryFolder();
+  const [path, adapter] = [modelFolder(folder, 'mine'), modelFolder(folder, 'adapter')];
+  await application.call('models.open', { path, adapter });
+  engine.refuseAdapters();
+  expect(await application.call('models.open', { path, adapter }).catch(wireError)).toMatchObject({
+    code: 'invalid-input',
+  });
+  expect(await application.call('models.open', { path })).toMatchObject({ name: 'mine', adapter: null });
+  expect((await application.call('app.status', {})).engine.message).toContain('opened without');
+  await application.call('models.open', { path, adapter: null });
+  expect((await application.call('app.status', {})).engine.message).toBe('');
+});
+
+test('lists are told to read again when settings or the model change how edits stand', async () => {
+  const application = makeApplication(loggingEngine().client, await makeResources());
+  await expect.poll(async () => (await application.call('app.status', {})).model?.name).toBe('demo-model');
+  const changed: number[][] = [];
+  application.on('library.changed', ({ edits }) => changed.push(edits));
+  await application.call('settings.set', { maxNewTokens: 7 });
+  expect(changed).toEqual([[]]);
+  await application.call('models.open', { path: modelFolder(temporaryFolder(), 'mine') });
+  expect(changed).toEqual([[], []]);
 });
 
 test('an edit made for one model does not act in another', async () => {

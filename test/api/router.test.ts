@@ -46,7 +46,11 @@ describe('input', () => {
     });
     expect(await refused(Buffer.from('hello').toString('base64'))).toMatchObject({ code: 'damaged' });
     const picture = await application.call('pictures.add', { base64 });
-    expect(await application.call('pictures.read', { id: picture.id })).toEqual({ picture, base64 });
+    expect(await application.call('pictures.read', { id: picture.id })).toEqual({
+      picture,
+      base64,
+      mime: picture.mime,
+    });
   });
 });
 

@@ -109,9 +109,13 @@ export function loggingEngine() {
   /** settled while there is an engine: calls wait for it */
   let up = Promise.withResolvers<void>();
   up.resolve();
-  /** settled unless openings take as long as the test says */
-  let held = Promise.withResolvers<void>();
-  held.resolve();
+  /** settled unless a call takes as long as the test says */
+  const held = new Map<OperationName, Promise<void>>();
+  const hold = (name: OperationName) => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    held.set(name, promise);
+    return resolve;
+  };
   const answers: {
     [N in OperationName]?: (input: EngineOperations[N]['input']) => EngineOperations[N]['output'];
   } = {
@@ -122,7 +126,7 @@ export function loggingEngine() {
     }),
     activate: ({ edits }) => ({
       signals: edits
-        .filter((edit) => edit.signal === null)
+        .filter((edit) => !('held' in edit) && edit.signal === null)
         .map(({ id }) => ({ id, signal: new Uint8Array([id]) })),
     }),
   };
@@ -134,7 +138,7 @@ export function loggingEngine() {
       const answer = answers[name];
       if (!answer) throw new EmendError('engine', 'No model here.');
       await up.promise;
-      if (name === 'open') await held.promise;
+      await held.get(name);
       if (options?.signal?.aborted) throw new EmendError('cancelled', 'Stopped.');
       return answer(input);
     },
@@ -157,10 +161,16 @@ export function loggingEngine() {
   return {
     client,
     log,
-    /** from now on a model takes to open until the returned function is called */
-    holdOpenings: () => {
-      held = Promise.withResolvers();
-      return held.resolve;
+    /** from now on a model takes to open, or edits to be taken up, until the returned function is called */
+    holdOpenings: () => hold('open'),
+    holdActivations: () => hold('activate'),
+    /** from now on no adapter fits any model */
+    refuseAdapters: () => {
+      const open = answers.open!;
+      answers.open = (input) => {
+        if (input.adapter === null) return open(input);
+        throw new EmendError('invalid-input', 'The adapter was trained for another model.');
+      };
     },
     /** from now on it ends whenever it is to open a model */
     endWhenOpening: () => {

@@ -365,7 +365,9 @@ describe('emend edit, and emend ask --edited', () => {
   const askEdited = (...more: string[]) =>
     json('ask', '--edited', ...question(), '--max-new-tokens', '4', ...more);
 
-  it('goes from a draft over a check to a committed edit that acts, and is retired', async () => {
+  it('goes from a draft over a check to a committed edit that acts, and is retired', {
+    timeout: 150_000,
+  }, async () => {
     await writeTinyAdapter(at('adapter'), model, 0.99);
     const open = ['--model', model, '--adapter', at('adapter'), '--provider', 'cpu'];
     // A new library tries the platform's providers once before it keeps this choice; what they say is not ours.
@@ -426,6 +428,20 @@ describe('emend edit, and emend ask --edited', () => {
       expect.arrayContaining(['created', 'checked', 'committed', 'retired', 'restored']),
     );
     await fail(/no edit 7/i, 'edit', 'show', '7', ...library());
+    // an adapter goes with the model used last, and is not passed over without one
+    await fail(/no adapter at/, 'edit', 'preview', '1', '--adapter', at('nowhere'), ...library());
+    const again = [
+      '--image',
+      picture,
+      '--prompt',
+      'Which one?',
+      '--target',
+      'a cat',
+      '--rephrase',
+      'which one?',
+    ];
+    await fail(/already asks this prompt/, 'edit', 'add', ...again, ...library());
+    expect(await json('edit', 'list')).toHaveLength(2);
   });
 });
 
@@ -518,7 +534,9 @@ describe('emend train', () => {
     );
     const ended = finished(child);
     while (!existsSync(work)) await new Promise((resolve) => setTimeout(resolve, 50));
+    // as where npm or npx passes on what the terminal sent already
     child.kill('SIGINT');
+    setTimeout(() => child.kill('SIGINT'), 20);
     const { code, said } = await ended;
     expect(code).not.toBe(0);
     expect(said).toMatch(/Training was stopped after \d+ steps; it goes on from there/);

@@ -151,6 +151,31 @@ describe('cancelling', () => {
   });
 });
 
+describe('stopping one call', () => {
+  test('ends no engine while another call runs', async () => {
+    const engine = start({ cancel: 50 });
+    const pid = await ask(engine, 'pid');
+    const running = ask(engine, 'block 400');
+    const abort = new AbortController();
+    const queued = ask(engine, 'never', { signal: abort.signal });
+    abort.abort();
+    await expect(queued).rejects.toMatchObject({ code: 'cancelled' });
+    await running;
+    expect(await ask(engine, 'pid')).toBe(pid);
+  });
+
+  test('loses no model that another one waits to open', async () => {
+    const engine = start({ cancel: 100, deaths: 1 });
+    await ask(engine, 'warm');
+    const abort = new AbortController();
+    const blocked = ask(engine, 'block 20000', { signal: abort.signal });
+    const opening = engine.call('open', { path: 'm', adapter: null, providers: [], template: 'plain' });
+    abort.abort();
+    await expect(blocked).rejects.toMatchObject({ code: 'cancelled' });
+    expect(await opening).toMatchObject({ provider: 'cpu' });
+  });
+});
+
 describe('an engine that dies', () => {
   test('fails the call that was running, says why, and is ready again', async () => {
     const engine = start();

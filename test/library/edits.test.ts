@@ -155,9 +155,11 @@ describe('a check is stale as soon as what it belongs to differs', () => {
     expect(status()).toBe('checked');
     writeSettings(library, { policy: { required: { ...defaultPolicy.required, 'same-picture': 0.5 } } });
     expect(status()).toBe('stale');
-    writeSettings(library, { policy: defaultPolicy, promptTemplate: 'chat' });
+    writeSettings(library, { policy: defaultPolicy });
+    library.template = 'chat';
     expect(status()).toBe('stale');
-    writeSettings(library, { promptTemplate: 'plain', maxNewTokens: 3 });
+    library.template = 'plain';
+    writeSettings(library, { maxNewTokens: 3 });
     expect(status()).toBe('stale');
     expect(because()).toEqual(['prompts']);
     writeSettings(library, { policy: { required: { ...defaultPolicy.required, 'same-picture': 0.5 } } });
@@ -194,6 +196,29 @@ describe('a check is stale as soon as what it belongs to differs', () => {
     check(library, id);
     expect(status()).toBe('checked');
   });
+});
+
+test('an edit comes with all of its probes or not at all', async () => {
+  const library = makeLibrary();
+  const picture = await addPicture(library, 1);
+  const made = { picture, prompt: 'what animal is it?', target: 'fox' };
+  const probe = { kind: 'text-generality', picture: null } as const;
+  const wrong = [
+    { ...probe, prompt: 'which animal?' },
+    { ...probe, prompt: 'What animal is it?' },
+  ];
+  expect(() => createEdit(library, { ...made, probes: wrong })).toThrow(conflict);
+  expect(listEdits(library, {})).toEqual([]);
+  const { id } = createEdit(library, { ...made, probes: wrong.slice(0, 1) });
+  expect(showEdit(library, id).probes.map(({ kind }) => kind)).toEqual(['reliability', 'text-generality']);
+});
+
+test('a draft that is retired and restored keeps its check', async () => {
+  const library = makeLibrary();
+  const { id } = await addEdit(library);
+  check(library, id);
+  retireEdit(library, id);
+  expect(restoreEdit(library, id)).toMatchObject({ status: 'checked' });
 });
 
 test('every change is kept as history, which cannot be rewritten', async () => {

@@ -48,12 +48,29 @@ test('own probes, standing set, same picture, same question and committed edits'
     ['same-question', 'what animal is it?', third, null, null],
     ['committed', 'how many foxes?', first.picture, null, first.id],
     ['committed', 'number of foxes?', first.picture, null, first.id],
+    ['committed', 'is ice cold?', null, null, first.id],
   ]);
   const ids = plan.probes.map(({ probe }) => probe.id);
   expect(new Set(ids).size).toBe(ids.length);
 
   retireEdit(library, first.id);
   expect(told(planCheck(library, edit.id)).some(([kind]) => kind === 'committed')).toBe(false);
+});
+
+test('what a committed edit asks to stay is asked again, unless the new edit means to change just that', async () => {
+  const { library } = await seeded();
+  const first = await addEdit(library, { prompt: 'how many foxes?', target: 'two' });
+  const colour = { edit: first.id, kind: 'same-picture', picture: null, prompt: 'which colour?' } as const;
+  addProbe(library, colour);
+  commitEdit(library, first.id, 'because');
+  const ofCommitted = (id: number) =>
+    planCheck(library, id)
+      .probes.filter(({ probe }) => probe.kind === 'committed')
+      .map(({ probe }) => probe.prompt);
+  const other = await addEdit(library);
+  expect(ofCommitted(other.id)).toEqual(['how many foxes?', 'which colour?']);
+  const meant = await addEdit(library, { prompt: 'Which colour?', target: 'red' });
+  expect(ofCommitted(meant.id)).toEqual(['how many foxes?']);
 });
 
 test('what generality probes must answer follows the target', async () => {

@@ -87,6 +87,16 @@ describe('opening', () => {
     expect(names.some((name) => name.includes('lm_head'))).toBe(false);
   });
 
+  it('is tied where the whole config says so, text_config does not, and there is no head', async () => {
+    const { folder } = await tiny({ tied: true });
+    const path = join(folder, 'config.json');
+    const json = JSON.parse(await readFile(path, 'utf8'));
+    json.tie_word_embeddings = true;
+    json.text_config.tie_word_embeddings = false;
+    await writeFile(path, JSON.stringify(json));
+    expect((await openCheckpoint(folder)).config.text.tieWordEmbeddings).toBe(true);
+  });
+
   it('joins several feature layers in the projector', async () => {
     const { folder } = await tiny({ featureLayer: [-2, -3], visionHidden: 16 });
     const { weights } = await openCheckpoint(folder);

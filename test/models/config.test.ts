@@ -122,7 +122,8 @@ it('reads RoPE scaling in both spellings', () => {
       originalMaxPositions: 8192,
     },
   });
-  expect(rope({ rope_scaling: { type: 'dynamic', factor: 4 } }).ropeScaling).toEqual({
+  const dynamic = { type: 'dynamic', factor: 4, original_max_position_embeddings: 1000 };
+  expect(rope({ rope_scaling: dynamic }).ropeScaling).toEqual({
     kind: 'dynamic',
     factor: 4,
     originalMaxPositions: 4096,

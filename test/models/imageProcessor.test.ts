@@ -12,6 +12,7 @@ import {
   decodePicture,
   loadImageProcessor,
   type Picture,
+  type ResampleFilter,
   resizeWindow,
 } from '../../electron/models/imageProcessor.ts';
 import { openSafetensors, readTensor } from '../../electron/models/safetensors.ts';
@@ -147,7 +148,7 @@ describe('resizing', () => {
     height: 1,
     rgb: Uint8Array.from(values.flatMap((value) => [value, 255 - value, 7])),
   });
-  const resizeStrip = (values: number[], width: number, filter: 'bilinear' | 'bicubic') => {
+  const resizeStrip = (values: number[], width: number, filter: ResampleFilter) => {
     const scaled = { width, height: 1 };
     const rgb = resizeWindow(strip(values), scaled, { left: 0, top: 0, ...scaled }, filter);
     return Array.from({ length: width }, (_, i) => rgb[3 * i]);
@@ -156,6 +157,17 @@ describe('resizing', () => {
   it('widens the filter when shrinking, and cuts it off at the edges', () => {
     // Weights of the first pixel 0.75, 0.75, 0.25: 125 / 1.75; of the second 0.25, 0.75, 0.75: 205 / 1.75.
     expect(resizeStrip([0, 100, 200, 40], 2, 'bilinear')).toEqual([71, 117]);
+  });
+
+  it.each<[ResampleFilter, number[], number[]]>([
+    // from Pillow's formulas, computed apart
+    ['hamming', [103, 117, 87], [0, 4, 132, 200, 146, 43, 40]],
+    ['lanczos', [82, 128, 109], [0, 25, 126, 200, 150, 62, 8]],
+    ['box', [100, 128, 70], [0, 0, 200, 200, 200, 40, 40]],
+    ['nearest', [200, 90, 10], [0, 0, 200, 200, 200, 40, 40]],
+  ])('knows the %s filter', (filter, shrunk, grown) => {
+    expect(resizeStrip([0, 200, 40, 90, 255, 10, 130], 3, filter)).toEqual(shrunk);
+    expect(resizeStrip([0, 200, 40], 7, filter)).toEqual(grown);
   });
 
   it('clamps the overshoot of the bicubic filter when growing', () => {
@@ -227,6 +239,12 @@ describe('a processor', () => {
     expect(squashed.viewOf(picture)).toEqual({ left: 0, top: 0, width: 13, height: 10 });
   });
 
+  it('without a crop takes square pictures only', async () => {
+    const processor = await load({ do_center_crop: false, size: 8 });
+    expect(processor.preprocess(gradient(20, 20))).toEqual((await load({})).preprocess(gradient(20, 20)));
+    expect(() => processor.preprocess(gradient(20, 15))).toThrow(/square pictures only.*20 x 15/);
+  });
+
   it('follows the do_ flags', async () => {
     const flags = { do_resize: false, do_center_crop: true, do_rescale: false, do_normalize: false };
     const processor = await load(flags);
@@ -252,10 +270,10 @@ describe('a processor', () => {
 
   it.each<[string, object, string, RegExp]>([
     ['another processor', { image_processor_type: 'SiglipImageProcessor' }, 'unsupported', /Siglip/],
-    ['another filter', { resample: 1 }, 'unsupported', /resample 1/],
+    ['another filter', { resample: 6 }, 'unsupported', /resample 6/],
     ['padding', { do_pad: true }, 'unsupported', /do_pad/],
     ['another size than the tower', { crop_size: 224 }, 'damaged', /224 x 224.*8 x 8/],
-    ['no fixed size', { do_center_crop: false }, 'damaged', /no fixed size/],
+    ['no fixed size', { do_center_crop: false, size: 9 }, 'damaged', /no fixed size/],
     ['a mean of two', { image_mean: [0, 1] }, 'damaged', /image_mean/],
     ['a deviation of zero', { image_std: [1, 0, 1] }, 'damaged', /image_std/],
   ])('refuses %s', async (_name, settings, code, message) => {

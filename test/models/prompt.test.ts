@@ -122,6 +122,15 @@ describe('the chat form', () => {
     expect(text(ids)).toContain('What is it?');
   });
 
+  it.each([true, false])('gives a template that takes one string no list of parts (picture: %s)', (image) => {
+    const template =
+      "{% for message in messages %}{{ 'USER: ' + message['content'] + ' ' }}{% endfor %}ASSISTANT:";
+    const { ids } = chatPrompts(tokenizer, template).encodePrompt({ prompt: 'What is it?', image });
+    expect(text(ids)).toMatch(
+      image ? /^USER: +\nWhat is it\? ASSISTANT:$/ : /^USER: What is it\? ASSISTANT:$/,
+    );
+  });
+
   it.each([
     ['that cannot be parsed', '{% for'],
     ['that drops the question', '{{ "<image>" }}'],

@@ -64,6 +64,34 @@ it('makes the image token of text we compose, and characters of text a person ty
   expect(tokenizer.decode(ids)).toBe(typed);
 });
 
+it.each(['</s>', '<image>', '<s>'])('keeps %s plain where a person types nothing else', (typed) => {
+  const ids = tokenizer.encodeUserText(typed);
+  expect(ids.some((id) => tokenizer.isSpecial(id))).toBe(false);
+  expect(tokenizer.decode(ids)).toBe(typed);
+});
+
+it('keeps them plain also in a tokenizer that changes nothing before it looks for them', async () => {
+  const other = await mkdtemp(join(folder, 'bare-'));
+  await writeTinyCheckpoint(other);
+  const path = join(other, 'tokenizer.json');
+  const json = JSON.parse(await readFile(path, 'utf8'));
+  json.normalizer = null;
+  json.pre_tokenizer = { type: 'Metaspace', replacement: '▁', prepend_scheme: 'first', split: false };
+  await writeFile(path, JSON.stringify(json));
+  const bare = await loadTokenizer(other, config);
+  for (const typed of ['</s>', '<image>', 'a </s>'])
+    expect(bare.encodeUserText(typed).some((id) => bare.isSpecial(id))).toBe(false);
+  expect(bare.encode('<image>', { bos: true })).toEqual([1, config.imageTokenId]);
+});
+
+it('leaves out tokens that only the model has, as transformers does', () => {
+  const the = tokenizer.encodeUserText('the');
+  expect(tokenizer.decode([999_999, ...the, 999_999])).toBe('the');
+  expect(tokenizer.tokenText(999_999)).toBe('');
+  const stream = tokenizer.decodeStream();
+  expect(stream.push(999_999) + stream.push(the[0]!) + stream.end()).toContain('t');
+});
+
 it('keeps a shielded text plain inside a composed one', () => {
   const ids = tokenizer.encode(`<image>\n${tokenizer.shield('say </s> or <image>!')}</s>`, { bos: true });
   expect(ids.filter((id) => tokenizer.isSpecial(id))).toEqual([1, config.imageTokenId, 2]);

@@ -337,11 +337,39 @@ describe.skipIf(!ready)('on the workbench', () => {
     await page.getByText('without a passing check: “Agreed with the museum.”').waitFor();
     const messages = page.getByRole('status', { name: 'Messages' });
     await messages.getByRole('button', { name: 'Undo' }).last().click();
-    await page.getByText('Retired', { exact: true }).waitFor();
+    await page.getByText('Draft', { exact: true }).waitFor();
     await page.getByRole('link', { name: 'Library', exact: true }).click();
     await page.getByRole('grid', { name: 'Edits' }).getByText('What is to be seen here?').click();
     const details = page.getByRole('complementary', { name: 'Edit details' });
     await poll(() => words(details)).toMatch(/Agreed with the museum\./);
+    expect(app.problems).toEqual([]);
+  });
+
+  test('check and commit wait until what is typed was previewed, and what is cleared can be called back', async () => {
+    await page.getByRole('link', { name: 'Workbench', exact: true }).click();
+    const correction = page.getByLabel('Correction', { exact: true });
+    await poll(() => button(page, 'Commit').isEnabled()).toBe(true);
+    await correction.fill('something new');
+    expect(await button(page, 'Commit').isEnabled()).toBe(false);
+    expect(await button(page, 'Run check').isEnabled()).toBe(false);
+    await page.getByText(/preview it before its check/).waitFor();
+    await button(page, 'New edit').click();
+    await page.getByRole('heading', { name: 'New edit' }).waitFor();
+    const messages = page.getByRole('status', { name: 'Messages' });
+    await messages.getByRole('button', { name: 'Undo' }).last().click();
+    await poll(() => correction.inputValue()).toBe('something new');
+    await page.getByRole('heading', { name: /^Library \/ Edit \d/ }).waitFor();
+    await correction.fill('something else');
+    await poll(() => button(page, 'Commit').isEnabled()).toBe(true);
+
+    // an answer that was stopped leaves the one before it, and the way back to before and after
+    await button(page, 'Ask').click();
+    const answer = await settled(page, 'Answer text');
+    await page.getByLabel('Prompt', { exact: true }).fill('Which fruit is that?');
+    await page.getByText('to “What is to be seen here?”').waitFor();
+    expect(await words(page.getByRole('group', { name: 'Answer text' }))).toBe(answer);
+    await button(page, 'Before and after').click();
+    await page.getByRole('group', { name: 'After text' }).waitFor();
     expect(app.problems).toEqual([]);
   });
 });

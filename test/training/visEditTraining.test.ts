@@ -93,3 +93,10 @@ test('a state of another model is refused', async () => {
     await second.dispose();
   }
 });
+
+test('no more visual tokens are drawn for the influence losses than there are', async () => {
+  const edits = tinyEdits(model.checkpoint.config.vision.imageSize);
+  const run = { statePath: join(folder, 'all.safetensors') };
+  const { weights } = await trainVisEdit(model, edits, { ...tinyTraining, sampled: 1000, steps: 1 }, run);
+  expect([...weights.values()].every(({ data }) => data.every(Number.isFinite))).toBe(true);
+});

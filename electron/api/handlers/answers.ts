@@ -2,6 +2,7 @@
  * @file Calls that ask the model.
  */
 import { readSettings } from '../../library/settings.ts';
+import { unlessAborted } from '../jobs.ts';
 import { type Parts, relay } from '../parts.ts';
 import type { HandlersOf } from '../router.ts';
 
@@ -9,9 +10,10 @@ export function answerHandlers({ library, engine, session, events }: Parts): Han
   return {
     'answers.ask': async ({ picture, prompt, edits, sampling, maxNewTokens }, { job, signal }) => {
       const bytes = picture === null ? null : session.pictureReader()(picture);
-      if (edits === 'committed') await session.demandActing();
-      else await session.demandModel();
-      signal.throwIfAborted();
+      await unlessAborted<unknown>(
+        edits === 'committed' ? session.demandActing() : session.demandModel(),
+        signal,
+      );
       const limit = maxNewTokens ?? readSettings(library).maxNewTokens;
       return engine.call(
         'ask',

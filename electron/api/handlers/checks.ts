@@ -6,6 +6,7 @@ import { EmendError } from '../../errors.ts';
 import { type CheckPlan, planCheck, recordCheck } from '../../library/checks.ts';
 import { readSettings } from '../../library/settings.ts';
 import type { ProbeResult } from '../contract.ts';
+import { unlessAborted } from '../jobs.ts';
 import { type Parts, relay } from '../parts.ts';
 import type { HandlersOf } from '../router.ts';
 
@@ -15,7 +16,7 @@ export function checkHandlers(parts: Parts): HandlersOf<'checks'> {
     'checks.run': async ({ edit: id }, { job, signal }) => {
       planCheck(library, id); // an edit that cannot be checked is told before anything is waited for
       await parts.seeded;
-      const adapter = await session.demandAdapter();
+      const adapter = await unlessAborted(session.demandAdapter(), signal);
       const plan = await planInStep(parts, id, signal);
       const started = performance.now();
       const bytes = session.pictureReader();
@@ -62,8 +63,7 @@ export function checkHandlers(parts: Parts): HandlersOf<'checks'> {
 /** Plans a check when exactly the edits it is to run with act in the engine. */
 async function planInStep({ library, session }: Parts, id: number, signal: AbortSignal): Promise<CheckPlan> {
   for (;;) {
-    await session.demandActing();
-    signal.throwIfAborted();
+    await unlessAborted(session.demandActing(), signal);
     const plan = planCheck(library, id);
     if (plan.actingKey === session.acting) return plan;
   }

@@ -13,6 +13,7 @@ import {
   updateEdit,
 } from '../../library/edits.ts';
 import { readSettings } from '../../library/settings.ts';
+import { unlessAborted } from '../jobs.ts';
 import { type Parts, relay } from '../parts.ts';
 import type { HandlersOf } from '../router.ts';
 
@@ -28,8 +29,7 @@ export function editHandlers({ library, engine, session, events }: Parts): Handl
 
     'edits.preview': async ({ id }, { job, signal }) => {
       editState(library, id); // an unknown edit is told before anything is waited for
-      await session.demandAdapter();
-      signal.throwIfAborted();
+      await unlessAborted(session.demandAdapter(), signal);
       const state = editState(library, id);
       const found = await engine.call(
         'preview',

@@ -2,7 +2,7 @@
  * @file Calls about pictures.
  */
 import { EmendError } from '../../errors.ts';
-import { examinePicture, readPicture, storePicture } from '../../library/pictures.ts';
+import { examinePicture, showablePicture, storePicture } from '../../library/pictures.ts';
 import type { Parts } from '../parts.ts';
 import { samplePictures } from '../resources.ts';
 import type { HandlersOf } from '../router.ts';
@@ -10,9 +10,9 @@ import type { HandlersOf } from '../router.ts';
 export function pictureHandlers({ library, resources }: Parts): HandlersOf<'pictures'> {
   return {
     'pictures.add': async ({ base64 }) => storePicture(library, await examinePicture(fromBase64(base64))),
-    'pictures.read': ({ id }) => {
-      const { picture, data } = readPicture(library, id);
-      return { picture, base64: Buffer.from(data).toString('base64') };
+    'pictures.read': async ({ id }) => {
+      const { picture, mime, data } = await showablePicture(library, id);
+      return { picture, mime, base64: Buffer.from(data).toString('base64') };
     },
     'pictures.samples': () => samplePictures(resources, library),
   };

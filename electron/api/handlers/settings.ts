@@ -5,7 +5,7 @@ import { readSettings, writeSettings } from '../../library/settings.ts';
 import type { Parts } from '../parts.ts';
 import type { HandlersOf } from '../router.ts';
 
-export function settingsHandlers({ library, session }: Parts): HandlersOf<'settings'> {
+export function settingsHandlers({ library, session, events }: Parts): HandlersOf<'settings'> {
   return {
     'settings.get': () => readSettings(library),
     'settings.set': (changes) => {
@@ -14,6 +14,8 @@ export function settingsHandlers({ library, session }: Parts): HandlersOf<'setti
       // These two are part of how a model is opened.
       const of = ({ providers, promptTemplate }: typeof old) => [...providers, promptTemplate].join();
       if (of(settings) !== of(old)) session.reopen();
+      // Checks depend on the policy, the prompts and the length of answers.
+      events.emit({ name: 'library.changed', payload: { edits: [] } });
       return settings;
     },
   };

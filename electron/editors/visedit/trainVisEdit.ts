@@ -2,7 +2,7 @@
  * @file Trains a VisEdit adapter on a frozen model: batches of edits in, an adapter folder out.
  */
 import { existsSync } from 'node:fs';
-import { InfluenceAttribution, influenceTarget } from '../../attribution/influenceTarget.ts';
+import { InfluenceAttribution, influenceTarget, layersAfterEdit } from '../../attribution/influenceTarget.ts';
 import { decoderOf } from '../../attribution/layerInputs.ts';
 import { paperPerturbation } from '../../attribution/visualContribution.ts';
 import { EmendError } from '../../errors.ts';
@@ -35,7 +35,7 @@ export interface VisEditTraining {
   readonly edits: number;
   /** rows of a sequence; edits whose texts need more are refused, extra locality texts are left out */
   readonly rows: number;
-  /** visual tokens drawn for the influence losses */
+  /** visual tokens drawn for the influence losses; all of them where there are no more */
   readonly sampled: number;
   readonly weights: LossWeights;
   /** targets end with the end token in the loss */
@@ -251,19 +251,18 @@ export async function trainVisEdit(
   const shape: AdapterShape = { ...options.shape, hidden: config.text.hidden };
   const weights = initialAdapter(shape, options.seed, options.start, 1 / (options.scale || 1));
   const attributed = options.weights.influenceAttribution !== 0;
-  // All layers behind the edit layer but the last, as the published code has it.
-  const high = Array.from({ length: Math.max(0, config.text.layers - layer - 2) }, (_, i) => layer + 1 + i);
+  const high = layersAfterEdit(layer, config.text.layers);
+  const sampled = Math.min(options.sampled, config.imageTokenCount);
   const frozen = await FrozenModel.compile(model, layer, attributed ? high.map((l) => l - 1) : []);
-  const attribution =
-    attributed && high.length > 0
-      ? await InfluenceAttribution.compile(decoderOf(model), high, { ...paperPerturbation, draws: 1 })
-      : null;
+  const attribution = attributed
+    ? await InfluenceAttribution.compile(decoderOf(model), high, { ...paperPerturbation, draws: 1 })
+    : null;
   const lay = async (step: number) => {
     const random = seededUniform(options.seed * 7919 + step);
     return layBatch(model, await source.batch(step, options.edits), {
       endToken: options.endToken,
       rows: options.rows,
-      sampled: options.sampled,
+      sampled,
       random,
     });
   };
@@ -310,11 +309,11 @@ export async function trainVisEdit(
       const given = await frozen.run(batch);
       const targets = attribution
         ? await attributionTargets(attribution, batch, given, config.text.hidden, options.seed + step)
-        : new Float32Array(options.edits * options.sampled).fill(1 / options.sampled);
+        : new Float32Array(options.edits * sampled).fill(1 / sampled);
       const report = await trainer.step({
         ...batch.feeds,
         ...given,
-        attribution: float32(targets, [options.edits, options.sampled]),
+        attribution: float32(targets, [options.edits, sampled]),
       });
       run.onStep?.({ ...report, steps: options.steps, seconds: (performance.now() - started) / 1000 });
       if (report.step % 250 === 0 || report.step === options.steps)
