@@ -201,13 +201,26 @@ export function stopTokenIds(checkpoint: Checkpoint): readonly number[] {
   return eosTokenIds.length > 0 ? eosTokenIds : checkpoint.config.text.eosTokenIds;
 }
 
+const MOST_TOLD = 128 * 1024 * 1024;
+
 /** How many places of each file {@link fingerprint} looks at, and how many bytes at each. */
 const SAMPLES = 16;
 const SAMPLE_BYTES = 64 * 1024;
 
+/** Files beside config and weights that decide what a model answers: text to ids, pictures to pixels, prompts, where answers end. */
+const TELLING_FILES = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'preprocessor_config.json',
+  'processor_config.json',
+  'generation_config.json',
+  'chat_template.jinja',
+  'chat_template.json',
+];
+
 /**
- * A SHA-256 (hex) that tells models apart without reading all of their weights: config, tokenizer, headers,
- * sizes, and sixteen samples of 64 KB from each file. It does not depend on where the folder lies.
+ * A SHA-256 (hex) that tells models apart without reading all of their weights: config, the small files beside it,
+ * headers, sizes, and sixteen samples of 64 KB from each file. It does not depend on where the folder lies.
  */
 export async function fingerprint(checkpoint: Checkpoint): Promise<string> {
   const hash = createHash('sha256');
@@ -215,8 +228,12 @@ export async function fingerprint(checkpoint: Checkpoint): Promise<string> {
     hash.update(`${label}\0${bytes.length}\0`).update(bytes);
   };
   add('config', JSON.stringify(checkpoint.config));
-  const tokenizer = await readFile(join(checkpoint.folder, 'tokenizer.json')).catch(() => new Uint8Array());
-  add('tokenizer', tokenizer);
+  for (const name of TELLING_FILES) {
+    const path = join(checkpoint.folder, name);
+    const size = (await stat(path).catch(() => undefined))?.size ?? 0;
+    // Of a file too large to be used its size is told.
+    add(name, size <= MOST_TOLD ? await readFile(path).catch(() => '') : `${size} bytes`);
+  }
   for (const [name, file] of [...checkpoint.files].toSorted(([a], [b]) => (a < b ? -1 : 1))) {
     add('file', `${name} ${file.size}`);
     const handle = await open(file.path, 'r');

@@ -30,6 +30,19 @@ export class Application {
     this.models = new Models(connection, jobs, this.condition);
     this.library = new EditLibrary(connection, this.toasts);
     this.workbench = new Workbench(connection, jobs, this.pictures, this.condition, this.toasts);
+    let lost = false;
+    connection.onConnection((up) => {
+      if (up && lost) this.#readAgain();
+      lost = !up;
+    });
+  }
+
+  /** What was told while nobody listened is read anew; the condition sees to itself. */
+  #readAgain(): void {
+    void this.preferences.read();
+    void this.models.readRecent();
+    void this.library.read();
+    void this.workbench.readAgain();
   }
 
   /** Reads what every screen needs. Each part shows its own error. */

@@ -83,9 +83,7 @@ export class Workbench {
     this.#condition = condition;
     this.#toasts = toasts;
     // How an edit stands depends on others, on settings and on the model: any change may be news of it.
-    connection.on('library.changed', () => {
-      if (this.edit && this.work === null) void this.#readEdit(this.edit.id);
-    });
+    connection.on('library.changed', () => void this.readAgain());
   }
 
   readonly canAsk = $derived.by(
@@ -143,6 +141,11 @@ export class Workbench {
     } catch (thrown) {
       this.#complain('picture', thrown, turn);
     }
+  }
+
+  /** Reads the open edit again; at the end of running work that is done anyway. */
+  async readAgain(): Promise<void> {
+    if (this.edit && this.work === null) await this.#readEdit(this.edit.id);
   }
 
   /** Takes a picture file the person dropped, pasted or chose. */

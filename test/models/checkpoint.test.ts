@@ -215,7 +215,7 @@ describe('fingerprint', () => {
     expect(await fingerprintOf(c.folder)).not.toBe(print);
   });
 
-  it('changes with one byte of the last weight, and with the tokenizer', async () => {
+  it('changes with one byte of the last weight, and with every file that tells how to read texts and pictures', async () => {
     const { folder } = await tiny();
     const before = await fingerprintOf(folder);
     const path = join(folder, 'model.safetensors');
@@ -224,8 +224,12 @@ describe('fingerprint', () => {
     await writeFile(path, bytes);
     const after = await fingerprintOf(folder);
     expect(after).not.toBe(before);
-    await rewriteJson(join(folder, 'tokenizer.json'), (json) => ({ ...json, version: '2.0' }));
-    expect(await fingerprintOf(folder)).not.toBe(after);
+    const seen = new Set([before, after]);
+    const files = ['tokenizer', 'tokenizer_config', 'preprocessor_config', 'generation_config'];
+    for (const [index, name] of files.entries()) {
+      await rewriteJson(join(folder, `${name}.json`), (json) => ({ ...json, version: '2.0' }));
+      expect(seen.add(await fingerprintOf(folder)).size).toBe(3 + index);
+    }
   });
 });
 
