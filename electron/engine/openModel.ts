@@ -79,6 +79,7 @@ export class OpenModel {
       providers: input.providers,
       cuts: files ? cutsOf(files.description.layer, files.description.router.layer) : [],
       promptForm: input.template,
+      signal: context.signal,
     });
     try {
       stage('Loading the adapter', 2);

@@ -35,6 +35,8 @@ export interface OpenOptions {
   /** decoder layers after whose output the decoder is cut, from 0, ascending */
   readonly cuts?: readonly number[];
   readonly promptForm?: PromptForm;
+  /** aborted: opening fails with `cancelled`, between two sessions */
+  readonly signal?: AbortSignal;
 }
 
 /** A prompt laid out in the decoder's rows. */
@@ -128,9 +130,15 @@ export class VisionLanguageModel {
         : plainPrompts(tokenizer);
 
     const opened: Session[] = [];
+    // A session blocks the thread while it loads; between two of them a wish to stop is heard.
+    const heard = async () => {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (options.signal?.aborted) throw new EmendError('cancelled', 'Opening the model was stopped.');
+    };
     const session = async (build: (graph: Graph) => void, providers: readonly Provider[]) => {
       const graph = new Graph();
       build(graph);
+      await heard();
       const made = await Session.create(graph, { providers });
       opened.push(made);
       return made;
@@ -155,6 +163,7 @@ export class VisionLanguageModel {
       for (const [index, last] of ends.entries()) {
         const first = index === 0 ? 0 : ends[index - 1]! + 1;
         const weightsOf = (graph: Graph) => weightsInFiles(graph, checkpoint.weights);
+        await heard();
         const segment = await DecoderSegment.compile(first, last, config.text, weightsOf, { providers });
         opened.push(segment.session);
         segments.push(segment);

@@ -62,3 +62,13 @@ test('answers end at the generation config’s tokens alone, where it names any'
   });
   expect([...silent.stopIds]).toEqual([2]);
 });
+
+test('opening a model can be stopped, and leaves nothing open', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'emend-limits-'));
+  opened.push(() => rm(folder, { recursive: true, force: true }));
+  await writeTinyCheckpoint(folder);
+  const stop = new AbortController();
+  const opening = VisionLanguageModel.open(folder, { providers: ['cpu'], signal: stop.signal });
+  stop.abort();
+  await expect(opening).rejects.toMatchObject({ code: 'cancelled' });
+});
