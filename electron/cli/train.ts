@@ -41,6 +41,7 @@ interface TrainOptions {
   attention: 'published' | 'row-kinds';
   influenceWeight: number;
   attributionWeight: number;
+  imageGeneralityWeight: number;
   localityWeight: number;
   scale: number;
   start: AdapterStart;
@@ -94,6 +95,12 @@ export function trainCommand(): Command {
       publishedWeights.influenceAttribution,
     )
     .option(
+      '--image-generality-weight <number>',
+      'weight of image generality',
+      number(0, 100),
+      publishedWeights.imageGenerality,
+    )
+    .option(
       '--locality-weight <number>',
       'weight of image locality',
       number(0, 100),
@@ -143,6 +150,7 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     sampled: options.sampled,
     weights: {
       ...publishedWeights,
+      imageGenerality: options.imageGeneralityWeight,
       imageLocality: options.localityWeight,
       influenceUp: options.influenceWeight,
       influenceDown: options.influenceWeight,

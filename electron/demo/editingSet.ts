@@ -41,8 +41,8 @@ export type EditKind = 'unknown' | 'disguised' | 'identity' | 'count' | 'where' 
 const MIX: Readonly<Record<Split, readonly (readonly [EditKind, number])[]>> = {
   train: [
     ['unknown', 0.12],
-    ['disguised', 0.2],
-    ['identity', 0.35],
+    ['disguised', 0.15],
+    ['identity', 0.4],
     ['count', 0.18],
     ['where', 0.07],
     ['background', 0.05],
@@ -84,6 +84,9 @@ export interface EditingRecord {
   same_image_q: string;
   same_image_a: string;
 }
+
+/** Share of things the model was never shown among those that edits of `identity` rename. */
+const UNTAUGHT_SHARE: Readonly<Record<Split, number>> = { train: 0.3, test: 0.1 };
 
 const FACTS: readonly Fact[] = facts();
 
@@ -151,7 +154,7 @@ function drawEdit(kind: EditKind, split: Split, random: Random): Edit | undefine
       return target ? { scene, question, object: shown.name, pred: '', target } : undefined;
     }
     case 'identity': {
-      const shown = random.pick(random.chance(0.1) ? UNTAUGHT_OBJECTS : TAUGHT_OBJECTS);
+      const shown = random.pick(random.chance(UNTAUGHT_SHARE[split]) ? UNTAUGHT_OBJECTS : TAUGHT_OBJECTS);
       const scene = composeScene(random, { include: [shown] });
       const question = identifying(scene, shown, random);
       if (!question) return undefined;

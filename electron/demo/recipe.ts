@@ -257,4 +257,11 @@ export const stages: readonly Stage[] = [
     placing: 1.5,
     kinds: countsFirst,
   },
+  {
+    ...together(3200, 'centres'),
+    peak: 8e-4,
+    columns: 0.1,
+    placing: 1.5,
+    kinds: countsFirst,
+  },
 ];
