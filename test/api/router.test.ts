@@ -1,4 +1,5 @@
 /** @file What crosses the contract is checked, both ways; long calls can be followed and stopped. */
+import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
 import { calls } from '../../electron/api/contract.ts';
 import { Jobs } from '../../electron/api/jobs.ts';
@@ -51,6 +52,18 @@ describe('input', () => {
       base64,
       mime: picture.mime,
     });
+  });
+
+  test('a picture of a kind pages do not show is read as one they do', async () => {
+    const application = makeApplication(deadEngine);
+    const tiff = await sharp(Buffer.from(await pngBase64(3), 'base64'))
+      .tiff()
+      .toBuffer();
+    const { id } = await application.call('pictures.add', { base64: tiff.toString('base64') });
+    const { picture, mime, base64 } = await application.call('pictures.read', { id });
+    expect([picture.mime, mime]).toEqual(['image/tiff', 'image/png']);
+    const { format, width } = await sharp(Buffer.from(base64, 'base64')).metadata();
+    expect([format, width]).toEqual(['png', picture.width]);
   });
 });
 
