@@ -64,16 +64,17 @@ export function createApplication(options: ApplicationOptions): Application {
   const tellStatus = () => {
     if (!closed) events.emit({ name: 'app.status', payload: status() });
   };
-  let actors = JSON.stringify(library.actors);
+  const actorsNow = () => JSON.stringify([library.actors, library.template]);
+  let actors = actorsNow();
   const session = new ModelSession({
     engine,
     library,
     resources,
     onChange: () => {
       tellStatus();
-      // How edits stand depends on the model and the adapter that act.
-      if (JSON.stringify(library.actors) === actors) return;
-      actors = JSON.stringify(library.actors);
+      // How edits stand depends on the model and the adapter that act, and on the form of prompts.
+      if (actorsNow() === actors) return;
+      actors = actorsNow();
       if (!closed) events.emit({ name: 'library.changed', payload: { edits: [] } });
     },
   });

@@ -11,7 +11,7 @@ import { EditedModel } from '../evaluation/editedModel.ts';
 import { type Checkpoint, fingerprint, openCheckpoint, requiredTensors } from '../models/checkpoint.ts';
 import { decodePicture } from '../models/imageProcessor.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
-import type { EngineEdit, EngineOperations, OperationContext } from './protocol.ts';
+import type { EngineOperations, OperationContext, SignalledEdit } from './protocol.ts';
 
 export async function summarise(
   path: string,
@@ -120,7 +120,7 @@ export class OpenModel {
 
   /** An edit as a candidate of the router; its signal is computed unless the library holds it. */
   async candidate(
-    { id, picture, prompt, target, signal }: Omit<EngineEdit, 'picture'> & { picture: Uint8Array | null },
+    { id, picture, prompt, target, signal }: SignalledEdit,
     visual?: Float32Array,
   ): Promise<Candidate> {
     if (signal) return { id, signal: decodeSignal(signal, this.edited.model.hidden) };

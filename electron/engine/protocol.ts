@@ -15,10 +15,11 @@ export interface EngineEdit {
   readonly signal: Uint8Array | null;
 }
 
-/** A committed edit: with its signal, or with the picture to compute it from, or as the engine already has it acting. */
-export type ActingEdit =
-  | (Omit<EngineEdit, 'picture'> & { readonly picture: Uint8Array | null })
-  | { readonly id: number; readonly held: true };
+/** An edit with its signal, or else with the picture to compute it from. */
+export type SignalledEdit = Omit<EngineEdit, 'picture'> & { readonly picture: Uint8Array | null };
+
+/** A committed edit: whole, or as the engine already has it acting. */
+export type ActingEdit = SignalledEdit | { readonly id: number; readonly held: true };
 
 /** One input of a check. */
 export interface EngineProbe {

@@ -25,8 +25,8 @@ const inputKey = (picture: string | null, prompt: string): string =>
 /**
  * The probes a check of `edit` runs, in order: its own, the standing set, its picture with the standing questions
  * (where VisEdit leaks by construction), its prompt on pictures of the standing set, and all probes of every other edit
- * that acts, but those that ask for no change where this edit means to make one. Ids are those of the stored probes; the edit's prompt on standing
- * pictures, which is stored nowhere, counts down from -1. A standing input that the edit means to change is left out.
+ * that acts, but those that ask for no change where this edit means to make one. Ids are those of the stored probes; the
+ * edit's prompt on standing pictures, which is stored nowhere, counts down from -1. A standing input that the edit means to change is left out.
  */
 export function probesOf(store: Store, edit: EditRow): PlannedProbe[] {
   const own = ownProbes(store, edit);

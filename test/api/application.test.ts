@@ -254,6 +254,9 @@ test('lists are told to read again when settings or the model change how edits s
   expect(changed).toEqual([[]]);
   await application.call('models.open', { path: modelFolder(temporaryFolder(), 'mine') });
   expect(changed).toEqual([[], []]);
+  // the form of prompts changes twice: as a setting, and when the model is open in it
+  await application.call('settings.set', { promptTemplate: 'chat' });
+  await expect.poll(() => changed).toHaveLength(4);
 });
 
 test('an edit made for one model does not act in another', async () => {
