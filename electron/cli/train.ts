@@ -3,6 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command, Option } from 'commander';
+import type { RaisedPictures } from '../editors/visedit/batch.ts';
 import { publishedWeights } from '../editors/visedit/losses.ts';
 import {
   type AdapterStart,
@@ -47,6 +48,7 @@ interface TrainOptions {
   start: AdapterStart;
   rows: number;
   sampled: number;
+  influencePictures: RaisedPictures;
   endToken: boolean;
   extended?: boolean;
   suffix?: string;
@@ -122,6 +124,14 @@ export function trainCommand(): Command {
     )
     .option('--rows <number>', 'rows set aside for picture and texts', wholeNumber(8, 100_000), 160)
     .option('--sampled <number>', 'visual tokens drawn for the influence losses', wholeNumber(1, 10_000), 24)
+    .addOption(
+      new Option(
+        '--influence-pictures <which>',
+        'where influence is to rise: both of an edit’s pictures, a term for each (VisEdit’s eq. 16), or one that each step draws',
+      )
+        .choices(['both', 'one'])
+        .default('both'),
+    )
     .option('--no-end-token', 'targets end without the end token in the loss, as published')
     .option(
       '--extended',
@@ -148,6 +158,7 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     edits: options.batch,
     rows: options.rows,
     sampled: options.sampled,
+    raised: options.influencePictures,
     weights: {
       ...publishedWeights,
       imageGenerality: options.imageGeneralityWeight,

@@ -51,7 +51,11 @@ describe.skipIf(!existsSync(fixtures)).each(['vead_losses', 'vead_losses_window1
       await model.dispose();
     });
 
-    const setUp = async (target: 'official' | 'paper', only?: keyof typeof terms) => {
+    const setUp = async (
+      target: 'official' | 'paper',
+      only?: keyof typeof terms,
+      raisedOn: readonly number[] = [1],
+    ) => {
       const pictures = await openSafetensors(at('forward.safetensors'));
       const prompt = (sample: string): string => forward[sample].text_prompt.replace('<image>\n', '');
       const answer = (sample: string): string =>
@@ -70,18 +74,19 @@ describe.skipIf(!existsSync(fixtures)).each(['vead_losses', 'vead_losses_window1
         endToken: false,
         rows: null,
         sampled: sampled.length,
+        raised: raisedOn.length === 2 ? 'both' : 'one',
         random: () => 0.5,
       });
       const { rows, imageRows } = batch.sizes;
-      const place = (sequence: number) =>
+      const place = (...sequences: readonly number[]) =>
         int64(
-          sampled.map((token) => sequence * rows + imageRows[0] + token),
-          [sampled.length],
+          sequences.flatMap((sequence) => sampled.map((token) => sequence * rows + imageRows[0] + token)),
+          [sequences.length * sampled.length],
         );
       const feeds = {
         ...batch.feeds,
         ...(await frozen.run(batch)),
-        raised: place(1),
+        raised: place(...raisedOn),
         lowered: place(2),
         attribution: float32(await floats(file, `attr.${target}.target`), [1, sampled.length]),
       };
@@ -121,6 +126,21 @@ describe.skipIf(!existsSync(fixtures)).each(['vead_losses', 'vead_losses_window1
       );
       return { trainer, feeds: { ...all, ...feeds } };
     };
+
+    test('influence rises on both pictures by a term for each, and is attributed on the rephrased one', async () => {
+      const termsOf = async (...pictures: number[]) => {
+        const { trainer, feeds } = await setUp('paper', undefined, pictures);
+        try {
+          return (await trainer.evaluate(feeds)).terms;
+        } finally {
+          await trainer.dispose();
+        }
+      };
+      const [own, rephrased, both] = [await termsOf(0), await termsOf(1), await termsOf(0, 1)];
+      expect(both['influenceUp']).toBeCloseTo(own['influenceUp']! + rephrased['influenceUp']!, 4);
+      expect(own['influenceUp']).not.toBeCloseTo(rephrased['influenceUp']!, 4);
+      expect(both['influenceAttribution']).toBeCloseTo(rephrased['influenceAttribution']!, 4);
+    });
 
     test('every term', async () => {
       const { trainer, feeds } = await setUp('official');

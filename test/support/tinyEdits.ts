@@ -51,6 +51,7 @@ export const tinyTraining: VisEditTraining = {
   edits: 2,
   rows: 200,
   sampled: 5,
+  raised: 'both',
   weights: publishedWeights,
   endToken: true,
   start: 'published',

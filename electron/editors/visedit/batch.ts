@@ -37,6 +37,12 @@ interface LaidText {
   readonly targetLength: number;
 }
 
+/**
+ * On which pictures of an edit influence is to rise: on its own and on the rephrased one, each with a term of its own (eq. 16),
+ * or on one of them that each step draws (the published code draws one of three).
+ */
+export type RaisedPictures = 'both' | 'one';
+
 /** Everything a step needs, before the frozen part has run. */
 export interface LaidBatch {
   readonly sizes: LossSizes;
@@ -61,7 +67,7 @@ function draw(total: number, count: number, random: () => number): number[] {
 
 /**
  * Lays a batch out. `endToken`: whether targets are followed by the end token in the loss (answers then also learn to end);
- * `rows`: rows of a sequence, or null for as many as the longest needs. Throws `invalid-input` when an edit does not fit.
+ * `rows`: rows of a sequence, or null for as many as the longest needs; `raised`: pictures whose influence is to rise. Throws `invalid-input` when an edit does not fit.
  */
 export function layBatch(
   model: VisionLanguageModel,
@@ -70,6 +76,7 @@ export function layBatch(
     readonly endToken: boolean;
     readonly rows: number | null;
     readonly sampled: number;
+    readonly raised: RaisedPictures;
     readonly random: () => number;
   },
 ): LaidBatch {
@@ -211,12 +218,13 @@ export function layBatch(
   });
 
   const raised: number[] = [];
+  const raisedToo: number[] = [];
   const lowered: number[] = [];
   for (let edit = 0; edit < edits; edit++) {
     const tokens = draw(visual, options.sampled, options.random);
-    // One of the edit's own picture and the rephrased one stands for the pictures the edit should act on.
-    const source = options.random() < 0.5 ? edit : edits + edit;
-    raised.push(...tokens.map((token) => source * rows + start + token));
+    const own = options.raised === 'one' && options.random() < 0.5;
+    raised.push(...tokens.map((token) => (own ? edit : edits + edit) * rows + start + token));
+    if (options.raised === 'both') raisedToo.push(...tokens.map((token) => edit * rows + start + token));
     lowered.push(...tokens.map((token) => (2 * edits + edit) * rows + start + token));
   }
 
@@ -225,7 +233,13 @@ export function layBatch(
   const list = (values: readonly number[]) => int64(values, [values.length]);
   const share = (values: readonly number[]) => float32(Float32Array.from(values), [values.length]);
   return {
-    sizes: { edits, rows, imageRows: [start, end], sampled: options.sampled },
+    sizes: {
+      edits,
+      rows,
+      imageRows: [start, end],
+      sampled: options.sampled,
+      raisedPictures: options.raised === 'both' ? 2 : 1,
+    },
     pixels,
     before,
     behind,
@@ -243,7 +257,7 @@ export function layBatch(
       'weight.imageGenerality': share(weights.imageGenerality),
       picked_locality: list(kept),
       'weight.imageLocality': share(keptWeights),
-      raised: list(raised),
+      raised: list([...raisedToo, ...raised]),
       lowered: list(lowered),
     },
   };

@@ -19,6 +19,8 @@ export interface LossSizes {
   readonly imageRows: readonly [number, number];
   /** visual tokens drawn for the influence losses */
   readonly sampled: number;
+  /** pictures of each edit whose influence is to rise: its own and the rephrased one (eq. 16), or one of them */
+  readonly raisedPictures: 1 | 2;
 }
 
 /** Weights of the terms in the total. */
@@ -58,8 +60,8 @@ const logFloor = 1e-8;
  * `weight.reliability`, `weight.textGenerality`, `weight.imageGenerality` [picked], the share of each label in each term;
  * `picked_locality` int64 [kept] rows among R whose next-token distribution must stay what it was, the unedited
  * model's logits there as `before` [kept, vocabulary], and `weight.imageLocality` [kept];
- * `raised`, `lowered` int64 [edits·sampled], rows among R whose influence is to rise and to fall;
- * `attribution` [edits, sampled], the influence target of the raised rows (eq. 18, normalised).
+ * `raised` int64 [raisedPictures·edits·sampled], `lowered` int64 [edits·sampled], rows among R whose influence is to rise and to fall;
+ * `attribution` [edits, sampled], the influence target of the last picture's raised rows (eq. 18, normalised).
  */
 export function visEditLosses(
   graph: Graph,
@@ -71,7 +73,7 @@ export function visEditLosses(
   adapter: WeightOf,
   scale = 1,
 ): LossTerms {
-  const { edits, rows, imageRows, sampled } = sizes;
+  const { edits, rows, imageRows, sampled, raisedPictures } = sizes;
   const [start, end] = imageRows;
   const all = 3 * edits;
   const width = config.hidden;
@@ -113,16 +115,14 @@ export function visEditLosses(
   const imageLocality = f.sum(f.multiply(drift, graph.input('weight.imageLocality', 'float32', ['kept'])));
 
   const flat = f.reshape(hidden, [all * rows, width]);
-  const influenceOf = (name: string) => {
-    const chosen = f.reshape(f.gather(flat, graph.input(name, 'int64', [edits * sampled])), [
-      edits,
-      sampled,
-      width,
-    ]);
-    return influenceLogits(chosen, key, shape, adapter);
+  const influenceOf = (name: string, pictures: 1 | 2) => {
+    const rowsOf = graph.input(name, 'int64', [pictures * edits * sampled]);
+    const chosen = f.reshape(f.gather(flat, rowsOf), [pictures * edits, sampled, width]);
+    return influenceLogits(chosen, pictures === 1 ? key : f.concat([key, key], 0), shape, adapter);
   };
-  const raised = influenceOf('raised');
-  const lowered = f.sigmoid(influenceOf('lowered'));
+  const raised = influenceOf('raised', raisedPictures);
+  const lastRaised = raisedPictures === 1 ? raised : f.slice(raised, 0, edits, 2 * edits);
+  const lowered = f.sigmoid(influenceOf('lowered', 1));
   const target = graph.input('attribution', 'float32', [edits, sampled]);
   const surprise = (x: Tensor) => f.negate(f.log(f.add(x, logFloor)));
   return {
@@ -130,9 +130,10 @@ export function visEditLosses(
     textGenerality: term('textGenerality'),
     imageGenerality: term('imageGenerality'),
     imageLocality,
-    influenceUp: f.mean(surprise(f.sigmoid(raised))),
+    // a term for each picture
+    influenceUp: f.multiply(f.mean(surprise(f.sigmoid(raised))), raisedPictures),
     influenceDown: f.mean(surprise(f.subtract(1, lowered))),
-    influenceAttribution: f.mean(f.sum(f.multiply(target, surprise(f.softmax(raised))), [-1])),
+    influenceAttribution: f.mean(f.sum(f.multiply(target, surprise(f.softmax(lastRaised))), [-1])),
   };
 }
 

@@ -14,7 +14,7 @@ import { float32, floatsOf, type Value } from '../../tensor/session.ts';
 import type { AdamOptions } from '../../training/optimizer.ts';
 import { type StepReport, Trainer } from '../../training/trainer.ts';
 import { type AdapterShape, adapterWeights, rowKinds } from './adapterGraph.ts';
-import { type LaidBatch, layBatch, type TrainingEdit } from './batch.ts';
+import { type LaidBatch, layBatch, type RaisedPictures, type TrainingEdit } from './batch.ts';
 import { FrozenModel } from './frozen.ts';
 import { type LossWeights, totalLoss, visEditLosses } from './losses.ts';
 import type { AdapterWeights } from './visEdit.ts';
@@ -37,6 +37,7 @@ export interface VisEditTraining {
   readonly rows: number;
   /** visual tokens drawn for the influence losses; all of them where there are no more */
   readonly sampled: number;
+  readonly raised: RaisedPictures;
   readonly weights: LossWeights;
   /** targets end with the end token in the loss */
   readonly endToken: boolean;
@@ -192,10 +193,13 @@ async function attributionTargets(
   width: number,
   seed: number,
 ): Promise<Float32Array> {
-  const { edits, rows, imageRows, sampled } = batch.sizes;
+  const { edits, rows, imageRows, sampled, raisedPictures } = batch.sizes;
   const [start, end] = imageRows;
   const states = await Promise.all(attribution.layers.map((layer) => floatsOf(kept[`hidden.${layer - 1}`]!)));
-  const raised = batch.feeds['raised']!.data as BigInt64Array;
+  // With both pictures the rephrased one, the edit's neighbour, comes last.
+  const raised = (batch.feeds['raised']!.data as BigInt64Array).subarray(
+    (raisedPictures - 1) * edits * sampled,
+  );
   const keys = batch.feeds['key_rows']!.data as BigInt64Array;
   const pairs = Array.from({ length: edits }, (_, edit) => {
     const flat = Array.from(raised.subarray(edit * sampled, (edit + 1) * sampled), Number);
@@ -263,6 +267,7 @@ export async function trainVisEdit(
       endToken: options.endToken,
       rows: options.rows,
       sampled,
+      raised: options.raised,
       random,
     });
   };
