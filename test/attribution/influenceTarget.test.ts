@@ -10,7 +10,7 @@ import { decoderOf } from '../../electron/attribution/layerInputs.ts';
 import type { Perturbation } from '../../electron/attribution/visualContribution.ts';
 import type { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { largestDifference } from '../support/fixtures.ts';
-import { hasFixtures, hiddenOf, openTinyModel, referenceCase } from './support.ts';
+import { hiddenOf, openTinyModel, referenceCase } from './support.ts';
 
 interface Settings {
   IT_layers: number[];
@@ -21,7 +21,7 @@ interface Settings {
 }
 
 const hidden = 64;
-describe.skipIf(!hasFixtures)('targets of the influence mapper', () => {
+describe('targets of the influence mapper', () => {
   let model: VisionLanguageModel;
   beforeAll(async () => {
     model = await openTinyModel();

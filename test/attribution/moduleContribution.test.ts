@@ -8,11 +8,11 @@ import {
 } from '../../electron/attribution/moduleContribution.ts';
 import type { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { largestDifference } from '../support/fixtures.ts';
-import { hasFixtures, openTinyModel, promptOf, referenceCase } from './support.ts';
+import { openTinyModel, promptOf, referenceCase } from './support.ts';
 
 const samples = ['edit', 'image_loc', 'text_loc'];
 
-describe.skipIf(!hasFixtures)('module contributions', () => {
+describe('module contributions', () => {
   let model: VisionLanguageModel;
   beforeAll(async () => {
     model = await openTinyModel();

@@ -1,9 +1,7 @@
 /**
  * @file Reference inputs of the attribution tests: the tiny model, its prompts laid out, and the hidden states inside it.
  */
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { type Decoder, decoderOf, LayerInputs } from '../../electron/attribution/layerInputs.ts';
 import { type AttributionInput, standardNormal } from '../../electron/attribution/visualContribution.ts';
 import type { TextConfig } from '../../electron/models/config.ts';
@@ -14,17 +12,15 @@ import { type ModelInput, VisionLanguageModel } from '../../electron/models/visi
 import * as f from '../../electron/tensor/functions.ts';
 import { Graph } from '../../electron/tensor/graph.ts';
 import { float32, floatsOf, Session } from '../../electron/tensor/session.ts';
-import { fixtures } from '../support/fixtures.ts';
-
-export const hasFixtures = existsSync(fixtures);
+import { fixture } from '../support/fixtures.ts';
 
 export const openTinyModel = () =>
-  VisionLanguageModel.open(join(fixtures, 'checkpoints/llava_tiny'), { providers: ['cpu'] });
+  VisionLanguageModel.open(fixture('checkpoints/llava_tiny'), { providers: ['cpu'] });
 
 /** Tensors and settings of one reference case. */
 export async function referenceCase<Settings>(name: string) {
-  const file = await openSafetensors(join(fixtures, `llava_tiny/${name}.safetensors`));
-  const settings = JSON.parse(await readFile(join(fixtures, `llava_tiny/${name}.json`), 'utf8')) as Settings;
+  const file = await openSafetensors(fixture(`llava_tiny/${name}.safetensors`));
+  const settings = JSON.parse(await readFile(fixture(`llava_tiny/${name}.json`), 'utf8')) as Settings;
   const floats = async (tensor: string) => {
     const { data } = await readTensor(file, tensor);
     if (!(data instanceof Float32Array)) throw new Error(`${tensor} is not F32`);

@@ -16,7 +16,6 @@ import {
 import type { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { largestDifference } from '../support/fixtures.ts';
 import {
-  hasFixtures,
   hiddenOf,
   literalContributions,
   openTinyModel,
@@ -30,7 +29,7 @@ interface Settings {
   cases: Record<string, { radius: number; test_n: number; attr_toks?: number[][] }>;
 }
 
-describe.skipIf(!hasFixtures)('visual contributions', () => {
+describe('visual contributions', () => {
   let model: VisionLanguageModel;
   beforeAll(async () => {
     model = await openTinyModel();

@@ -1,7 +1,7 @@
 /**
  * @file The demo world: what scenes, questions, pictures, facts, the tokenizer and the editing set promise.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Template } from '@huggingface/jinja';
@@ -30,9 +30,8 @@ import { seededRandom } from '../../electron/demo/world/random.ts';
 import { patchLabels, renderScene } from '../../electron/demo/world/render.ts';
 import { extentOf, restyleScene, type Scene, sceneNumber } from '../../electron/demo/world/scene.ts';
 import { loadSprites } from '../../electron/demo/world/sprites.ts';
+import { fixture } from '../support/fixtures.ts';
 import { answersTo } from './answers.ts';
-
-const fixtures = process.env.EMEND_FIXTURES ?? path.resolve(import.meta.dirname, '../../../shared/fixtures');
 
 beforeAll(() => loadSprites(), 60_000);
 
@@ -340,9 +339,9 @@ describe('tokenizer', () => {
     expect(template.render({ messages: [{ role: 'user', content: 'Where?' }] })).toBe('Where?');
   });
 
-  describe.skipIf(!existsSync(fixtures))('beside a Llama tokenizer of the same kind', () => {
+  describe('beside a Llama tokenizer of the same kind', () => {
     it('has the same normaliser, decoder, post-processor, model settings and configuration fields', () => {
-      const folder = path.join(fixtures, 'checkpoints/llava_tiny');
+      const folder = fixture('checkpoints/llava_tiny');
       const read = (name: string) => JSON.parse(readFileSync(path.join(folder, name), 'utf8'));
       const theirs = read('tokenizer.json');
       for (const part of [

@@ -1,6 +1,4 @@
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { EditSignal } from '../../electron/editors/editor.ts';
 import { shapeOfWeights, VisEdit } from '../../electron/editors/visedit/visEdit.ts';
@@ -8,11 +6,10 @@ import { generate } from '../../electron/models/generation.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/models/safetensors.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { floatsOf } from '../../electron/tensor/session.ts';
-import { fixtures, largestDifference } from '../support/fixtures.ts';
+import { fixture, largestDifference } from '../support/fixtures.ts';
 
-const at = (name: string) => join(fixtures, 'llava_tiny', name);
-const json = async (name: string) =>
-  existsSync(fixtures) ? JSON.parse(await readFile(at(name), 'utf8')) : {};
+const at = (name: string) => fixture(`llava_tiny/${name}`);
+const json = async (name: string) => JSON.parse(await readFile(at(name), 'utf8'));
 
 async function floats(file: SafetensorsFile, name: string): Promise<Float32Array> {
   return (await readTensor(file, name)).data as Float32Array;
@@ -32,14 +29,14 @@ async function adapterOf(
   return VisEdit.create(layer, shapeOfWeights(weights, heads, 'the fixture'), weights, ['cpu']);
 }
 
-describe.skipIf(!existsSync(fixtures))('VEAD equals the reference', async () => {
+describe('VEAD equals the reference', async () => {
   const forward = await json('forward.json');
   const vead = await json('vead.json');
   const trained = await json('vead_trained.json');
   let model: VisionLanguageModel;
   let pictures: SafetensorsFile;
   beforeAll(async () => {
-    model = await VisionLanguageModel.open(join(fixtures, 'checkpoints/llava_tiny'), {
+    model = await VisionLanguageModel.open(fixture('checkpoints/llava_tiny'), {
       providers: ['cpu'],
       cuts: [2],
     });

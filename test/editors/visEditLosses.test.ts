@@ -1,6 +1,4 @@
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { layBatch, type TrainingEdit } from '../../electron/editors/visedit/batch.ts';
 import { FrozenModel } from '../../electron/editors/visedit/frozen.ts';
@@ -13,9 +11,9 @@ import { Graph } from '../../electron/tensor/graph.ts';
 import { float32, int64 } from '../../electron/tensor/session.ts';
 import { adamDefaults } from '../../electron/training/optimizer.ts';
 import { Trainer } from '../../electron/training/trainer.ts';
-import { fixtures, largestDifference } from '../support/fixtures.ts';
+import { fixture, largestDifference } from '../support/fixtures.ts';
 
-const at = (name: string) => join(fixtures, 'llava_tiny', name);
+const at = (name: string) => fixture(`llava_tiny/${name}`);
 const floats = async (file: SafetensorsFile, name: string) =>
   (await readTensor(file, name)).data as Float32Array;
 
@@ -30,16 +28,16 @@ const terms = {
   influenceAttribution: 'im_attr',
 } as const;
 
-describe.skipIf(!existsSync(fixtures)).each(['vead_losses', 'vead_losses_window1_n3'])(
+describe.each(['vead_losses', 'vead_losses_window1_n3'])(
   'VisEdit losses equal the reference: %s',
   async (name) => {
-    const expected = existsSync(fixtures) ? JSON.parse(await readFile(at(`${name}.json`), 'utf8')) : {};
-    const forward = existsSync(fixtures) ? JSON.parse(await readFile(at('forward.json'), 'utf8')) : {};
+    const expected = JSON.parse(await readFile(at(`${name}.json`), 'utf8'));
+    const forward = JSON.parse(await readFile(at('forward.json'), 'utf8'));
     let model: VisionLanguageModel;
     let frozen: FrozenModel;
     let file: SafetensorsFile;
     beforeAll(async () => {
-      model = await VisionLanguageModel.open(join(fixtures, 'checkpoints/llava_tiny'), {
+      model = await VisionLanguageModel.open(fixture('checkpoints/llava_tiny'), {
         providers: ['cpu'],
         cuts: [expected.edit_layer],
       });

@@ -1,7 +1,5 @@
 /** @file Teacher-forced numbers against the reference, and what each metric counts. */
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { EditSignal } from '../../electron/editors/editor.ts';
 import { shapeOfWeights, VisEdit } from '../../electron/editors/visedit/visEdit.ts';
@@ -15,7 +13,7 @@ import {
 } from '../../electron/evaluation/metrics.ts';
 import { openSafetensors, readTensor } from '../../electron/models/safetensors.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
-import { fixtures } from '../support/fixtures.ts';
+import { fixture } from '../support/fixtures.ts';
 
 interface ForwardCase {
   text_prompt: string;
@@ -43,9 +41,9 @@ interface Reference<C> {
   cases: Record<string, C>;
 }
 
-const at = (name: string) => join(fixtures, 'llava_tiny', name);
+const at = (name: string) => fixture(`llava_tiny/${name}`);
 async function json<T>(name: string): Promise<T | null> {
-  return existsSync(fixtures) ? (JSON.parse(await readFile(at(name), 'utf8')) as T) : null;
+  return JSON.parse(await readFile(at(name), 'utf8')) as T;
 }
 async function floats(file: string, name: string): Promise<Float32Array> {
   return (await readTensor(await openSafetensors(at(file)), name)).data as Float32Array;
@@ -61,7 +59,7 @@ async function adapterOf(file: string, layer: number, heads: number, influenceMa
   return VisEdit.create(layer, shapeOfWeights(weights, heads, file), weights, ['cpu']);
 }
 
-describe.skipIf(!existsSync(fixtures))('metrics', async () => {
+describe('metrics', async () => {
   const forward = (await json<Record<string, ForwardCase>>('forward.json')) ?? {};
   const vead = await json<Reference<VeadCase>>('vead.json');
   const trained = await json<Reference<TrainedCase>>('vead_trained.json');
@@ -72,7 +70,7 @@ describe.skipIf(!existsSync(fixtures))('metrics', async () => {
   const signals = new Map<VisEdit, EditSignal>();
 
   beforeAll(async () => {
-    model = await VisionLanguageModel.open(join(fixtures, 'checkpoints/llava_tiny'), {
+    model = await VisionLanguageModel.open(fixture('checkpoints/llava_tiny'), {
       providers: ['cpu'],
       cuts: [2],
     });

@@ -1,6 +1,5 @@
 /** @file Checkpoint folders opened in place: names, shards, dtypes, and what is wrong with broken ones. */
 
-import { existsSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, open, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,8 +13,8 @@ import {
 } from '../../electron/models/checkpoint.ts';
 import { openSafetensors, type WritableTensor, writeSafetensors } from '../../electron/models/safetensors.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+import { fixture } from '../support/fixtures.ts';
 
-const fixtures = process.env.EMEND_FIXTURES ?? join(import.meta.dirname, '../../../shared/fixtures');
 const INDEX = 'model.safetensors.index.json';
 
 let base: string;
@@ -249,9 +248,9 @@ it('knows the names newer versions of transformers give', () => {
   );
 });
 
-describe.skipIf(!existsSync(fixtures))('a checkpoint that another program wrote', () => {
+describe('a checkpoint that another program wrote', () => {
   it('opens, whole and in shards of subfolders', async () => {
-    const source = join(fixtures, 'checkpoints/llava_tiny');
+    const source = fixture('checkpoints/llava_tiny');
     const checkpoint = await openCheckpoint(source);
     expect(checkpoint.weights.names().length).toBe(116);
     const embeddings = await checkpoint.weights.read('language_model.model.embed_tokens.weight');

@@ -1,12 +1,10 @@
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { generate } from '../../electron/models/generation.ts';
 import { openSafetensors, readTensor } from '../../electron/models/safetensors.ts';
 import { trace, traceDecoder } from '../../electron/models/trace.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
-import { fixtures, largestDifference } from '../support/fixtures.ts';
+import { fixture, largestDifference } from '../support/fixtures.ts';
 
 interface Case {
   text_prompt: string;
@@ -19,15 +17,13 @@ interface Case {
   n_rows_prompt: number;
 }
 
-describe.skipIf(!existsSync(fixtures))('the forward pass equals the reference', async () => {
-  const folder = join(fixtures, 'checkpoints/llava_tiny');
-  const cases: Record<string, Case> = existsSync(fixtures)
-    ? JSON.parse(await readFile(join(fixtures, 'llava_tiny/forward.json'), 'utf8'))
-    : {};
+describe('the forward pass equals the reference', async () => {
+  const folder = fixture('checkpoints/llava_tiny');
+  const cases: Record<string, Case> = JSON.parse(await readFile(fixture('llava_tiny/forward.json'), 'utf8'));
   let model: VisionLanguageModel;
   let cut: VisionLanguageModel;
   const reference = async (name: string) =>
-    (await readTensor(await openSafetensors(join(fixtures, 'llava_tiny/forward.safetensors')), name))
+    (await readTensor(await openSafetensors(fixture('llava_tiny/forward.safetensors')), name))
       .data as Float32Array;
   beforeAll(async () => {
     model = await VisionLanguageModel.open(folder, { providers: ['cpu'] });
@@ -85,7 +81,7 @@ describe.skipIf(!existsSync(fixtures))('the forward pass equals the reference', 
 
   test('from picture file and prompt to a trace', async () => {
     const entry = cases['edit']!;
-    const pixels = await model.pixelsOf(await readFile(join(fixtures, 'images', entry.image!)));
+    const pixels = await model.pixelsOf(await readFile(fixture(`images/${entry.image!}`)));
     const encoded = model.prompts.encodePrompt({
       prompt: 'What is the animal on the left? The answer is:',
       image: true,

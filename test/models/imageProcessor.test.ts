@@ -1,6 +1,5 @@
 /** @file Pictures: decoding what people drop on the app, and Pillow's resize to the bit. */
 
-import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,8 +15,7 @@ import {
   resizeWindow,
 } from '../../electron/models/imageProcessor.ts';
 import { openSafetensors, readTensor } from '../../electron/models/safetensors.ts';
-
-const fixtures = process.env.EMEND_FIXTURES ?? join(import.meta.dirname, '../../../shared/fixtures');
+import { fixture } from '../support/fixtures.ts';
 
 /** A picture whose channels are gradients across, down, and a constant. */
 function gradient(width: number, height: number): Picture {
@@ -281,13 +279,13 @@ describe('a processor', () => {
   });
 });
 
-describe.skipIf(!existsSync(fixtures))('beside the reference', () => {
+describe('beside the reference', () => {
   it.each(['a', 'a2', 'b', 'c', 'big', 'tiny'])('gives the same square of %s.png', async (name) => {
-    const source = join(fixtures, 'checkpoints/llava_tiny');
+    const source = fixture('checkpoints/llava_tiny');
     const config = parseConfig(await readJson(join(source, 'config.json')));
     const processor = await loadImageProcessor(source, config);
-    const expected = await openSafetensors(join(fixtures, 'llava_tiny/preprocess.safetensors'));
-    const picture = await decodePicture(await readFile(join(fixtures, `images/${name}.png`)));
+    const expected = await openSafetensors(fixture('llava_tiny/preprocess.safetensors'));
+    const picture = await decodePicture(await readFile(fixture(`images/${name}.png`)));
 
     const { data: resized } = await readTensor(expected, `${name}.png.resized_u8`);
     expect(processor.resize(picture).rgb).toEqual(resized);

@@ -1,6 +1,5 @@
 /** @file Prompts: the plain form and chat templates as ids, the last prompt token, targets after the prompt. */
 
-import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,8 +14,7 @@ import {
 } from '../../electron/models/prompt.ts';
 import { loadTokenizer, type Tokenizer } from '../../electron/models/tokenizer.ts';
 import { LLAVA_CHAT_TEMPLATE, writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
-
-const fixtures = process.env.EMEND_FIXTURES ?? join(import.meta.dirname, '../../../shared/fixtures');
+import { fixture } from '../support/fixtures.ts';
 
 let folder: string;
 let config: VisionLanguageConfig;
@@ -158,11 +156,11 @@ describe('the chat form', () => {
   });
 });
 
-it.skipIf(!existsSync(fixtures))('gives the ids and rows of every reference sample', async () => {
-  const source = join(fixtures, 'checkpoints/llava_tiny');
+it('gives the ids and rows of every reference sample', async () => {
+  const source = fixture('checkpoints/llava_tiny');
   const reference = parseConfig(await readJson(join(source, 'config.json')));
   const plain = plainPrompts(await loadTokenizer(source, reference));
-  const samples = JSON.parse(await readFile(join(fixtures, 'llava_tiny/forward.json'), 'utf8')) as Record<
+  const samples = JSON.parse(await readFile(fixture('llava_tiny/forward.json'), 'utf8')) as Record<
     string,
     Record<'input_ids_prompt' | 'input_ids_full' | 'label_ids', number[]> & {
       text_prompt: string;

@@ -1,6 +1,5 @@
 /** @file The safetensors format: reading, writing, and refusing files that lie about themselves. */
 
-import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,8 +15,7 @@ import {
   type WritableTensor,
   writeSafetensors,
 } from '../../electron/models/safetensors.ts';
-
-const fixtures = process.env.EMEND_FIXTURES ?? join(import.meta.dirname, '../../../shared/fixtures');
+import { fixture } from '../support/fixtures.ts';
 
 let folder: string;
 beforeAll(async () => {
@@ -201,8 +199,8 @@ describe('half precision', () => {
   });
 });
 
-it.skipIf(!existsSync(fixtures))('reads a checkpoint that another program wrote', async () => {
-  const file = await openSafetensors(join(fixtures, 'checkpoints/llava_tiny/model.safetensors'));
+it('reads a checkpoint that another program wrote', async () => {
+  const file = await openSafetensors(fixture('checkpoints/llava_tiny/model.safetensors'));
   expect(file.metadata.get('format')).toBe('pt');
   expect(file.tensors.get('language_model.lm_head.weight')).toMatchObject({ dtype: 'F32', shape: [448, 64] });
   const { data } = await readTensor(file, 'language_model.model.norm.weight');

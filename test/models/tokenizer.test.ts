@@ -1,6 +1,5 @@
 /** @file Tokens: ids as the reference gives them, streams of text, and special tokens a person types. */
 
-import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,8 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseConfig, readJson, type VisionLanguageConfig } from '../../electron/models/config.ts';
 import { loadTokenizer, type Tokenizer } from '../../electron/models/tokenizer.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
-
-const fixtures = process.env.EMEND_FIXTURES ?? join(import.meta.dirname, '../../../shared/fixtures');
+import { fixture } from '../support/fixtures.ts';
 
 let folder: string;
 let config: VisionLanguageConfig;
@@ -166,11 +164,11 @@ describe('refuses', () => {
   });
 });
 
-describe.skipIf(!existsSync(fixtures))('beside the reference tokenizer', () => {
+describe('beside the reference tokenizer', () => {
   it('gives the same ids, with BOS and without', async () => {
-    const source = join(fixtures, 'checkpoints/llava_tiny');
+    const source = fixture('checkpoints/llava_tiny');
     const reference = await loadTokenizer(source, parseConfig(await readJson(join(source, 'config.json'))));
-    const cases = JSON.parse(await readFile(join(fixtures, 'llava_tiny/tokenizer.json'), 'utf8')) as {
+    const cases = JSON.parse(await readFile(fixture('llava_tiny/tokenizer.json'), 'utf8')) as {
       text: string;
       ids: number[];
       ids_no_special: number[];

@@ -1,5 +1,5 @@
 /** @file What a curator does, once, from an empty library to a committed edit that is there after a restart. */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, Locator, Page } from 'playwright-core';
@@ -11,7 +11,6 @@ import { type RunningApp, type StartApp, startDesktop, startServed } from '../su
 vi.mock('electron', async () => (await import('../support/fakeElectron.ts')).electron);
 
 const resources = join(projectFolder, 'resources');
-const ready = existsSync(join(resources, 'demo-adapter', 'adapter.json'));
 const screenshots = join(projectFolder, 'test-output');
 /** an answer, a preview, a model loading: long on a busy machine, and bounded */
 const PATIENCE = 40_000;
@@ -23,7 +22,6 @@ interface Sample {
 }
 /** the first demo picture whose true answer the model does not know */
 const sample: { title: string; prompt: string; correction: string } = (() => {
-  if (!ready) return { title: '', prompt: '', correction: '' };
   const samples = JSON.parse(readFileSync(join(resources, 'samples.json'), 'utf8')) as Sample[];
   const found = samples.find(({ correction }) => correction !== null)!;
   return { title: found.title, prompt: found.prompts[0]!, correction: found.correction! };
@@ -61,7 +59,7 @@ async function ask(page: Page): Promise<string> {
 const home = () => mkdtempSync(join(tmpdir(), 'emend-story-'));
 let browser: Browser;
 beforeAll(async () => {
-  if (ready) browser = await openBrowser();
+  browser = await openBrowser();
 });
 afterAll(() => browser?.close());
 
@@ -70,7 +68,7 @@ const surfaces: Array<[string, StartApp]> = [
   ['the window', startDesktop],
 ];
 
-describe.skipIf(!ready).each(surfaces)('in %s', (name, start) => {
+describe.each(surfaces)('in %s', (name, start) => {
   const place = home();
   const shot = (page: Page, step: string) =>
     picture(page, `${name === 'the window' ? 'window' : 'served'}-${step}`);
@@ -234,7 +232,7 @@ describe.skipIf(!ready).each(surfaces)('in %s', (name, start) => {
   });
 });
 
-describe.skipIf(!ready)('on the workbench', () => {
+describe('on the workbench', () => {
   const place = home();
   let app: RunningApp;
   let page: Page;

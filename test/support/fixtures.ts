@@ -1,11 +1,24 @@
 /**
- * @file Where the reference tensors are, and how far numbers lie from them.
+ * @file Where the reference fixtures are, and how far numbers lie from them.
  */
-import { fileURLToPath } from 'node:url';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 
-/** Folder of reference tensors; tests that need it are left out where it is missing. */
-export const fixtures =
-  process.env['EMEND_FIXTURES'] ?? fileURLToPath(new URL('../../../shared/fixtures', import.meta.url));
+const folder = process.env['EMEND_FIXTURES'] ?? join(import.meta.dirname, '..', 'fixtures');
+
+/**
+ * The path of a reference fixture, such as `llava_tiny/forward.json`.
+ * @throws where there is none: a reference test without its numbers fails, it is never left out
+ */
+export function fixture(name: string): string {
+  const path = join(folder, name);
+  if (!existsSync(path)) {
+    throw new Error(
+      `no reference fixture ${name} in ${folder}; EMEND_FIXTURES, where set, names a folder of the form of test/fixtures`,
+    );
+  }
+  return path;
+}
 
 /** Largest absolute difference; infinite when the lengths differ. */
 export function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
