@@ -48,6 +48,10 @@ export const Answer = z.object({
 });
 export type Answer = z.infer<typeof Answer>;
 
+/** The unedited model's answer to an edit's prompt, and the answer with the edit. */
+export const PreviewAnswers = z.object({ before: Answer, after: Answer });
+export type PreviewAnswers = z.infer<typeof PreviewAnswers>;
+
 export const InfluenceMap = z.object({
   /** grid of visual tokens */
   rows: z.number().int(),
@@ -358,6 +362,8 @@ export const calls = {
       check: Check.nullable(),
       history: z.array(HistoryEntry),
       influence: InfluenceMap.nullable(),
+      /** as last previewed under the open model and adapter; null where that was not done since the edit last changed */
+      answers: PreviewAnswers.nullable(),
     }),
     job: false,
   },

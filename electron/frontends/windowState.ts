@@ -15,7 +15,7 @@ export const WindowState = z.object({ bounds: Bounds.nullable(), maximized: z.bo
 export type WindowState = z.infer<typeof WindowState>;
 
 /** Smallest window the page is drawn for, in CSS pixels. */
-export const MINIMUM = { width: 960, height: 640 };
+export const MINIMUM = { width: 480, height: 400 };
 
 /**
  * The state saved in `file`, with the place dropped where no display shows enough of it any more.

@@ -1,7 +1,7 @@
 /**
  * @file Edits and what may happen to them: draft → checked → committed → retired, and back to draft.
  */
-import type { Edit, HistoryEntry, InfluenceMap, Probe, Status } from '../api/contract.ts';
+import type { Edit, HistoryEntry, InfluenceMap, PreviewAnswers, Probe, Status } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { normaliseAnswer } from '../evaluation/exactMatch.ts';
 import { type Check, latestCheck } from './checks.ts';
@@ -16,6 +16,7 @@ import {
 } from './freshness.ts';
 import { historyOf, remember } from './history.ts';
 import { demandPicture } from './pictures.ts';
+import { answersOf, keepAnswers } from './previews.ts';
 import { addProbe, demandDraft } from './probes.ts';
 import { actingRows, type EditRow, editRow, editRows, ownProbes } from './rows.ts';
 import { bindToActors, influenceOf, keepSignal, signalOf } from './signals.ts';
@@ -60,6 +61,7 @@ export interface EditDetails {
   readonly check: Check | null;
   readonly history: HistoryEntry[];
   readonly influence: InfluenceMap | null;
+  readonly answers: PreviewAnswers | null;
 }
 
 /** Everything the library holds on one edit. @throws EmendError 'not-found' */
@@ -72,6 +74,7 @@ export function showEdit(store: Store, id: number): EditDetails {
       check: latestCheck(store, row),
       history: historyOf(store, id),
       influence: influenceOf(store, row),
+      answers: answersOf(store, row),
     };
   });
 }
@@ -188,7 +191,7 @@ export function editState(store: Store, id: number): EditState {
 export function recordPreview(
   store: Store,
   state: EditState,
-  found: { before: string; after: string; influence: InfluenceMap; signal: Uint8Array },
+  found: { answers: PreviewAnswers; influence: InfluenceMap; signal: Uint8Array },
 ): Edit {
   return store.write(() => {
     const edit = editRow(store, state.edit.id);
@@ -199,15 +202,12 @@ export function recordPreview(
       );
     }
     keepSignal(store, edit.id, state.signalState, found.signal, found.influence);
+    keepAnswers(store, edit.id, state.signalState, found.answers);
+    const { before, after } = found.answers;
     store.database
       .prepare('UPDATE edits SET before = ?, after = ?, updated = ? WHERE id = ?')
-      .run(found.before, found.after, now(), edit.id);
-    remember(
-      store,
-      edit.id,
-      'previewed',
-      `Answers “${found.before}” before, “${found.after}” with the edit.`,
-    );
+      .run(before.text, after.text, now(), edit.id);
+    remember(store, edit.id, 'previewed', `Answers “${before.text}” before, “${after.text}” with the edit.`);
     bindToActors(store, edit);
     return findEdit(store, edit.id);
   });

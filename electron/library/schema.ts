@@ -125,6 +125,14 @@ export const upgradeSteps: readonly string[] = [
     opened TEXT NOT NULL
   ) STRICT;
 `,
+  /* sql */ `
+  -- the two answers of each edit's last preview, as JSON, and what they were computed from
+  CREATE TABLE previews (
+    edit INTEGER PRIMARY KEY REFERENCES edits (id),
+    state TEXT NOT NULL,
+    answers TEXT NOT NULL
+  ) STRICT;
+`,
 ];
 
 /** The version {@link upgrade} brings a library to. */

@@ -56,9 +56,9 @@ export class Application {
     ]);
   }
 
-  /** Clears the workbench and goes there. */
+  /** Goes to the workbench for a new edit: the one begun before an edit was opened, else an empty one. */
   newEdit(): void {
-    this.workbench.reset();
+    if (!this.workbench.edit) this.workbench.startAnew();
     this.navigation.go('workbench');
   }
 

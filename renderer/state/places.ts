@@ -17,3 +17,17 @@ export function placeOf(hash: string): { screen: Screen; edit: number | null } {
 export function hashOf(screen: Screen, edit: number | null = null): string {
   return edit === null ? `#/${screen}` : `#/${screen}/${edit}`;
 }
+
+/** What each screen is called. */
+export const titles: Readonly<Record<Screen, string>> = {
+  workbench: 'Workbench',
+  library: 'Library',
+  models: 'Models',
+  settings: 'Settings',
+};
+
+/** The window's title at a place: “Edit 12 – field-guide – Emend”. The library's name is null before it is known. */
+export function titleOf(screen: Screen, edit: number | null, library: string | null): string {
+  const place = screen === 'workbench' && edit !== null ? `Edit ${edit}` : titles[screen];
+  return [place, library, 'Emend'].filter((part) => part !== null).join(' – ');
+}

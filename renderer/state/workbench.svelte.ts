@@ -20,6 +20,7 @@ import type { Condition } from './condition.svelte.ts';
 import type { Job, JobListeners, Jobs } from './jobs.svelte.ts';
 import type { Pictures } from './pictures.svelte.ts';
 import type { Toasts } from './toasts.svelte.ts';
+import { type TypedFields, UnsavedFields } from './unsaved.ts';
 
 /** Where on the workbench something went wrong. */
 export type Place = 'picture' | 'ask' | 'edit' | 'probes' | 'check';
@@ -37,6 +38,7 @@ export class Workbench {
   readonly #pictures: Pictures;
   readonly #condition: Condition;
   readonly #toasts: Toasts;
+  readonly #unsaved: UnsavedFields;
 
   picture = $state.raw<Picture | null>(null);
   prompt = $state('');
@@ -75,8 +77,18 @@ export class Workbench {
   #turn = 0;
   /** the prompt a demo picture filled in, which the next one may replace */
   #suggested = '';
+  /** whether the fields are those of the next new edit, and no longer what an edit left when it was closed */
+  #newIsOpen = false;
 
-  constructor(connection: Connection, jobs: Jobs, pictures: Pictures, condition: Condition, toasts: Toasts) {
+  constructor(
+    connection: Connection,
+    jobs: Jobs,
+    pictures: Pictures,
+    condition: Condition,
+    toasts: Toasts,
+    storage: Storage = localStorage,
+  ) {
+    this.#unsaved = new UnsavedFields(storage);
     this.#connection = connection;
     this.#jobs = jobs;
     this.#pictures = pictures;
@@ -84,6 +96,9 @@ export class Workbench {
     this.#toasts = toasts;
     // How an edit stands depends on others, on settings and on the model: any change may be news of it.
     connection.on('library.changed', () => void this.readAgain());
+    $effect.root(() => {
+      $effect(() => this.#keepTyped());
+    });
   }
 
   readonly canAsk = $derived.by(
@@ -105,34 +120,56 @@ export class Workbench {
   readonly canCheck = $derived.by(() => this.canCommit && this.#condition.canEdit);
   /** whether the next preview makes a new edit because the open one no longer changes */
   readonly becomesNew = $derived.by(() => this.changed && !this.changeable);
+  /** whether the edit, as its fields say it, was previewed: its answer with the edit is known */
+  readonly previewed = $derived.by(() => this.edit !== null && this.edit.after !== null && !this.changed);
   /** whether the edit can be committed as it stands */
   readonly verified = $derived.by(() => this.check?.fresh === true && this.check.verdict === 'passes');
-  readonly isEmpty = $derived.by(() => this.picture === null && this.prompt === '' && this.edit === null);
+  /** What moves the edit on: a preview, then a check, then the commit. After a failed check that is for a person to say. */
+  readonly nextStep = $derived.by((): 'preview' | 'check' | 'commit' | null => {
+    if (!this.edit || !this.changeable) return this.changed ? 'preview' : null;
+    if (!this.previewed) return 'preview';
+    if (!this.check?.fresh) return 'check';
+    return this.verified ? 'commit' : null;
+  });
+  readonly isEmpty = $derived.by(
+    () => this.picture === null && this.prompt === '' && this.target === '' && this.edit === null,
+  );
 
-  /** Clears the workbench for a new edit. Work under way is stopped; what was not saved can be called back. */
-  reset(): void {
+  /** Clears the workbench for a new edit. Work under way is stopped; what was typed for a new edit can be called back. */
+  startAnew(): void {
     this.#offerBack();
-    this.#turnAway();
-    this.picture = null;
-    this.prompt = '';
-    this.target = '';
-    this.#suggested = '';
-    this.layer = 'picture';
-    this.#forgetAnswer();
-    this.#forgetEdit();
+    this.#clear();
+    this.#newIsOpen = true;
   }
 
-  /** Puts an edit of the library on the workbench. */
+  /** Turns to the new edit that was begun before, if any. What was typed for the edit that was open is kept. */
+  async openNew(): Promise<void> {
+    if (this.edit || this.opening) {
+      this.#offerBack();
+      this.#clear();
+    }
+    if (!this.isEmpty || this.#newIsOpen) return;
+    const turn = this.#turn;
+    const typed = this.#unsaved.read(await this.#library(), null);
+    if (turn !== this.#turn || !this.isEmpty) return;
+    if (typed) await this.#putBack(typed);
+    if (turn === this.#turn) this.#newIsOpen = true;
+  }
+
+  /** Puts an edit of the library on the workbench, with what was typed for it and not saved. */
   async open(id: number): Promise<void> {
     if (this.edit?.id === id) return;
-    this.reset();
+    if (this.edit) this.#offerBack();
+    this.#clear();
     this.opening = true;
     const turn = this.#turn;
+    const library = await this.#library();
     const shown = await this.#readEdit(id);
     if (turn === this.#turn) this.opening = false;
     if (!shown || turn !== this.#turn) return;
-    this.prompt = shown.prompt;
-    this.target = shown.target;
+    const { prompt, target } = this.#unsaved.read(library, id) ?? shown;
+    this.prompt = prompt;
+    this.target = target;
     this.view = 'comparison';
     if (this.influence) this.layer = 'influence';
     try {
@@ -141,6 +178,13 @@ export class Workbench {
     } catch (thrown) {
       this.#complain('picture', thrown, turn);
     }
+  }
+
+  /** Puts prompt and correction back to what the edit says. */
+  revert(): void {
+    if (!this.edit) return;
+    this.prompt = this.edit.prompt;
+    this.target = this.edit.target;
   }
 
   /** Reads the open edit again; at the end of running work that is done anyway. */
@@ -336,6 +380,8 @@ export class Workbench {
       target,
       ...(before && { before }),
     });
+    const library = await this.#library();
+    this.#unsaved.forget(library, this.edit?.id ?? null);
     this.#forgetEdit();
     return edit;
   }
@@ -423,6 +469,8 @@ export class Workbench {
       this.check = shown.check;
       this.history = shown.history;
       this.influence = shown.influence;
+      this.before = shown.answers?.before ?? null;
+      this.after = shown.answers?.after ?? null;
       return shown.edit;
     } catch (thrown) {
       this.#complain('edit', thrown, turn);
@@ -443,30 +491,75 @@ export class Workbench {
     this.picture = picture;
   }
 
-  /** Says what is stopped or cleared without having been saved, with a way back. */
+  /** Says what is stopped, or cleared without having been saved, with a way back. What was typed for an edit is kept. */
   #offerBack(): void {
     const { picture, prompt, target, answer, answered, edit, work } = this;
+    if (edit) {
+      if (work !== 'check' && work !== 'preview') return;
+      const what = work === 'check' ? 'Check stopped' : 'Preview stopped';
+      this.#toasts.tell(`${what}: edit ${edit.id}`, { label: 'Open it', run: () => void this.open(edit.id) });
+      return;
+    }
     const typed = target.trim() !== '' || (prompt.trim() !== '' && prompt !== this.#suggested);
-    const unsaved = edit ? this.changed : typed || answer !== null;
-    const stopped = work !== null && work !== 'ask';
-    if (!unsaved && !stopped) return;
-    const bringBack = async () => {
-      if (edit) await this.open(edit.id);
-      else {
-        this.reset();
+    if (!typed && answer === null) return;
+    this.#toasts.tell('Cleared', {
+      label: 'Undo',
+      run: () => {
+        this.startAnew();
         this.picture = picture;
         this.answer = answer;
         this.answered = answered;
-      }
-      if (edit && this.edit?.id !== edit.id) return;
-      this.prompt = prompt;
-      this.target = target;
-    };
-    const what = work === 'check' ? 'Check stopped' : work === 'preview' ? 'Preview stopped' : 'Cleared';
-    this.#toasts.tell(edit ? `${what}: edit ${edit.id}` : what, {
-      label: stopped && !unsaved ? 'Open it' : 'Undo',
-      run: () => void bringBack(),
+        this.prompt = prompt;
+        this.target = target;
+      },
     });
+  }
+
+  /** Keeps what is typed and not saved. Nothing is kept of an edit whose fields say what the library says. */
+  #keepTyped(): void {
+    const library = this.#condition.status?.library.path;
+    const { edit, picture, prompt, target, changed, isEmpty } = this;
+    if (library === undefined || this.opening) return;
+    if (edit) {
+      if (changed) this.#unsaved.keep(library, edit.id, { picture: null, prompt, target });
+      else this.#unsaved.forget(library, edit.id);
+    } else if (!isEmpty) {
+      this.#newIsOpen = true;
+      this.#unsaved.keep(library, null, { picture: picture?.id ?? null, prompt, target });
+    } else if (this.#newIsOpen) this.#unsaved.forget(library, null);
+  }
+
+  /** Fills the empty workbench with what was typed for a new edit. */
+  async #putBack(typed: TypedFields): Promise<void> {
+    const turn = this.#turn;
+    try {
+      const read =
+        typed.picture === null ? null : await this.#connection.call('pictures.read', { id: typed.picture });
+      if (turn === this.#turn) this.picture = read?.picture ?? null;
+    } catch {
+      // The library no longer has it: what was typed is worth keeping all the same.
+    }
+    if (turn !== this.#turn) return;
+    this.prompt = typed.prompt;
+    this.target = typed.target;
+  }
+
+  /** Where the open library lies. */
+  async #library(): Promise<string> {
+    if (!this.#condition.status) await this.#condition.read();
+    return this.#condition.status?.library.path ?? '';
+  }
+
+  #clear(): void {
+    this.#turnAway();
+    this.#newIsOpen = false;
+    this.picture = null;
+    this.prompt = '';
+    this.target = '';
+    this.#suggested = '';
+    this.layer = 'picture';
+    this.#forgetAnswer();
+    this.#forgetEdit();
   }
 
   #forgetAnswer(): void {

@@ -2,6 +2,7 @@
  * @file Finds an answer's tokens in its text, so that each can be pointed at.
  */
 import type { AnswerToken } from '../../electron/api/contract.ts';
+import { comparable, words } from './wordDiff.ts';
 
 /** A stretch of the answer's text; `token` is the index of the token that wrote it, null for white space between. */
 export interface TokenSpan {
@@ -35,21 +36,37 @@ export function tokenSpans(text: string, tokens: readonly Pick<AnswerToken, 'tex
   return spans;
 }
 
-/** The token that wrote the first changed part of an answer: the one to look at first. 0 where none did. */
-export function firstChangedToken(
-  text: string,
-  tokens: readonly Pick<AnswerToken, 'text'>[],
-  parts: ReadonlyArray<{ text: string; changed: boolean }>,
-): number {
-  const changed = parts.findIndex((part) => part.changed);
-  if (changed === -1) return 0;
-  const start = parts.slice(0, changed).reduce((sum, part) => sum + part.text.length, 0);
+/**
+ * The token of each answer at the first word that differs: the one whose alternatives are worth a look. Where one answer
+ * ends before the other, that is the token that ended it. 0 and 0 for answers that say the same.
+ */
+export function firstDifference(
+  before: TokenisedText,
+  after: TokenisedText,
+): { before: number; after: number } {
+  const left = words(before.text);
+  const right = words(after.text);
+  let same = 0;
+  while (same < left.length && same < right.length && comparable(left[same]!) === comparable(right[same]!))
+    same++;
+  if (same === left.length && same === right.length) return { before: 0, after: 0 };
+  return { before: tokenAt(before, left.slice(0, same)), after: tokenAt(after, right.slice(0, same)) };
+}
+
+interface TokenisedText {
+  readonly text: string;
+  readonly tokens: readonly Pick<AnswerToken, 'text'>[];
+}
+
+/** The token that wrote the word after `words`; the last token where there is none. */
+function tokenAt({ text, tokens }: TokenisedText, words: readonly string[]): number {
+  const start = words.join('').length;
   let at = 0;
   for (const span of tokenSpans(text, tokens)) {
     at += span.text.length;
     if (span.token !== null && at > start) return span.token;
   }
-  return 0;
+  return Math.max(0, tokens.length - 1);
 }
 
 /** A token's text as a label: white space and nothing made visible. */

@@ -99,9 +99,15 @@ export function interpolated(map: InfluenceMap, row: number, column: number): nu
   return upper * (1 - down) + lower * down;
 }
 
-/** How opaque a value is painted at full opacity: little influence lets the picture through. */
+/** Up to this influence the picture is clear: the Influence Mapper's sigmoid seldom comes nearer to 0. */
+const clearUpTo = 0.2;
+/** From this influence on the colour is full. */
+const fullFrom = 0.75;
+
+/** How opaque a value is painted at full opacity: little influence lets the picture through (smoothstep). */
 export function veil(influence: number): number {
-  return Math.min(1, Math.max(0, influence)) ** 0.6;
+  const x = Math.min(1, Math.max(0, (influence - clearUpTo) / (fullFrom - clearUpTo)));
+  return x * x * (3 - 2 * x);
 }
 
 /**

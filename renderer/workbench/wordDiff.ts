@@ -53,11 +53,13 @@ export function sameAnswer(one: string, other: string): boolean {
   return plain(one) === plain(other);
 }
 
-function words(text: string): string[] {
+/** An answer's words, each with the white space after it. */
+export function words(text: string): string[] {
   return text.match(/^\s+|\S+\s*/g) ?? [];
 }
 
-function comparable(word: string): string {
+/** A word as it is compared with others. */
+export function comparable(word: string): string {
   return word.trim().toLowerCase();
 }
 

@@ -16,7 +16,7 @@ import {
 } from '../../electron/library/edits.ts';
 import { addProbe, removeProbe, seedStandingProbes } from '../../electron/library/probes.ts';
 import { defaultPolicy, writeSettings } from '../../electron/library/settings.ts';
-import { addEdit, addPicture, check, influence, makeLibrary, outcomeOf } from './support.ts';
+import { addEdit, addPicture, answers, check, influence, makeLibrary, outcomeOf } from './support.ts';
 
 const conflict = expect.objectContaining({ code: 'conflict' });
 
@@ -233,7 +233,7 @@ test('every change is kept as history, which cannot be rewritten', async () => {
     prompt: 'which animal?',
   });
   removeProbe(library, probe.id);
-  const found = { before: 'dog', after: 'wolf', influence, signal: new Uint8Array([7]) };
+  const found = { answers: answers('dog', 'wolf'), influence, signal: new Uint8Array([7]) };
   recordPreview(library, editState(library, id), found);
   check(library, id);
   commitEdit(library, id);
@@ -273,24 +273,25 @@ test('a preview of what was changed meanwhile is not kept', async () => {
   const { id } = await addEdit(library);
   const state = editState(library, id);
   updateEdit(library, { id, target: 'wolf' });
-  const found = { before: 'dog', after: 'fox', influence, signal: new Uint8Array([7]) };
+  const found = { answers: answers('dog', 'fox'), influence, signal: new Uint8Array([7]) };
   expect(() => recordPreview(library, state, found)).toThrow(conflict);
-  expect(showEdit(library, id)).toMatchObject({ edit: { after: null }, influence: null });
+  expect(showEdit(library, id)).toMatchObject({ edit: { after: null }, influence: null, answers: null });
 });
 
-test('signals and influence maps belong to content and model', async () => {
+test('signals, influence maps and previewed answers belong to content and model', async () => {
   const library = makeLibrary();
   const { id } = await addEdit(library);
-  const found = { before: 'dog', after: 'fox', influence, signal: new Uint8Array([7, 8]) };
+  const found = { answers: answers('dog', 'fox'), influence, signal: new Uint8Array([7, 8]) };
   recordPreview(library, editState(library, id), found);
   expect([...editState(library, id).signal!]).toEqual([7, 8]);
   library.actors = { model: 'other', adapter: 'a' };
   expect(editState(library, id).signal).toBeNull();
-  expect(showEdit(library, id).influence).toBeNull();
+  expect(showEdit(library, id)).toMatchObject({ influence: null, answers: null });
   library.actors = { model: 'm', adapter: 'a' };
-  expect(showEdit(library, id).influence).toEqual(influence);
+  expect(showEdit(library, id)).toMatchObject({ influence, answers: found.answers });
   updateEdit(library, { id, target: 'wolf' });
   expect(editState(library, id).signal).toBeNull();
+  expect(showEdit(library, id).answers).toBeNull();
 });
 
 test('a draft becomes one of the model it is checked with', async () => {

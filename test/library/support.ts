@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterEach } from 'vitest';
-import type { InfluenceMap, ProbeKind } from '../../electron/api/contract.ts';
+import type { Answer, InfluenceMap, PreviewAnswers, ProbeKind } from '../../electron/api/contract.ts';
 import { type CheckOutcome, type CheckPlan, planCheck, recordCheck } from '../../electron/library/checks.ts';
 import { createEdit } from '../../electron/library/edits.ts';
 import { type Library, openLibrary } from '../../electron/library/library.ts';
@@ -17,6 +17,21 @@ export const influence: InfluenceMap = {
   layer: 2,
   window: { left: 0, top: 0, width: 1, height: 1 },
 };
+
+const answer = (text: string): Answer => ({
+  text,
+  tokens: [{ id: 1, text, probability: 0.75, alternatives: [{ id: 1, text, probability: 0.75 }] }],
+  ended: 'stop-token',
+  provider: 'cpu',
+  times: { picture: 1, prompt: 2, generation: 3, total: 6 },
+  routing: null,
+});
+
+/** The answers of a preview, as the engine gives them. */
+export const answers = (before: string, after: string): PreviewAnswers => ({
+  before: answer(before),
+  after: answer(after),
+});
 
 const open: Library[] = [];
 const folders: string[] = [];

@@ -343,21 +343,62 @@ describe('on the workbench', () => {
     expect(app.problems).toEqual([]);
   });
 
-  test('check and commit wait until what is typed was previewed, and what is cleared can be called back', async () => {
-    await page.getByRole('link', { name: 'Workbench', exact: true }).click();
+  test('a reopened edit is complete, and the window says where one is', async () => {
+    await page.goto(page.url().replace(/#.*/, '#/workbench/1'));
+    await page.reload();
+    await page.getByRole('heading', { name: 'Edit 1' }).waitFor();
+    await page.getByRole('img', { name: 'Influence map' }).waitFor();
+    for (const side of ['Before', 'After'])
+      expect(await words(page.getByRole('region', { name: side, exact: true }))).toMatch(/[01]\.\d\d/);
+    expect(await page.title()).toBe('Edit 1 – library – Emend');
+    await page.keyboard.press('?');
+    await page.getByRole('dialog', { name: 'Keyboard shortcuts' }).waitFor();
+    await page.keyboard.press('Escape');
+    await page.goto(page.url().replace(/#.*/, '#/library'));
+    await poll(() => page.title()).toBe('Library – library – Emend');
+    await page.goBack();
+    await page.getByRole('heading', { name: 'Edit 1' }).waitFor();
+    await page.goto(page.url().replace(/#.*/, '#/workbench/2'));
+    await page.getByRole('heading', { name: 'Edit 2' }).waitFor();
+    expect(app.problems).toEqual([]);
+  });
+
+  test('check and commit wait until what is typed was previewed, and nothing typed is lost', async () => {
     const correction = page.getByLabel('Correction', { exact: true });
     await poll(() => button(page, 'Commit').isEnabled()).toBe(true);
     await correction.fill('something new');
     expect(await button(page, 'Commit').isEnabled()).toBe(false);
     expect(await button(page, 'Run check').isEnabled()).toBe(false);
     await page.getByText(/preview it before its check/).waitFor();
+    const edit = await words(page.getByRole('heading', { name: /^Library \/ Edit \d/ }));
+
+    // what was typed outlives another edit and a reload, for an edit and for the next new one
     await button(page, 'New edit').click();
     await page.getByRole('heading', { name: 'New edit' }).waitFor();
-    const messages = page.getByRole('status', { name: 'Messages' });
-    await messages.getByRole('button', { name: 'Undo' }).last().click();
+    await openSample(page);
+    await correction.fill('begun');
+    await page.goBack();
+    await page.getByRole('heading', { name: edit }).waitFor();
     await poll(() => correction.inputValue()).toBe('something new');
-    await page.getByRole('heading', { name: /^Library \/ Edit \d/ }).waitFor();
-    await correction.fill('something else');
+    await page.reload();
+    await page.getByRole('heading', { name: edit }).waitFor();
+    await poll(() => correction.inputValue()).toBe('something new');
+    await page.keyboard.press('n');
+    await poll(() => correction.inputValue()).toBe('begun');
+    expect(await page.getByLabel('Prompt', { exact: true }).inputValue()).toBe(sample.prompt);
+    await page.getByRole('img', { name: 'The edit’s subject' }).waitFor();
+    await page.reload();
+    await poll(() => correction.inputValue()).toBe('begun');
+
+    // what is cleared can be called back
+    await page.keyboard.press('n');
+    await poll(() => correction.inputValue()).toBe('');
+    await page.getByRole('status', { name: 'Messages' }).getByRole('button', { name: 'Undo' }).last().click();
+    await poll(() => correction.inputValue()).toBe('begun');
+    await page.goBack();
+    await page.getByRole('heading', { name: edit }).waitFor();
+    await button(page, 'Put back').click();
+    await poll(() => correction.inputValue()).toBe('something else');
     await poll(() => button(page, 'Commit').isEnabled()).toBe(true);
 
     // an answer that was stopped leaves the one before it, and the way back to before and after

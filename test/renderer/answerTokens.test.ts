@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { firstChangedToken, tokenLabel, tokenSpans } from '../../renderer/workbench/answerTokens.ts';
-import { diffWords } from '../../renderer/workbench/wordDiff.ts';
+import { firstDifference, tokenLabel, tokenSpans } from '../../renderer/workbench/answerTokens.ts';
 
 const tokens = (...texts: string[]) => texts.map((text) => ({ text }));
 
@@ -44,16 +43,23 @@ describe('the tokens of an answer in its text', () => {
     ]);
   });
 
-  it('points at the token that wrote the first changed word', () => {
-    const { before, after } = diffWords('a horse by a tree', 'a dromedary by a tree');
-    const pieces = tokens('a', ' drom', 'edary', ' by', ' a', ' tree');
-    expect(firstChangedToken('a dromedary by a tree', pieces, after)).toBe(1);
-    expect(firstChangedToken('a horse by a tree', tokens('a', ' horse', ' by', ' a', ' tree'), before)).toBe(
-      1,
-    );
-    expect(
-      firstChangedToken('the same', tokens('the', ' same'), diffWords('the same', 'the same').after),
-    ).toBe(0);
+  it('points at the first word that differs, in each answer', () => {
+    const before = { text: 'a horse by a tree', tokens: tokens('a', ' horse', ' by', ' a', ' tree') };
+    const after = {
+      text: 'A dromedary by a bush',
+      tokens: tokens('A', ' drom', 'edary', ' by', ' a', ' bush'),
+    };
+    expect(firstDifference(before, after)).toEqual({ before: 1, after: 1 });
+    const later = { text: 'a horse by a lake', tokens: tokens('a', ' horse', ' by', ' a', ' la', 'ke') };
+    expect(firstDifference(before, later)).toEqual({ before: 4, after: 4 });
+    expect(firstDifference(before, before)).toEqual({ before: 0, after: 0 });
+  });
+
+  it('points at the token that ended an answer, where the other goes on', () => {
+    const short = { text: 'a horse', tokens: tokens('a', ' horse', '</s>') };
+    const long = { text: 'a horse by a tree', tokens: tokens('a', ' horse', ' by', ' a', ' tree', '</s>') };
+    expect(firstDifference(short, long)).toEqual({ before: 2, after: 2 });
+    expect(firstDifference(short, { text: '', tokens: [] })).toEqual({ before: 0, after: 0 });
   });
 
   it('labels white space and nothing visibly', () => {

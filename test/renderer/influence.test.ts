@@ -9,6 +9,7 @@ import {
   covering,
   interpolated,
   paintInfluence,
+  veil,
 } from '../../renderer/workbench/influence.ts';
 
 /** 2 rows of 3, over the middle half of the picture's width. */
@@ -100,6 +101,14 @@ describe('painting the map', () => {
     expect(fills[0]!.area.slice(0, 2)).toEqual([100, 0]);
     expect(fills[0]!.style).toMatch(/\/ 0\)$/); // no influence lets the picture through
     expect(fills[5]!.style).toMatch(/\/ 1\)$/);
+  });
+
+  it('leaves the picture clear where influence is low, and covers more of it the higher that is', () => {
+    expect(veil(0.2)).toBe(0);
+    expect(veil(0.3)).toBeLessThan(0.15);
+    expect(veil(0.8)).toBe(1);
+    const rising = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75].map(veil);
+    expect(rising).toEqual(rising.toSorted((one, other) => one - other));
   });
 
   it('interpolates values between cell centres when smooth', () => {

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { Edit } from '../../electron/api/contract.ts';
 import { matches } from '../../renderer/library/filters.ts';
 import { visibleRows } from '../../renderer/library/visibleRows.ts';
-import { hashOf, placeOf } from '../../renderer/state/places.ts';
+import { hashOf, placeOf, titleOf } from '../../renderer/state/places.ts';
 
 const edit: Edit = {
   id: 12,
@@ -55,6 +55,11 @@ describe('the places of the page', () => {
   it('come back from the address they were written to', () => {
     expect(placeOf(hashOf('workbench', 12))).toEqual({ screen: 'workbench', edit: 12 });
     expect(placeOf(hashOf('settings'))).toEqual({ screen: 'settings', edit: null });
+  });
+
+  it('have a title that says the edit, or the screen, and the library', () => {
+    expect(titleOf('workbench', 12, 'field guide')).toBe('Edit 12 – field guide – Emend');
+    expect(titleOf('library', 12, null)).toBe('Library – Emend');
   });
 
   it('are the workbench for anything unknown', () => {

@@ -40,8 +40,12 @@ export function editHandlers({ library, engine, session, events }: Parts): Handl
         { signal, onStream: relay(events, job) },
       );
       signal.throwIfAborted();
-      const { before, after, influence } = found;
-      const edit = recordPreview(library, state, { ...found, before: before.text, after: after.text });
+      const { before, after, influence, signal: editSignal } = found;
+      const edit = recordPreview(library, state, {
+        answers: { before, after },
+        influence,
+        signal: editSignal,
+      });
       return { edit, before, after, influence };
     },
   };

@@ -1,0 +1,40 @@
+/**
+ * @file The keys of the page, by where they work, as the list of shortcuts shows them.
+ */
+
+interface Shortcut {
+  /** any one of these does it */
+  readonly keys: readonly string[];
+  readonly does: string;
+}
+
+export const shortcuts: ReadonlyArray<{ readonly where: string; readonly keys: readonly Shortcut[] }> = [
+  {
+    where: 'Everywhere',
+    keys: [
+      { keys: ['N'], does: 'New edit' },
+      { keys: ['?'], does: 'These shortcuts' },
+    ],
+  },
+  {
+    where: 'Workbench',
+    keys: [
+      { keys: ['Enter'], does: 'In the prompt: ask. In the correction: preview' },
+      { keys: ['Ctrl Enter'], does: 'Ask' },
+      { keys: ['Ctrl Shift Enter'], does: 'Run the check' },
+      { keys: ['Esc'], does: 'Stop what runs' },
+      { keys: ['Arrows'], does: 'On the influence map: from cell to cell' },
+    ],
+  },
+  {
+    where: 'Library',
+    keys: [
+      { keys: ['/'], does: 'Search' },
+      { keys: ['↓', 'J'], does: 'Next edit' },
+      { keys: ['↑', 'K'], does: 'Previous edit' },
+      { keys: ['Home', 'End'], does: 'First, last edit' },
+      { keys: ['Page ↓', 'Page ↑'], does: 'Ten further, ten back' },
+      { keys: ['Enter'], does: 'Open it on the workbench' },
+    ],
+  },
+];
