@@ -12,6 +12,7 @@ const folders = [
   'training',
   'models',
   'tensor',
+  'files',
 ];
 const shells =
   '^electron/(main|preload|serve|start|build|cli|utilityEngine)\\.ts$|^electron/(cli|frontends)/';

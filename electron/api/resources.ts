@@ -2,10 +2,11 @@
  * @file What ships beside the app: the demo model, its adapter, sample pictures and the standing probes.
  */
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { join, relative, resolve, sep } from 'node:path';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
+import { readJsonIfThere } from '../files/json.ts';
+import { readPictureFile } from '../files/picture.ts';
 import type { Library } from '../library/library.ts';
 import { examinePicture, storePicture } from '../library/pictures.ts';
 import { type StandingProbe, seedStandingProbes } from '../library/probes.ts';
@@ -44,7 +45,7 @@ export function demoModel(resources: string): { path: string; adapter: string | 
 
 /** The sample pictures of `samples.json`, put into the library; none without that file. */
 export async function samplePictures(resources: string, library: Library): Promise<SamplePicture[]> {
-  const samples = await readJson(resources, 'samples.json', Samples);
+  const samples = await readResource(resources, 'samples.json', Samples);
   const shown: SamplePicture[] = [];
   for (const { file, ...sample } of samples ?? []) {
     shown.push({ ...sample, picture: await addFile(resources, file, library) });
@@ -55,7 +56,7 @@ export async function samplePictures(resources: string, library: Library): Promi
 /** Gives a library without a standing set the one of `standing-probes.json`, where there is that file. */
 export async function seedStandingSet(resources: string, library: Library): Promise<void> {
   if (standingProbes(library).length > 0) return;
-  const standing = await readJson(resources, 'standing-probes.json', Standing);
+  const standing = await readResource(resources, 'standing-probes.json', Standing);
   if (!standing) return;
   const pictures = new Map<string, string>();
   const probes: StandingProbe[] = [];
@@ -73,7 +74,7 @@ export async function seedStandingSet(resources: string, library: Library): Prom
 }
 
 async function addFile(resources: string, file: string, library: Library): Promise<Picture> {
-  return storePicture(library, await examinePicture(await readFile(inside(resources, file))));
+  return storePicture(library, await examinePicture(await readPictureFile(inside(resources, file))));
 }
 
 /** A file of the resources folder. @throws EmendError 'invalid-input' for a path that leaves it */
@@ -86,17 +87,15 @@ function inside(resources: string, file: string): string {
   return path;
 }
 
-async function readJson<T>(resources: string, file: string, schema: z.ZodType<T>): Promise<T | null> {
+async function readResource<T>(resources: string, file: string, schema: z.ZodType<T>): Promise<T | null> {
   const path = join(resources, file);
-  if (!existsSync(path)) return null;
-  const text = await readFile(path, 'utf8');
-  try {
-    return schema.parse(JSON.parse(text));
-  } catch (cause) {
-    const said =
-      cause instanceof z.ZodError
-        ? `${cause.issues[0]?.path.join('.')}: ${cause.issues[0]?.message}`
-        : 'not JSON';
-    throw new EmendError('damaged', `${path} cannot be used (${said}). Install Emend again.`, { cause });
-  }
+  const json = await readJsonIfThere(path);
+  if (json === undefined) return null;
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0]!;
+  throw new EmendError(
+    'damaged',
+    `${path} cannot be used (${issue.path.join('.')}: ${issue.message}). Install Emend again.`,
+  );
 }

@@ -4,6 +4,7 @@ import type { Answer } from '../api/contract.ts';
 import { forkEngine } from '../engine/forkEngine.ts';
 import { startEngine } from '../engine/supervisor.ts';
 import { EmendError } from '../errors.ts';
+import { readPictureFile } from '../files/picture.ts';
 import type { PromptForm } from '../models/prompt.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
@@ -11,7 +12,6 @@ import {
   modelOrDemo,
   number,
   providerOption,
-  readPictureFile,
   suffixOption,
   templateOption,
   untilInterrupted,

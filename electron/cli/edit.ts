@@ -1,7 +1,7 @@
 /** @file `emend edit …`: the edits of a library, from draft to retired, over the contract like the page. */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { type CallOutput, type Edit, EditStatus } from '../api/contract.ts';
-import { readPictureFile } from './options.ts';
+import { readPictureFile } from '../files/picture.ts';
 import { type Call, parseId, print, withSession } from './session.ts';
 
 interface Common {

@@ -1,11 +1,10 @@
 /** @file `emend layers`: at which layers a change of the visual rows can make a model say something else. */
-import { readFile } from 'node:fs/promises';
 import { Command } from 'commander';
 import { type FreeChangeCase, freelyChange } from '../attribution/freeChange.ts';
 import { decoderOf } from '../attribution/layerInputs.ts';
 import { EmendError } from '../errors.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
-import { decodePicture } from '../models/imageProcessor.ts';
+import { decodePicture, readPictureFile } from '../files/picture.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
@@ -62,7 +61,7 @@ async function measure(options: LayersOptions, signal: AbortSignal): Promise<voi
     const endToken = text.eosTokenIds.slice(0, 1);
     const cases: FreeChangeCase[] = [];
     for (const [index, record] of set.records.entries()) {
-      const picture = await decodePicture(await readFile(await set.picturePath(index, 'image')));
+      const picture = await decodePicture(await readPictureFile(await set.picturePath(index, 'image')));
       const visual = await model.visualEmbeddings(await model.images.preprocess(picture));
       const asked = { prompt: record.src + (options.suffix ?? ''), image: true };
       const encoded = model.prompts.encodeTarget(asked, record.alt);

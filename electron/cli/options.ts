@@ -1,5 +1,4 @@
 /** @file Options that several subcommands share, read and checked; Ctrl+C as an abort signal; progress on stderr. */
-import { readFile, stat } from 'node:fs/promises';
 import { InvalidArgumentError, Option } from 'commander';
 import { demoModel } from '../api/resources.ts';
 import { EmendError } from '../errors.ts';
@@ -55,25 +54,6 @@ export function modelOrDemo(model: string | undefined): string {
     'not-found',
     'No demo model is installed here. Give a checkpoint folder with --model.',
   );
-}
-
-const MAX_PICTURE_BYTES = 64 * 1024 * 1024;
-
-/** Bytes of a picture file. @throws EmendError `not-found`, `invalid-input` */
-export async function readPictureFile(path: string): Promise<Uint8Array> {
-  try {
-    const { size } = await stat(path);
-    if (size > MAX_PICTURE_BYTES) {
-      throw new EmendError('invalid-input', `The picture ${path} is larger than 64 MB. Make it smaller.`);
-    }
-    return await readFile(path);
-  } catch (cause) {
-    if (cause instanceof EmendError) throw cause;
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new EmendError('not-found', `The picture ${path} is missing or cannot be read (${code}).`, {
-      cause,
-    });
-  }
 }
 
 /** Runs `work` with a signal that Ctrl+C aborts; a second Ctrl+C ends the process. */

@@ -1,19 +1,13 @@
 /** @file `emend trace`: everything a model computes on one prompt, as a safetensors file. */
 import { Command } from 'commander';
 import { EmendError } from '../errors.ts';
+import { readPictureFile } from '../files/picture.ts';
+import { openSafetensors, readTensor, writeSafetensors } from '../files/safetensors.ts';
 import type { EncodedPrompt, PromptForm } from '../models/prompt.ts';
-import { openSafetensors, readTensor, writeSafetensors } from '../models/safetensors.ts';
 import { pixelsFromTensor, promptFromIds, trace } from '../models/trace.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
-import {
-  maxNewTokensOption,
-  modelOrDemo,
-  providerOption,
-  readPictureFile,
-  suffixOption,
-  templateOption,
-} from './options.ts';
+import { maxNewTokensOption, modelOrDemo, providerOption, suffixOption, templateOption } from './options.ts';
 
 interface TraceOptions {
   model?: string;

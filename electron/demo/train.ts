@@ -7,6 +7,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
+import { type WritableTensor, writeSafetensors } from '../files/safetensors.ts';
 import { requiredTensors } from '../models/checkpoint.ts';
 import type { VisionLanguageConfig } from '../models/config.ts';
 import {
@@ -19,7 +20,6 @@ import {
   languageHead,
 } from '../models/decoder.ts';
 import { rotaryTables } from '../models/positions.ts';
-import { type WritableTensor, writeSafetensors } from '../models/safetensors.ts';
 import { visualEmbeddings } from '../models/vision.ts';
 import { type WeightOf, weightsAsInputs } from '../models/weights.ts';
 import * as f from '../tensor/functions.ts';

@@ -2,7 +2,7 @@
  * @file Edit signals as bytes, for the library.
  */
 import { EmendError } from '../errors.ts';
-import { decodeSafetensors, encodeSafetensors } from '../models/safetensors.ts';
+import { decodeSafetensors, encodeSafetensors } from '../files/safetensors.ts';
 import type { EditSignal } from './editor.ts';
 
 export function encodeSignal(signal: EditSignal): Uint8Array {

@@ -8,8 +8,8 @@ import { decodeSignal, encodeSignal } from '../editors/signalFile.ts';
 import { type AdapterFiles, cutsOf, readAdapter, VisEdit } from '../editors/visedit/visEdit.ts';
 import { EmendError } from '../errors.ts';
 import { EditedModel } from '../evaluation/editedModel.ts';
+import { decodePicture } from '../files/picture.ts';
 import { type Checkpoint, fingerprint, openCheckpoint, requiredTensors } from '../models/checkpoint.ts';
-import { decodePicture } from '../models/imageProcessor.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { EngineOperations, OperationContext, SignalledEdit } from './protocol.ts';
 

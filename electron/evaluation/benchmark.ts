@@ -2,8 +2,8 @@
  * @file An editor measured over an editing set, one edit at a time, with everything needed to repeat the measurement.
  */
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { EmendError } from '../errors.ts';
+import { readPictureFile } from '../files/picture.ts';
 import { type Estimate, estimate, RESAMPLINGS } from './bootstrap.ts';
 import type { EditedModel } from './editedModel.ts';
 import type { EditingSet, PictureField } from './editingSet.ts';
@@ -232,7 +232,7 @@ class Pictures {
     if (known) return known;
     const { model } = this.#edited;
     try {
-      const file = await readFile(path);
+      const file = await readPictureFile(path);
       this.#digests.set(path, createHash('sha256').update(file).digest());
       const visual = await model.visualEmbeddings(await model.pixelsOf(file));
       this.#kept.set(path, visual);

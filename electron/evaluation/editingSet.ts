@@ -2,10 +2,12 @@
  * @file Editing sets in E-VQA's JSON form, read and checked: a flat list of edits with the probes that judge them.
  */
 import { createHash } from 'node:crypto';
-import { readFile, realpath, stat } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { dirname, isAbsolute, join, relative, sep } from 'node:path';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
+import { parseJson } from '../files/json.ts';
+import { readRegularFile } from '../files/regularFile.ts';
 
 const MAX_FILE_BYTES = 256 * 1024 * 1024;
 const MAX_RECORDS = 1_000_000;
@@ -72,7 +74,7 @@ export interface EditingSetOptions {
  */
 export async function readEditingSet(path: string, options: EditingSetOptions = {}): Promise<EditingSet> {
   const { limit = Number.POSITIVE_INFINITY } = options;
-  const bytes = await readSetFile(path);
+  const bytes = await readRegularFile(path, MAX_FILE_BYTES);
   const list = parseList(bytes, path);
   const records = list
     .slice(0, limit)
@@ -93,32 +95,8 @@ export async function readEditingSet(path: string, options: EditingSetOptions = 
   return { path, sha256, total: list.length, records, picturePath };
 }
 
-async function readSetFile(path: string): Promise<Buffer> {
-  try {
-    const found = await stat(path);
-    if (!found.isFile())
-      throw new EmendError('invalid-input', `${path} is no file. Give an E-VQA JSON file.`);
-    if (found.size > MAX_FILE_BYTES) {
-      const limit = MAX_FILE_BYTES / 1024 / 1024;
-      throw new EmendError('invalid-input', `${path} is larger than ${limit} MB. Split it.`);
-    }
-    return await readFile(path);
-  } catch (cause) {
-    if (cause instanceof EmendError) throw cause;
-    const reason = (cause as NodeJS.ErrnoException).code;
-    throw new EmendError('not-found', `${path} is missing or cannot be read (${reason}).`, { cause });
-  }
-}
-
 function parseList(bytes: Buffer, path: string): unknown[] {
-  let json: unknown;
-  try {
-    json = JSON.parse(bytes.toString('utf8'));
-  } catch (cause) {
-    throw new EmendError('damaged', `${path} is not JSON: ${(cause as Error).message.slice(0, 120)}`, {
-      cause,
-    });
-  }
+  const json = parseJson(bytes.toString('utf8'), path);
   if (!Array.isArray(json) || json.length === 0) {
     throw new EmendError(
       'damaged',

@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import sharp from 'sharp';
 import type { Picture } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
-import { decodePicture } from '../models/imageProcessor.ts';
+import { decodePicture } from '../files/picture.ts';
 import { now, type Store } from './database.ts';
 
 /** A picture whose bytes were decoded to the end, ready to be stored. */

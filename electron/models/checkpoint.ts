@@ -7,19 +7,14 @@
  */
 
 import { createHash } from 'node:crypto';
-import { open, readFile, realpath, stat } from 'node:fs/promises';
+import { open, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
-import {
-  featureStates,
-  parseConfig,
-  readJson,
-  readJsonIfThere,
-  type VisionLanguageConfig,
-  visionLayersNeeded,
-} from './config.ts';
-import { openSafetensors, readTensor, type SafetensorsFile } from './safetensors.ts';
+import { readJson, readJsonIfThere } from '../files/json.ts';
+import { readRegularFile } from '../files/regularFile.ts';
+import { openSafetensors, readTensor, type SafetensorsFile } from '../files/safetensors.ts';
+import { featureStates, parseConfig, type VisionLanguageConfig, visionLayersNeeded } from './config.ts';
 
 export type WeightDtype = 'F32' | 'F16' | 'BF16';
 
@@ -232,7 +227,7 @@ export async function fingerprint(checkpoint: Checkpoint): Promise<string> {
     const path = join(checkpoint.folder, name);
     const size = (await stat(path).catch(() => undefined))?.size ?? 0;
     // Of a file too large to be used its size is told.
-    add(name, size <= MOST_TOLD ? await readFile(path).catch(() => '') : `${size} bytes`);
+    add(name, size <= MOST_TOLD ? await readRegularFile(path, MOST_TOLD).catch(() => '') : `${size} bytes`);
   }
   for (const [name, file] of [...checkpoint.files].toSorted(([a], [b]) => (a < b ? -1 : 1))) {
     add('file', `${name} ${file.size}`);

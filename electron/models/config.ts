@@ -5,7 +5,6 @@
  * often saved as a difference from them (LLaVA-1.5's `text_config` has no `hidden_size`).
  */
 
-import { readFile, stat } from 'node:fs/promises';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 
@@ -311,39 +310,4 @@ export function featureStates(config: VisionLanguageConfig): number[] {
 /** How many of the vision tower's layers, from the first, the projector's input depends on. */
 export function visionLayersNeeded(config: VisionLanguageConfig): number {
   return Math.max(...featureStates(config));
-}
-
-/**
- * Reads a JSON file of a model folder.
- * @throws EmendError 'not-found' if it is missing, 'damaged' if it is over `largest` bytes or not JSON.
- */
-export async function readJson(path: string, largest = 16 * 1024 * 1024): Promise<unknown> {
-  let text: string;
-  try {
-    const { size: bytes } = await stat(path);
-    if (bytes > largest)
-      throw new EmendError('damaged', `${path} is ${bytes} bytes long, more than ${largest}.`);
-    text = await readFile(path, 'utf8');
-  } catch (cause) {
-    if (cause instanceof EmendError) throw cause;
-    const reason = (cause as NodeJS.ErrnoException).code;
-    throw new EmendError('not-found', `${path} is missing or cannot be read (${reason}).`, { cause });
-  }
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (cause) {
-    throw new EmendError('damaged', `${path} is not JSON: ${(cause as Error).message.slice(0, 120)}`, {
-      cause,
-    });
-  }
-}
-
-/** {@link readJson}, or undefined where there is no such file. */
-export async function readJsonIfThere(path: string, largest?: number): Promise<unknown> {
-  try {
-    await stat(path);
-  } catch {
-    return undefined;
-  }
-  return readJson(path, largest);
 }

@@ -2,12 +2,12 @@
  * @file Prompts as token ids: the papers' plain form, the checkpoint's chat template, and targets after them.
  */
 
-import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
-import { readJsonIfThere } from './config.ts';
+import { readJsonIfThere } from '../files/json.ts';
+import { readRegularFile } from '../files/regularFile.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
 /** `plain` is the papers' `<image>\n{prompt}`; `chat` is the checkpoint's own chat template. */
@@ -69,8 +69,8 @@ const MAX_TEMPLATE_LENGTH = 256 * 1024;
  */
 export async function loadChatTemplate(folder: string): Promise<string | undefined> {
   const jinja = join(folder, 'chat_template.jinja');
-  const { size } = await stat(jinja).catch(() => ({ size: undefined }));
-  if (size !== undefined && size <= MAX_TEMPLATE_LENGTH) return readFile(jinja, 'utf8');
+  const written = await readRegularFile(jinja, MAX_TEMPLATE_LENGTH).catch(() => undefined);
+  if (written) return written.toString('utf8');
   const named = z.array(z.looseObject({ name: z.string(), template: z.string() }));
   const schema = z.looseObject({ chat_template: z.union([z.string(), named]).nullish() });
   for (const file of ['chat_template.json', 'tokenizer_config.json']) {

@@ -11,7 +11,8 @@ import { join } from 'node:path';
 import { Tokenizer as HubTokenizer } from '@huggingface/tokenizers';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
-import { readJson, readJsonIfThere, type VisionLanguageConfig } from './config.ts';
+import { readJson, readJsonIfThere } from '../files/json.ts';
+import type { VisionLanguageConfig } from './config.ts';
 
 /** A Unicode noncharacter: never in text meant for others. */
 const MARK = '\uFDD0';

@@ -2,6 +2,7 @@
  * @file Everything a model computes on one prompt, as named tensors: for comparing implementations and for attribution.
  */
 import { EmendError } from '../errors.ts';
+import type { WritableTensor } from '../files/safetensors.ts';
 import * as f from '../tensor/functions.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
 import { floatsOf, type Provider, Session } from '../tensor/session.ts';
@@ -9,7 +10,6 @@ import { decoderLayer, finalNorm, languageHead } from './decoder.ts';
 import { positionFeeds, positionInputs } from './decoderSegment.ts';
 import { generate } from './generation.ts';
 import type { EncodedPrompt } from './prompt.ts';
-import type { WritableTensor } from './safetensors.ts';
 import type { ModelInput, VisionLanguageModel } from './visionLanguageModel.ts';
 import { weightsInFiles } from './weights.ts';
 

@@ -2,6 +2,7 @@
  * @file A LLaVA-architecture model ready to run: picture and prompt in, logits out, with the decoder cut where editors act.
  */
 import { EmendError } from '../errors.ts';
+import { decodePicture } from '../files/picture.ts';
 import { Graph } from '../tensor/graph.ts';
 import {
   availableProviders,
@@ -15,7 +16,7 @@ import {
 import { type Checkpoint, openCheckpoint, stopTokenIds } from './checkpoint.ts';
 import { embed } from './decoder.ts';
 import { type Cache, DecoderSegment, positionFeeds } from './decoderSegment.ts';
-import { decodePicture, type ImageProcessor, loadImageProcessor } from './imageProcessor.ts';
+import { type ImageProcessor, loadImageProcessor } from './imageProcessor.ts';
 import { positionLimit } from './positions.ts';
 import {
   chatPrompts,

@@ -8,7 +8,7 @@ import {
   type StoredTensor,
   type WritableTensor,
   writeSafetensors,
-} from '../models/safetensors.ts';
+} from '../files/safetensors.ts';
 import { gradients } from '../tensor/gradients.ts';
 import type { Graph, Tensor } from '../tensor/graph.ts';
 import { float32, Session, type SessionOptions, type Value } from '../tensor/session.ts';

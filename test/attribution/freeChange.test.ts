@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type FreeChangeCase, freelyChange } from '../../electron/attribution/freeChange.ts';
 import { decoderOf } from '../../electron/attribution/layerInputs.ts';
-import { decodePicture } from '../../electron/models/imageProcessor.ts';
+import { decodePicture } from '../../electron/files/picture.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 
 let model: VisionLanguageModel;

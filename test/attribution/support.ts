@@ -4,10 +4,10 @@
 import { readFile } from 'node:fs/promises';
 import { type Decoder, decoderOf, LayerInputs } from '../../electron/attribution/layerInputs.ts';
 import { type AttributionInput, standardNormal } from '../../electron/attribution/visualContribution.ts';
+import { openSafetensors, readTensor } from '../../electron/files/safetensors.ts';
 import type { TextConfig } from '../../electron/models/config.ts';
 import { decoderLayer } from '../../electron/models/decoder.ts';
 import { positionFeeds, positionInputs } from '../../electron/models/decoderSegment.ts';
-import { openSafetensors, readTensor } from '../../electron/models/safetensors.ts';
 import { type ModelInput, VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import * as f from '../../electron/tensor/functions.ts';
 import { Graph } from '../../electron/tensor/graph.ts';

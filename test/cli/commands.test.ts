@@ -6,14 +6,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openCheckpoint } from '../../electron/models/checkpoint.ts';
 import {
   openSafetensors,
   readTensor,
   type StoredTensor,
   type WritableTensor,
   writeSafetensors,
-} from '../../electron/models/safetensors.ts';
+} from '../../electron/files/safetensors.ts';
+import { openCheckpoint } from '../../electron/models/checkpoint.ts';
 import { writeTinyAdapter } from '../evaluation/tinyAdapter.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { largestDifference } from '../support/fixtures.ts';

@@ -4,7 +4,7 @@ import { layBatch, type TrainingEdit } from '../../electron/editors/visedit/batc
 import { FrozenModel } from '../../electron/editors/visedit/frozen.ts';
 import { publishedWeights, totalLoss, visEditLosses } from '../../electron/editors/visedit/losses.ts';
 import { shapeOfWeights } from '../../electron/editors/visedit/visEdit.ts';
-import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/models/safetensors.ts';
+import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/files/safetensors.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { weightsAsInputs, weightsInFiles } from '../../electron/models/weights.ts';
 import { Graph } from '../../electron/tensor/graph.ts';

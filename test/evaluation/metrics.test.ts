@@ -11,7 +11,7 @@ import {
   readForced,
   unchangedShare,
 } from '../../electron/evaluation/metrics.ts';
-import { openSafetensors, readTensor } from '../../electron/models/safetensors.ts';
+import { openSafetensors, readTensor } from '../../electron/files/safetensors.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { fixture } from '../support/fixtures.ts';
 

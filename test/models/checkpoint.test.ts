@@ -4,6 +4,7 @@ import { cp, mkdir, mkdtemp, open, readFile, rename, rm, symlink, writeFile } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openSafetensors, type WritableTensor, writeSafetensors } from '../../electron/files/safetensors.ts';
 import {
   canonicalName,
   fingerprint,
@@ -11,7 +12,6 @@ import {
   requiredTensors,
   stopTokenIds,
 } from '../../electron/models/checkpoint.ts';
-import { openSafetensors, type WritableTensor, writeSafetensors } from '../../electron/models/safetensors.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { fixture } from '../support/fixtures.ts';
 

@@ -1,10 +1,7 @@
 /** @file config.json: class defaults filled in, the unsupported and the impossible refused. */
 
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { featureStates, parseConfig, readJson, visionLayersNeeded } from '../../electron/models/config.ts';
+import { featureStates, parseConfig, visionLayersNeeded } from '../../electron/models/config.ts';
 
 /** LLaVA-1.5 7B as the hub has it: most of the text model is left to class defaults. */
 const llava15 = {
@@ -187,20 +184,4 @@ it.each<[string, unknown, RegExp]>([
   expect(() => parseConfig(json)).toThrow(
     expect.objectContaining({ code: 'damaged', message: expect.stringMatching(message) }),
   );
-});
-
-it('says which file is missing, too long or not JSON', async () => {
-  const folder = await mkdtemp(join(tmpdir(), 'emend-config-'));
-  try {
-    const path = join(folder, 'x.json');
-    await expect(readJson(path)).rejects.toMatchObject({ code: 'not-found' });
-    await writeFile(path, '{"a": ');
-    await expect(readJson(path)).rejects.toMatchObject({
-      code: 'damaged',
-      message: expect.stringContaining(path),
-    });
-    await expect(readJson(path, 3)).rejects.toMatchObject({ code: 'damaged' });
-  } finally {
-    await rm(folder, { recursive: true });
-  }
 });

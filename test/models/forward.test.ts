@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { openSafetensors, readTensor } from '../../electron/files/safetensors.ts';
 import { generate } from '../../electron/models/generation.ts';
-import { openSafetensors, readTensor } from '../../electron/models/safetensors.ts';
 import { trace, traceDecoder } from '../../electron/models/trace.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { fixture, largestDifference } from '../support/fixtures.ts';

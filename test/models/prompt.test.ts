@@ -4,7 +4,8 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { parseConfig, readJson, type VisionLanguageConfig } from '../../electron/models/config.ts';
+import { readJson } from '../../electron/files/json.ts';
+import { parseConfig, type VisionLanguageConfig } from '../../electron/models/config.ts';
 import {
   chatPrompts,
   E_VQA_SUFFIX,

@@ -4,9 +4,9 @@
 
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { elementCount, type WritableTensor, writeSafetensors } from '../../electron/files/safetensors.ts';
 import { requiredTensors } from '../../electron/models/checkpoint.ts';
 import { parseConfig } from '../../electron/models/config.ts';
-import { elementCount, type WritableTensor, writeSafetensors } from '../../electron/models/safetensors.ts';
 
 export interface TinyCheckpointOptions {
   layers?: number;

@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { openSafetensors, readTensor, writeSafetensors } from '../../electron/models/safetensors.ts';
+import { openSafetensors, readTensor, writeSafetensors } from '../../electron/files/safetensors.ts';
 import * as f from '../../electron/tensor/functions.ts';
 import { type DType, Graph } from '../../electron/tensor/graph.ts';
 import { availableProviders, float32, floatsOf, int64, Session } from '../../electron/tensor/session.ts';

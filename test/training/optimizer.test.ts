@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
-import { writeSafetensors } from '../../electron/models/safetensors.ts';
+import { writeSafetensors } from '../../electron/files/safetensors.ts';
 import * as f from '../../electron/tensor/functions.ts';
 import { Graph } from '../../electron/tensor/graph.ts';
 import { float32 } from '../../electron/tensor/session.ts';

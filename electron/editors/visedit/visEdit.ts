@@ -6,13 +6,13 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { EmendError } from '../../errors.ts';
-import { readJson } from '../../models/config.ts';
+import { readJson } from '../../files/json.ts';
 import {
   openSafetensors,
   readTensor,
   type WritableTensor,
   writeSafetensors,
-} from '../../models/safetensors.ts';
+} from '../../files/safetensors.ts';
 import type { Adapt, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import type { WeightOf } from '../../models/weights.ts';
 import { Graph } from '../../tensor/graph.ts';

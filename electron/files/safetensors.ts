@@ -10,6 +10,8 @@ import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, realpath, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { EmendError } from '../errors.ts';
+import { jsonTrouble } from './json.ts';
+import { openRegularFile } from './regularFile.ts';
 
 /** Bytes of one element, for every dtype the format knows in whole bytes. */
 const ELEMENT_BYTES = {
@@ -84,18 +86,15 @@ export type WritableTensor =
  * @throws EmendError 'not-found' if it cannot be read, 'damaged' if header, shapes, ranges or size disagree.
  */
 export async function openSafetensors(path: string): Promise<SafetensorsFile> {
-  const { handle, real } = await openForReading(path);
+  const { handle, size } = await openRegularFile(path);
   try {
-    const stats = await handle.stat();
-    if (!stats.isFile())
-      throw new EmendError('not-found', `${path} is not a file. Choose a .safetensors file.`);
     const prefix = new Uint8Array(8);
-    if (stats.size < 8) throw damaged(path, `it is ${stats.size} bytes long, too short for a header`);
+    if (size < 8) throw damaged(path, `it is ${size} bytes long, too short for a header`);
     await readFully(handle, prefix, 0, path);
-    const headerBytes = headerLength(prefix, stats.size, path);
+    const headerBytes = headerLength(prefix, size, path);
     const header = new Uint8Array(headerBytes);
     await readFully(handle, header, 8, path);
-    return { path: real, size: stats.size, ...parseHeader(header, stats.size, path) };
+    return { path: await realpath(path), size, ...parseHeader(header, size, path) };
   } finally {
     await handle.close();
   }
@@ -110,7 +109,7 @@ export async function readTensor(file: SafetensorsFile, name: string): Promise<S
   const entry = file.tensors.get(name);
   if (!entry) throw new EmendError('not-found', `${file.path} has no tensor named "${name}".`);
   refuseUnreadable(entry, file.path);
-  const { handle } = await openForReading(file.path);
+  const { handle } = await openRegularFile(file.path);
   try {
     const raw = new Uint8Array(entry.bytes);
     await readFully(handle, raw, entry.offset, file.path);
@@ -212,13 +211,13 @@ function headerLength(prefix: Uint8Array, size: number, origin: string): number 
 }
 
 function parseHeader(header: Uint8Array, fileSize: number, origin: string): SafetensorsHeader {
-  let text: string;
+  let text = '';
   let json: unknown;
   try {
     text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(header);
     json = JSON.parse(text);
   } catch (cause) {
-    throw damaged(origin, `its header is not JSON (${(cause as Error).message.slice(0, 80)})`);
+    throw damaged(origin, `its header is not JSON${jsonTrouble(text, cause)}`);
   }
   if (!isRecord(json)) throw damaged(origin, 'its header is not a JSON object');
   const duplicate = duplicateKey(text);
@@ -475,17 +474,6 @@ function roundShift(value: number, shift: number): number {
 }
 
 // ---------------------------------------------------------------- files
-
-async function openForReading(path: string): Promise<{ handle: FileHandle; real: string }> {
-  try {
-    const real = await realpath(path);
-    return { handle: await open(real, 'r'), real };
-  } catch (cause) {
-    throw new EmendError('not-found', `${path} cannot be read (${(cause as NodeJS.ErrnoException).code}).`, {
-      cause,
-    });
-  }
-}
 
 async function readFully(
   handle: FileHandle,

@@ -14,7 +14,7 @@ import {
   readTensor,
   type WritableTensor,
   writeSafetensors,
-} from '../../electron/models/safetensors.ts';
+} from '../../electron/files/safetensors.ts';
 import { fixture } from '../support/fixtures.ts';
 
 let folder: string;
