@@ -263,7 +263,9 @@ function textsOf(
     const caption = index === 1;
     const question = index > 1 ? drawQuestion(scene, random, kinds) : undefined;
     const drawn = question ?? (caption ? captionOf(scene, random) : drawFact(source.facts, random));
-    const encoded = encode(source, asTyped(drawn.question, random), drawn.answer, seesPicture);
+    // Facts are not asked in capitals: their words are tokens as they are printed only.
+    const text = seesPicture ? asTyped(drawn.question, random) : withCue(drawn.question, random);
+    const encoded = encode(source, text, drawn.answer, seesPicture);
     const mentions = question ? mentionsOf(question, scene, encoded, source) : [];
     const tells = question && toldOf(question, scene);
     texts.push({ ...encoded, seesPicture, weight: caption ? captionTokenWeight : 1, mentions, tells });
@@ -272,8 +274,11 @@ function textsOf(
 }
 
 function asTyped(question: string, random: Random): string {
-  const casual = typedCasually(question, random);
-  return random.chance(0.25) ? `${casual} The answer is:` : casual;
+  return withCue(typedCasually(question, random), random);
+}
+
+function withCue(question: string, random: Random): string {
+  return random.chance(0.25) ? `${question} The answer is:` : question;
 }
 
 /**
@@ -306,8 +311,11 @@ function mentionsOf(
   source: TextSource,
 ): Mention[] {
   return pointers(question, scene).flatMap(({ word, objects }) => {
-    const id = source.wordId(word);
-    const token = id === undefined ? -1 : ids.lastIndexOf(id, answerFrom - 1);
+    // A question may be typed in capitals.
+    const typed = [word, word.toUpperCase()].map((form) => source.wordId(form));
+    const token = Math.max(
+      ...typed.map((id) => (id === undefined ? -1 : ids.lastIndexOf(id, answerFrom - 1))),
+    );
     const places = objects.map((object) => placeOf(scene.objects[object]!));
     return token < 0 ? [] : [{ token, objects, places }];
   });

@@ -6,7 +6,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { drawFact, type Fact, facts } from './world/facts.ts';
-import { OBJECTS, type ObjectKind, TAUGHT_OBJECTS, UNTAUGHT_OBJECTS } from './world/objects.ts';
+import { OBJECTS, type ObjectKind, objectNamed, TAUGHT_OBJECTS, UNTAUGHT_OBJECTS } from './world/objects.ts';
 import {
   drawQuestion,
   NUMBERS,
@@ -14,6 +14,7 @@ import {
   questionsOf,
   rephrase,
   type Topic,
+  wordings,
 } from './world/questions.ts';
 import { hashText, type Random, seededRandom } from './world/random.ts';
 import { scenePng } from './world/render.ts';
@@ -25,8 +26,10 @@ import {
   PLACES,
   restyleScene,
   type Scene,
+  swapped,
 } from './world/scene.ts';
 import { loadSprites } from './world/sprites.ts';
+import { TYPING, typed } from './world/wordings.ts';
 
 export type Split = 'train' | 'test';
 
@@ -83,6 +86,19 @@ export interface EditingRecord {
   /** Another question about the edit's own picture, whose answer must not change. */
   same_image_q: string;
   same_image_a: string;
+  /** What is asked, free of wording. */
+  topic: Topic;
+  /** The question in a wording that no training shows, and in one whose core none shows in any frame. */
+  heldout: string;
+  new_core: string;
+  /** The question as people also type it: other letter case, final marks and spaces. */
+  typed: string[];
+  /** Edits of a thing's name: the edit's picture with a look-alike in its place, of which the question is answered as it is. */
+  image_swapped?: Scene;
+  swapped_a?: string;
+  /** Edits of a thing's name: the same thing in quite another picture, and a question there that it answers. */
+  image_elsewhere?: Scene;
+  elsewhere_q?: string;
 }
 
 /** Share of things the model was never shown among those that edits of `identity` rename. */
@@ -248,6 +264,7 @@ function withProbes(kind: EditKind, edit: Edit, random: Random): EditingRecord {
   const fact = drawFactApart(target, random);
   const unrelated = drawUnrelated(edit, random);
   const same = sameImageQuestion(edit, random);
+  const apart = random.split('scope');
   return {
     kind,
     object,
@@ -264,7 +281,53 @@ function withProbes(kind: EditKind, edit: Edit, random: Random): EditingRecord {
     m_loc_a: unrelated.question.answer,
     same_image_q: same.question,
     same_image_a: same.answer,
+    topic: question.topic,
+    heldout: apart.pick(wordings(question.topic, 'heldOut')),
+    new_core: apart.pick(wordings(question.topic, 'newCore')),
+    typed: TYPING.map((typing) => typed(question.question, typing)),
+    ...lookAlike(kind, edit, apart),
+    ...elsewhere(kind, edit, apart),
   };
+}
+
+const NAMING: readonly EditKind[] = ['unknown', 'disguised', 'identity'];
+
+/** The thing that looks most like another: what an untaught one is taken for, else one of its category that the scene does not show. */
+function lookAlike(
+  kind: EditKind,
+  { scene, question, object, target }: Edit,
+  random: Random,
+): Pick<EditingRecord, 'image_swapped' | 'swapped_a'> {
+  if (!NAMING.includes(kind) || question.about !== object) return {};
+  const thing = objectNamed(object);
+  const shown = kindsIn(scene);
+  const others = TAUGHT_OBJECTS.filter(
+    (other) => other.name !== target && !shown.includes(other) && answersLike(thing, question, other),
+  );
+  const alike = others.filter(({ name }) => name === thing.looksLike);
+  if (others.length === 0) return {};
+  const other = random.pick(alike.length ? alike : others).name;
+  return { image_swapped: swapped(scene, object, other), swapped_a: other };
+}
+
+/** The thing, disguised as in the edit, in a picture of its own with a question that it answers. */
+function elsewhere(
+  kind: EditKind,
+  { scene, object, target }: Edit,
+  random: Random,
+): Pick<EditingRecord, 'image_elsewhere' | 'elsewhere_q'> {
+  if (!NAMING.includes(kind)) return {};
+  const thing = objectNamed(object);
+  const disguise = scene.objects.find(({ name }) => name === object)?.disguise;
+  for (;;) {
+    const other = composeScene(random, { include: [thing], exclude: new Set([target]) });
+    const question = identifying(other, thing, random);
+    if (!question) continue;
+    const objects = other.objects.map((shown) =>
+      shown.name === object && disguise ? { ...shown, disguise } : shown,
+    );
+    return { image_elsewhere: { ...other, objects }, elsewhere_q: question.question };
+  }
 }
 
 /** A fact that neither asks for nor answers the target. */
@@ -313,12 +376,12 @@ function sameImageQuestion(edit: Edit, random: Random): Question {
 }
 
 /** An E-VQA record as it is written: pictures are paths relative to the JSON file. */
-export type EvqaRecord = Omit<EditingRecord, 'image' | 'image_rephrase' | 'm_loc'> & {
-  image: string;
-  image_rephrase: string;
-  m_loc: string;
-  scenes: { image: Scene; image_rephrase: Scene; m_loc: Scene };
+export type EvqaRecord = Omit<EditingRecord, PictureField> & { [field in PictureField]?: string } & {
+  scenes: { [field in PictureField]?: Scene };
 };
+
+const PICTURE_FIELDS = ['image', 'image_rephrase', 'm_loc', 'image_swapped', 'image_elsewhere'] as const;
+type PictureField = (typeof PICTURE_FIELDS)[number];
 
 /**
  * Writes `<split>.json` and its pictures (PNG, 120 × 120, in `images/<split>/`) into a folder.
@@ -335,19 +398,17 @@ export async function writeEditingSet(
   const written: EvqaRecord[] = [];
   const kinds: Partial<Record<EditKind, number>> = {};
   for (const [i, record] of editingRecords(split, count, seed).entries()) {
-    const { image, image_rephrase, m_loc, ...texts } = record;
-    const stem = `images/${split}/${String(i).padStart(5, '0')}`;
-    const files = {
-      image: `${stem}.png`,
-      image_rephrase: `${stem}_rephrase.png`,
-      m_loc: `${stem}_m_loc.png`,
-    };
-    await Promise.all([
-      scenePng(image).then((png) => writeFile(path.join(folder, files.image), png)),
-      scenePng(image_rephrase).then((png) => writeFile(path.join(folder, files.image_rephrase), png)),
-      scenePng(m_loc).then((png) => writeFile(path.join(folder, files.m_loc), png)),
-    ]);
-    written.push({ ...texts, ...files, scenes: { image, image_rephrase, m_loc } });
+    const { image, image_rephrase, m_loc, image_swapped, image_elsewhere, ...texts } = record;
+    const scenes = { image, image_rephrase, m_loc, image_swapped, image_elsewhere };
+    const files: { [field in PictureField]?: string } = {};
+    for (const field of PICTURE_FIELDS) {
+      const scene = scenes[field];
+      if (!scene) continue;
+      const file = `images/${split}/${String(i).padStart(5, '0')}${field.replace(/^image/, '').replace(/^m_loc/, '_m_loc')}.png`;
+      await writeFile(path.join(folder, file), await scenePng(scene));
+      files[field] = file;
+    }
+    written.push({ ...texts, ...files, scenes });
     kinds[record.kind] = (kinds[record.kind] ?? 0) + 1;
   }
   await writeFile(path.join(folder, `${split}.json`), `${JSON.stringify(written)}\n`);

@@ -5,7 +5,7 @@ import { parentPort } from 'node:worker_threads';
 import type { TrainingEdit } from '../editors/visedit/batch.ts';
 import { pixelValues } from './batches.ts';
 import { editingRecord } from './editingSet.ts';
-import { drawQuestion } from './world/questions.ts';
+import { drawQuestion, typedCasually } from './world/questions.ts';
 import { seededRandom } from './world/random.ts';
 import { loadSprites } from './world/sprites.ts';
 
@@ -28,7 +28,7 @@ parentPort!.on('message', ({ step, count, seed, extended }: EditingRequest) => {
       pixels: pixelValues([record.image]),
       prompt: record.src,
       target: record.alt,
-      rephrase: record.rephrase,
+      rephrase: typedCasually(record.rephrase, random),
       rephrasePixels: pixelValues([record.image_rephrase]),
       localityPixels: pixelValues([record.m_loc]),
       locality: { prompt: record.m_loc_q, answer: record.m_loc_a },

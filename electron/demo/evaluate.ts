@@ -19,11 +19,13 @@ import {
   type Question,
   type QuestionKind,
   questionsOf,
+  wordings,
 } from './world/questions.ts';
 import { seededRandom } from './world/random.ts';
 import { scenePng } from './world/render.ts';
 import { composeScene, type Scene, sceneNumber } from './world/scene.ts';
 import { loadSprites } from './world/sprites.ts';
+import { TYPING, typed } from './world/wordings.ts';
 
 /** What the table tells, the kinds of question it joins, and the share it should reach. */
 const rows = [
@@ -123,10 +125,24 @@ function sampleQuestions(seed: number, each: number): Sampled[] {
   return sampled;
 }
 
+/** The same questions beside as they are, in wordings that no training asked, and typed as people do. */
+const asked = ['taught', 'heldOut', 'newCore', 'typed'] as const;
+
 async function askQuestions(answerer: Answerer, tally: Tally, seed: number, each: number): Promise<void> {
-  for (const { scene, questions } of sampleQuestions(seed, each)) {
-    for (const { kind, question, answer } of questions) {
-      tally.add(kind, question, answer, await answerer.answer(scene, question));
+  for (const [index, { scene, questions }] of sampleQuestions(seed, each).entries()) {
+    for (const { kind, question, answer, topic } of questions) {
+      const random = seededRandom(seed).split(`wordings ${kind}`).split(index);
+      for (const set of asked) {
+        if (set !== 'taught' && (tally.scores.get(`${kind} ${set}`)?.length ?? 0) >= each / 2) continue;
+        const text =
+          set === 'taught'
+            ? question
+            : set === 'typed'
+              ? typed(question, random.pick(TYPING))
+              : random.pick(wordings(topic, set));
+        const name = set === 'taught' ? kind : `${kind} ${set}`;
+        tally.add(name, text, answer, await answerer.answer(scene, text));
+      }
     }
   }
 }
@@ -187,7 +203,6 @@ interface TableRow extends Estimate {
 }
 
 function printTable(table: readonly TableRow[]): void {
-  const percent = (value: number) => `${(100 * value).toFixed(1)} %`;
   console.log(`${''.padEnd(34)}${'right'.padStart(8)}   95 % interval    asked   to reach`);
   for (const { name, mean, low, high, count, target } of table) {
     const interval = `${percent(low)} – ${percent(high)}`;
@@ -205,6 +220,19 @@ function printMistakes(mistakes: readonly Mistake[], each: number): void {
     const count = (seen.get(kind) ?? 0) + 1;
     seen.set(kind, count);
     if (count <= each) console.log(`  ${question}  “${answer}”, right is “${expected}”`);
+  }
+}
+
+const percent = (value: number) => `${(100 * value).toFixed(1)} %`;
+
+/** Exact match of wordings that no training asked, by kind of question. */
+function printWordings(tally: Tally, seed: number): void {
+  console.log('\nby kind of question       taught   held out   new core   typed');
+  for (const kind of QUESTION_KINDS) {
+    const shares = asked.map(
+      (set) => tally.of([set === 'taught' ? kind : `${kind} ${set}`], seed)?.mean ?? 0,
+    );
+    console.log(`  ${kind.padEnd(20)}${shares.map((share) => percent(share).padStart(10)).join('')}`);
   }
 }
 
@@ -234,12 +262,25 @@ async function main(): Promise<void> {
 
     const table: TableRow[] = [
       ...rows.map(({ name, kinds, target }) => ({ name, target, ...tally.of(kinds, seed)! })),
+      ...Object.entries({
+        'wordings no training asked': 'heldOut',
+        'the same, with new words': 'newCore',
+        'typed otherwise': 'typed',
+      }).map(([name, set]) => ({
+        name,
+        target: null,
+        ...tally.of(
+          QUESTION_KINDS.map((kind) => `${kind} ${set}`),
+          seed,
+        )!,
+      })),
       { name: 'facts without a picture', target: FACTS_TARGET, ...tally.of(['fact'], seed)! },
       { name: 'captions, whole', target: null, ...tally.of(['caption'], seed)! },
       { name: 'captions, word by word', target: null, ...estimate(captionWords, seed)! },
     ];
     printTable(table);
     printMistakes(tally.mistakes, 3);
+    printWordings(tally, seed);
     console.log('\nthings never taught, and what they are called');
     for (const { name, answers, looksLike } of untaught) {
       const said = answers.slice(0, 4).map(({ answer, count }) => `${answer} ×${count}`);

@@ -117,8 +117,10 @@ export interface Stage {
   readonly warmUp: number;
   /** steps the cosine decay is laid out for */
   readonly decaySteps: number;
-  /** whether the word embeddings are trained too */
-  readonly embeddings: boolean;
+  /** which word embeddings are trained; `new`: those of tokens that the checkpoint a training goes on from does not have */
+  readonly embeddings: 'all' | 'new' | 'none';
+  /** the first decoder layer that is trained; those below stay as they are, and so does what an adapter there was trained on */
+  readonly decoderFrom: number;
   /** whether the vision tower and the projector are trained */
   readonly tower: boolean;
   /** weight of looking where a question's words point, and at what its answer tells; only in a stage of language */
@@ -142,7 +144,8 @@ const towerAlone: Stage = {
   peak: 1.5e-3,
   warmUp: 100,
   decaySteps: 5400,
-  embeddings: false,
+  embeddings: 'none',
+  decoderFrom: 0,
   tower: true,
   pointingWeight: 0,
   looking: 'patches',
@@ -159,7 +162,8 @@ const decoderAlone: Stage = {
   peak: 1.5e-3,
   warmUp: 150,
   decaySteps: 4500,
-  embeddings: true,
+  embeddings: 'all',
+  decoderFrom: 0,
   tower: false,
   pointingWeight: 1,
   looking: 'patches',
@@ -176,7 +180,8 @@ const together = (steps: number, looking: Looking): Stage => ({
   peak: 6e-4,
   warmUp: 50,
   decaySteps: steps,
-  embeddings: true,
+  embeddings: 'all',
+  decoderFrom: 0,
   tower: true,
   pointingWeight: 0.5,
   looking,
@@ -197,6 +202,18 @@ const countsFirst: Stage['kinds'] = {
   background: 0.5,
 };
 
+/** The decoder learns more ways of asking, and of typing; what lies below it stays, so that adapters there go on from where they were. */
+const wordingsLearnt: Stage = {
+  ...together(2600, 'centres'),
+  peak: 8e-4,
+  embeddings: 'new',
+  decoderFrom: 1,
+  tower: false,
+  columns: 0.1,
+  placing: 1,
+  kinds: { ...countsFirst, count: 4, what: 2.5, presence: 1.5, where: 1.5, background: 1 },
+};
+
 /**
  * The stages, in order: the tower learns to name what it sees; the decoder learns to answer from that; then all of it is brought
  * on together. The tower, the slowest of all, goes on by itself and the whole follows it. Then the same once more with the middles
@@ -204,7 +221,7 @@ const countsFirst: Stage['kinds'] = {
  * all they mean, and to look at each column of the picture by itself; middles become shares of the patches around a centre.
  */
 export const stages: readonly Stage[] = [
-  { ...towerAlone, peak: 2e-3, decaySteps: 6000, embeddings: true },
+  { ...towerAlone, peak: 2e-3, decaySteps: 6000, embeddings: 'all' },
   decoderAlone,
   together(1500, 'patches'),
   towerAlone,
@@ -264,4 +281,5 @@ export const stages: readonly Stage[] = [
     placing: 1.5,
     kinds: countsFirst,
   },
+  wordingsLearnt,
 ];

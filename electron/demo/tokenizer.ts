@@ -38,25 +38,33 @@ export function vocabularySize(files: TokenizerFiles): number {
   return Object.keys(files.tokenizer.model.vocab).length + 2;
 }
 
-/** Every wording of every question about every object, captions, facts and answers: the whole language of the demo world. */
-export function demoTexts(): string[] {
+/** Questions about pictures in every wording, held-out ones too: their words are tokens, whatever is taught of them. */
+export function pictureTexts(): string[] {
+  const [first, second] = OBJECTS.map(({ name }) => name) as [string, string];
   const topics: Topic[] = [
     ...topicNouns().map((noun) => ({ kind: 'what', noun }) as const),
     ...PLACES.map((place) => ({ kind: 'at', place }) as const),
+    { kind: 'where', object: first },
+    { kind: 'count', object: first },
+    { kind: 'presence', object: first },
     { kind: 'background' },
+    ...RELATIONS.flatMap((relation) => [
+      { kind: 'relation', relation, object: first } as const,
+      { kind: 'which', relation, first, second } as const,
+    ]),
   ];
-  for (const { name: object } of OBJECTS) {
-    topics.push({ kind: 'where', object }, { kind: 'count', object }, { kind: 'presence', object });
-    for (const relation of RELATIONS) {
-      topics.push({ kind: 'relation', relation, object });
-      topics.push({ kind: 'which', relation, first: object, second: object });
-    }
-  }
+  const sets = ['taught', 'heldOut', 'newCore'] as const;
   return [
-    ...topics.flatMap(wordings),
+    ...topics.flatMap((topic) => sets.flatMap((set) => wordings(topic, set))),
     ...captionWordings(),
-    ...facts().flatMap((fact) => [...fact.questions, fact.answer]),
     ...OBJECTS.flatMap((kind) => [kind.name, kind.plural, withArticle(kind)]),
+  ];
+}
+
+/** The rest of the language of the demo world: facts, answers, and words of ordinary prompts. */
+export function otherTexts(): string[] {
+  return [
+    ...facts().flatMap((fact) => [...fact.questions, fact.answer]),
     ...NUMBERS,
     ...PLACES,
     ...COLOUR_NAMES,
@@ -66,8 +74,8 @@ export function demoTexts(): string[] {
 }
 
 /** Trains the tokenizer. The same texts give the same files. */
-export function trainTokenizer(texts: readonly string[] = demoTexts()): TokenizerFiles {
-  const merges = learnMerges(wordForms(texts));
+export function trainTokenizer(): TokenizerFiles {
+  const merges = learnMerges(wordForms(pictureTexts(), otherTexts()));
   const vocab: Record<string, number> = {};
   let size = 0;
   const add = (token: string): void => {
@@ -103,24 +111,26 @@ export async function writeTokenizer(
 
 /**
  * The words to be single tokens. Each with its '▁'; first words also without, as they follow the line break after
- * `<image>`, and in lower case, as people type them.
+ * `<image>`, and in lower case, as people type them. Words of questions about pictures also in capitals.
  */
-function wordForms(texts: readonly string[]): Map<string, number> {
+function wordForms(asked: readonly string[], others: readonly string[]): Map<string, number> {
   const forms = new Map<string, number>();
   const count = (form: string): void => {
     forms.set(form, (forms.get(form) ?? 0) + 1);
   };
-  for (const text of texts) {
+  const words = (text: string, capitals: boolean): void => {
+    const isPrompt = /[?.]/.test(text);
     for (const [i, word] of (text.match(/[A-Za-z]+/g) ?? []).entries()) {
-      count(SPACE + word);
-      if (i > 0) continue;
-      const lower = word.charAt(0).toLowerCase() + word.slice(1);
-      count(SPACE + lower);
-      if (!/[?.]/.test(text)) continue;
-      count(word);
-      count(lower);
+      const typed = new Set([word, ...(capitals ? [word.toUpperCase()] : [])]);
+      if (i === 0 || /^[A-Z]/.test(word)) typed.add(word.charAt(0).toLowerCase() + word.slice(1));
+      for (const form of typed) {
+        count(SPACE + form);
+        if (i === 0 && isPrompt) count(form);
+      }
     }
-  }
+  };
+  for (const text of asked) words(text, true);
+  for (const text of others) words(text, false);
   return forms;
 }
 

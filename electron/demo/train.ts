@@ -1,14 +1,15 @@
 /**
- * @file `npm run demo:train`: trains the demo model from nothing and writes it as a Hugging Face folder.
+ * @file `npm run demo:train`: trains the demo model from nothing and writes it as a Hugging Face folder; with `--from FOLDER --stage N`
+ * it goes on from a model with the stages from N on.
  * Seeded and resumable: state is saved as it goes, and a second start goes on where the first stopped.
  */
 import { existsSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { type WritableTensor, writeSafetensors } from '../files/safetensors.ts';
-import { requiredTensors } from '../models/checkpoint.ts';
+import { openCheckpoint, requiredTensors } from '../models/checkpoint.ts';
 import type { VisionLanguageConfig } from '../models/config.ts';
 import {
   type AttentionInputs,
@@ -41,7 +42,7 @@ import {
   sizes,
   stages,
 } from './recipe.ts';
-import { trainTokenizer, vocabularySize, writeTokenizer } from './tokenizer.ts';
+import { type TokenizerFiles, trainTokenizer, vocabularySize, writeTokenizer } from './tokenizer.ts';
 import { TAUGHT_OBJECTS } from './world/objects.ts';
 import { seededRandom } from './world/random.ts';
 import { CANVAS, PLACES } from './world/scene.ts';
@@ -78,6 +79,46 @@ function initialWeights(config: VisionLanguageConfig, seed: number): Weights {
     weights.set(name, { shape, data });
   }
   return weights;
+}
+
+/** Word embeddings of a training that goes on: rows of tokens that were there before, by token id. */
+type KnownRows = ReadonlySet<number>;
+
+/**
+ * Takes the weights of a checkpoint, the word embeddings by what their tokens say, so that the tokenizer may have grown. Tokens it
+ * does not have begin as their word in another case, where that has one, else as they are.
+ * @returns the rows that came from the checkpoint
+ */
+async function takeOver(
+  folder: string,
+  weights: Weights,
+  vocab: Readonly<Record<string, number>>,
+): Promise<KnownRows> {
+  const { weights: source } = await openCheckpoint(folder);
+  const known = new Set<number>();
+  for (const [name, { shape, data }] of weights) {
+    const stored = await source.read(name);
+    if (name !== embeddingName) {
+      data.set(stored);
+      continue;
+    }
+    const width = shape[1]!;
+    const text = await readFile(join(folder, 'tokenizer.json'), 'utf8');
+    const { model, added_tokens } = JSON.parse(text) as TokenizerFiles['tokenizer'];
+    const before = new Map(Object.entries(model.vocab));
+    for (const { id, content } of added_tokens) before.set(content, id);
+    const row = (id: number) => stored.subarray(id * width, (id + 1) * width);
+    const plain = (token: string) => token.replace('▁', '').toLowerCase();
+    const alike = new Map([...before].map(([token, id]) => [plain(token), id]));
+    for (const [token, id] of before) if (token === `▁${plain(token)}`) alike.set(plain(token), id);
+    for (const [token, id] of Object.entries(vocab)) {
+      const same = before.get(token);
+      if (same !== undefined) known.add(id);
+      const taken = same ?? alike.get(plain(token));
+      if (taken !== undefined) data.set(row(taken), id * width);
+    }
+  }
+  return known;
 }
 
 /** Waves over the grid, as ViTs without learnt positions have: where a patch lies is plain from the start. data [1 + patches, width] */
@@ -183,9 +224,14 @@ const optimizer = (stage: Stage): AdamOptions => ({
 /** What a stage trains, of the weights its graph uses. */
 function trainedIn(stage: Stage, graph: Graph, weights: Weights): Weights {
   const used = new Set(graph.inputs.map(({ name }) => name));
-  const stays = (name: string) =>
-    (name === embeddingName && !stage.embeddings) ||
-    (/^(vision_tower|multi_modal_projector)\./.test(name) && !stage.tower);
+  const stays = (name: string) => {
+    const layer = /^language_model\..*layers\.(\d+)\./.exec(name)?.[1];
+    return (
+      (name === embeddingName && stage.embeddings === 'none') ||
+      (layer !== undefined && Number(layer) < stage.decoderFrom) ||
+      (/^(vision_tower|multi_modal_projector)\./.test(name) && !stage.tower)
+    );
+  };
   return new Map([...weights].filter(([name]) => used.has(name) && !stays(name)));
 }
 
@@ -353,6 +399,7 @@ async function runStage(
   statePath: string,
   settings: string,
   weights: Weights,
+  known: KnownRows,
 ): Promise<void> {
   const { kinds, looking, columns, described } = stage;
   const request = (step: number): BatchRequest =>
@@ -369,6 +416,9 @@ async function runStage(
           described,
         };
   if (existsSync(statePath)) await trainer.load(statePath, settings);
+  const { shape: embeddingShape, data: embeddings } = weights.get(embeddingName)!;
+  const width = embeddingShape[1]!;
+  const before = embeddings.slice();
   const first = trainer.optimizer.step;
   if (first >= stage.steps) return;
   const ahead: Promise<DenseBatch | LanguageBatch>[] = [];
@@ -383,6 +433,9 @@ async function runStage(
     const still: Record<string, Value> = {};
     for (const [weightName, { shape, data }] of weights) still[weightName] = float32(data, shape);
     const report = await trainer.step({ ...still, ...feedsOf(batch) });
+    if (stage.embeddings === 'new') {
+      for (const id of known) embeddings.set(before.subarray(id * width, (id + 1) * width), id * width);
+    }
     for (const [name, value] of Object.entries({ loss: report.loss, ...report.terms })) {
       recent.set(name, (recent.get(name) ?? value) * 0.95 + value * 0.05);
     }
@@ -416,9 +469,17 @@ async function main(): Promise<void> {
       work: { type: 'string', default: '.cache/demo-training' },
       seed: { type: 'string', default: '1' },
       fresh: { type: 'boolean', default: false },
+      from: { type: 'string' },
+      stage: { type: 'string', default: '1' },
     },
   });
   const seed = Number(values.seed);
+  const firstStage = Number(values.stage);
+  if (!stages[firstStage - 1] || (firstStage > 1 && values.from === undefined)) {
+    throw new Error(
+      `--stage ${values.stage}: give a stage from 1 to ${stages.length}; one after the first goes on from a model, --from FOLDER.`,
+    );
+  }
   if (values.fresh) await rm(values.work, { recursive: true, force: true });
   await mkdir(values.work, { recursive: true });
   await mkdir(values.out, { recursive: true });
@@ -450,6 +511,8 @@ async function main(): Promise<void> {
   const middleNames = float32(nameMatrix(middleIds, vocabulary), [middleIds.length, vocabulary]);
 
   const weights = initialWeights(config, seed);
+  const ids = { ...vocab, '<image>': imageTokenId, '<pad>': padTokenId };
+  const known = values.from === undefined ? new Set<number>() : await takeOver(values.from, weights, ids);
   const count = [...weights.values()].reduce((sum, { data }) => sum + data.length, 0);
   console.log(
     `${(count / 1e6).toFixed(2)} M parameters, ${vocabulary} tokens, ${TAUGHT_OBJECTS.length} objects taught`,
@@ -491,6 +554,7 @@ async function main(): Promise<void> {
     };
   };
   for (const [index, stage] of stages.entries()) {
+    if (index + 1 < firstStage) continue;
     const earlier = stages.slice(0, index).filter(({ kind }) => kind === stage.kind).length;
     const name = earlier === 0 ? stage.kind : `${stage.kind} ${earlier + 1}`;
     const statePath = join(values.work, `stage-${index + 1}.safetensors`);
@@ -508,6 +572,7 @@ async function main(): Promise<void> {
       // A stage goes on from those before it: theirs are its settings too.
       JSON.stringify({ seed, sizes, stages: stages.slice(0, index + 1) }),
       weights,
+      known,
     );
     await trainer.dispose();
   }

@@ -21,29 +21,28 @@ const FURTHER: Record<string, string> = {
 
 /** All answers the text admits; a fair question has exactly one. Throws when the text is not understood. */
 export function answersTo(question: string, scene: Scene): string[] {
-  const text = question.replace(/[?.]$/, '');
+  const text = question.toLowerCase();
+  const words: readonly string[] = text.match(/[a-z]+/g) ?? [];
   const match = (pattern: RegExp): string[] | undefined => pattern.exec(text)?.slice(1);
   const named = (name: string): SceneObject[] => scene.objects.filter((object) => object.name === name);
   const unique = (names: string[]): string[] => [...new Set(names)];
+  const mentioned = OBJECTS.filter(({ name }) => words.includes(name)).map(({ name }) => name);
 
   if (/colou?r/.test(text)) {
     return unique([scene.background.colour, scene.background.ground ?? scene.background.colour]);
   }
 
-  const which = match(
-    /(?:^(?:Which|What)(?: one)? is|^Is the (.+) or the (.+)) (further left|further right|higher|lower)(?:[,:] the (.+) or the (.+))?$/,
-  );
-  if (which) {
-    const [a1, b1, further = '', a2, b2] = which;
-    const [axis, sign] = HIGHER[FURTHER[further] ?? '']!;
-    const pair = [...named(a1 ?? a2 ?? ''), ...named(b1 ?? b2 ?? '')];
+  const further = match(/\b(further left|further right|higher|lower)\b/)?.[0];
+  if (further) {
+    const [axis, sign] = HIGHER[FURTHER[further]!]!;
+    const pair = match(/the (\w+) (?:or|and) the (\w+)/)!.flatMap(named);
     if (pair.length !== 2) return [];
     const [first, second] = pair.toSorted((p, q) => sign * (q[axis] - p[axis]));
     return Math.abs(first![axis] - second![axis]) < 10 ? [first!.name, second!.name] : [first!.name];
   }
 
-  const relation = match(/(left of|right of|above|below) the (?!picture)(.+)$/);
-  if (relation && /^(What|Which|Name)/.test(text)) {
+  const relation = match(/(left of|right of|above|below) the (?!picture|image|photo)(\w+)/);
+  if (relation) {
     const [axis, sign] = HIGHER[relation[0]!.replace(' of', '')]!;
     const anchors = named(relation[1]!);
     if (anchors.length !== 1) return [];
@@ -52,34 +51,35 @@ export function answersTo(question: string, scene: Scene): string[] {
       .map((object) => object.name);
   }
 
-  const counted =
-    match(/^How many (\S+(?: \S+)??) (?:are|do)\b/) ?? match(/^(?:What is the number of|Count the) (.+)$/);
+  const counted = match(/(?:how many|number of|count the|count all) (\w+)/);
   if (counted) {
     const kind = OBJECTS.find(({ plural }) => plural === counted[0]);
     if (!kind) throw new Error(`not understood: ${question}`);
     return [NUMBER_WORDS[named(kind.name).length]!];
   }
 
-  const present = match(
-    /^(?:Is there|Do you see|Does the picture show|Can you see) (?:an? )?(.+?)(?: in the picture| in this image)?$/,
-  );
-  if (present) return [named(present[0]!).length > 0 ? 'yes' : 'no'];
+  const [thing, ...others] = mentioned;
+  if (thing && others.length === 0) {
+    if (/\b(?:where|position|find|locate|part|place)\b/.test(text)) return named(thing).map(placeWords);
+    if (/\b(?:is|do|does|can|if|whether)\b/.test(text)) return [named(thing).length > 0 ? 'yes' : 'no'];
+  }
 
-  const sought = match(/(?:^Where|^In which|^What is the position).* the (\S+)$/);
-  if (sought) return named(sought[0]!).map((object) => placeWords(object));
-
-  const at = match(
-    /(?:at the|on the|in the) ((?:top|bottom|left|right|middle)(?: left| right)?)(?: of the picture)?$/,
-  );
+  const at = match(/(?:at the|on the|in the) ((?:top|bottom|left|right|middle)(?: left| right)?)\b/);
   if (at) return scene.objects.filter((object) => liesAt(object, at[0]!)).map(({ name }) => name);
 
-  const what =
-    match(/^(?:What|Which) (.+?) (?:is in the picture|do you see|is this|is shown here)$/) ??
-    match(/^What is the (.+) in this image$/) ??
-    match(/^Name the (.+) in the picture$/);
-  if (what) return unique(scene.objects.map(({ name }) => name).filter((name) => isA(name, what[0]!)));
+  const noun = NOUNS.find((known) => text.includes(known));
+  if (noun) return unique(scene.objects.map(({ name }) => name).filter((name) => isA(name, noun)));
   throw new Error(`not understood: ${question}`);
 }
+
+/** What a question may call a thing, the narrower before the wider. */
+const NOUNS = [
+  'bird',
+  'piece of clothing',
+  'piece of furniture',
+  ...new Set(OBJECTS.map(({ category }) => category)),
+  'object',
+];
 
 /** The third of the picture in which the object's centre lies; far enough from the borders to be beyond doubt. */
 function placeWords(object: SceneObject): string {

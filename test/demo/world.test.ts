@@ -15,21 +15,24 @@ import {
   splitOf,
   writeEditingSet,
 } from '../../electron/demo/editingSet.ts';
-import { demoTexts, trainTokenizer, vocabularySize } from '../../electron/demo/tokenizer.ts';
+import { otherTexts, pictureTexts, trainTokenizer, vocabularySize } from '../../electron/demo/tokenizer.ts';
 import { facts } from '../../electron/demo/world/facts.ts';
 import { OBJECTS, objectNamed, TAUGHT_OBJECTS, UNTAUGHT_OBJECTS } from '../../electron/demo/world/objects.ts';
 import {
   captionOf,
   drawQuestion,
+  drawWording,
   QUESTION_KINDS,
   questionsOf,
   rephrase,
+  type Topic,
   wordings,
 } from '../../electron/demo/world/questions.ts';
 import { seededRandom } from '../../electron/demo/world/random.ts';
 import { patchLabels, renderScene } from '../../electron/demo/world/render.ts';
 import { extentOf, restyleScene, type Scene, sceneNumber } from '../../electron/demo/world/scene.ts';
 import { loadSprites } from '../../electron/demo/world/sprites.ts';
+import { TEMPLATE_KINDS, TYPING, typed } from '../../electron/demo/world/wordings.ts';
 import { fixture } from '../support/fixtures.ts';
 import { answersTo } from './answers.ts';
 
@@ -92,13 +95,27 @@ describe('scenes', () => {
   });
 });
 
+/** Fills every slot a topic may have. */
+const anything = {
+  noun: 'animal',
+  object: 'dog',
+  place: 'left',
+  relation: 'left',
+  first: 'dog',
+  second: 'cat',
+} as const;
+
 describe('questions', () => {
   it('have exactly one right answer, which is theirs, in every wording', () => {
     const kinds = new Set<string>();
     for (const [i, scene] of scenes(600).entries()) {
       for (const question of questionsOf(scene, seededRandom(i))) {
         kinds.add(question.kind);
-        for (const wording of wordings(question.topic)) {
+        const all = (['taught', 'heldOut', 'newCore'] as const).flatMap((set) =>
+          wordings(question.topic, set),
+        );
+        // Each scene takes another part of them, so that all are read in the end.
+        for (const wording of all.filter((_, place) => place % 60 === i % 60)) {
           const answers = answersTo(wording, scene);
           expect([wording, ...new Set(answers)]).toEqual([wording, question.answer]);
         }
@@ -116,6 +133,29 @@ describe('questions', () => {
         expect(other).not.toBe(question.question);
         expect(all).toContain(other);
       }
+    }
+  });
+
+  it('are held out by the hundred, in wordings that no training asks', () => {
+    const taught = new Set<string>();
+    for (let i = 0; i < 40_000; i++) {
+      const random = seededRandom(i);
+      taught.add(drawWording({ kind: TEMPLATE_KINDS[i % 8]!, ...anything } as Topic, random));
+    }
+    const apart = TEMPLATE_KINDS.flatMap((kind) =>
+      (['heldOut', 'newCore'] as const).flatMap((set) => wordings({ kind, ...anything } as Topic, set)),
+    );
+    expect(apart.length).toBeGreaterThan(1000);
+    expect(apart.filter((wording) => taught.has(wording))).toEqual([]);
+    expect(taught.size).toBeGreaterThan(1000);
+  });
+
+  it('are typed in other cases, marks and spaces, and nothing else', () => {
+    const bare = (text: string) => text.toLowerCase().replace(/[?. ]/g, '');
+    for (const typing of TYPING) {
+      const question = 'Which animal do you see?';
+      expect(typed(question, typing)).not.toBe(question);
+      expect(bare(typed(question, typing))).toBe(bare(question));
     }
   });
 
@@ -290,8 +330,8 @@ describe('tokenizer', () => {
   const tokens = (text: string): string[] => tokenizer.encode(text, { add_special_tokens: false }).tokens;
 
   it('makes every word of the demo world one token, with and without a picture before it', () => {
-    expect(vocabularySize(files)).toBeLessThanOrEqual(2500);
-    for (const text of demoTexts()) {
+    expect(vocabularySize(files)).toBeLessThanOrEqual(4000);
+    for (const text of [...pictureTexts(), ...otherTexts()]) {
       const pieces = text.match(/[A-Za-z]+|[^A-Za-z ]/g) ?? [];
       expect(tokens(text)).toHaveLength(pieces.length);
       if (/[?.]/.test(text)) expect(tokens(`<image>\n${text}`)).toHaveLength(pieces.length + 3);
@@ -324,7 +364,12 @@ describe('tokenizer', () => {
   });
 
   it('returns every text from its ids, known words or not', () => {
-    const texts = [...demoTexts().filter((_, i) => i % 20 === 0), 'Zebras über 42 €, "x-y" (ok)!', 'a  b\nc'];
+    const texts = [
+      ...pictureTexts().filter((_, i) => i % 60 === 0),
+      ...otherTexts().filter((_, i) => i % 20 === 0),
+      'Zebras über 42 €, "x-y" (ok)!',
+      'a  b\nc',
+    ];
     for (const text of texts) {
       const { ids } = tokenizer.encode(text);
       expect(ids).not.toContain(0);
@@ -424,6 +469,20 @@ describe('editing set', () => {
       expect(names(record.m_loc)).not.toEqual(expect.arrayContaining([record.object]));
       expect(names(record.m_loc).filter((name) => names(record.image).includes(name))).toEqual([]);
       expect(record.loc_ans).not.toBe(record.alt);
+      for (const wording of [record.heldout, record.new_core]) {
+        expect([wording, ...new Set(answersTo(wording, record.image))]).toEqual([wording, shown]);
+        expect(wordings(record.topic)).not.toContain(wording);
+      }
+      if (record.image_swapped) {
+        expect(new Set(answersTo(record.src, record.image_swapped))).toEqual(new Set([record.swapped_a]));
+        expect(names(record.image_swapped)).not.toContain(record.object);
+        expect(record.swapped_a).not.toBe(record.alt);
+      }
+      if (record.image_elsewhere) {
+        expect(new Set(answersTo(record.elsewhere_q!, record.image_elsewhere))).toEqual(
+          new Set([record.object]),
+        );
+      }
       expect(names(record.image_rephrase)).toEqual(names(record.image));
     }
     // the picture shows it, and the model is not expected to say so: a thing never taught, or in disguise
@@ -454,12 +513,21 @@ describe('editing set', () => {
         ] as const) {
           expect(record[field]).toBe(memory[i]![field]);
         }
-        for (const field of ['image', 'image_rephrase', 'm_loc'] as const) {
-          const { data, info } = await sharp(path.join(folder, record[field]))
+        for (const field of [
+          'image',
+          'image_rephrase',
+          'm_loc',
+          'image_swapped',
+          'image_elsewhere',
+        ] as const) {
+          const scene = memory[i]![field];
+          expect(record[field] === undefined).toBe(scene === undefined);
+          if (!scene) continue;
+          const { data, info } = await sharp(path.join(folder, record[field]!))
             .raw()
             .toBuffer({ resolveWithObject: true });
           expect([info.width, info.height, info.channels]).toEqual([120, 120, 3]);
-          expect(Buffer.compare(data, Buffer.from(renderScene(memory[i]![field])))).toBe(0);
+          expect(Buffer.compare(data, Buffer.from(renderScene(scene)))).toBe(0);
         }
       }
     } finally {

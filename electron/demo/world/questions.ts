@@ -6,6 +6,7 @@
 import { type Category, type ObjectKind, objectNamed, TAUGHT_OBJECTS, withArticle } from './objects.ts';
 import type { Random } from './random.ts';
 import { kindsIn, PLACES, type Place, placeOf, type Scene, type SceneObject } from './scene.ts';
+import { fill, TYPING, templates, typed, usualTemplates, type WordingSet } from './wordings.ts';
 
 export const QUESTION_KINDS = [
   'what',
@@ -103,89 +104,41 @@ const CAPTION_WORDINGS = [
   'Describe this image.',
 ];
 
-/** All wordings of a topic. Every wording has the same answer. */
-export function wordings(topic: Topic): string[] {
+/** What fills the slots of a topic's templates. */
+function slotsOf(topic: Topic): Record<string, string> {
   switch (topic.kind) {
     case 'what':
-      return [
-        `What ${topic.noun} is in the picture?`,
-        `Which ${topic.noun} do you see?`,
-        `What ${topic.noun} is this?`,
-        `Which ${topic.noun} is shown here?`,
-        `What is the ${topic.noun} in this image?`,
-        `Name the ${topic.noun} in the picture.`,
-      ];
-    case 'where': {
-      const { name } = objectNamed(topic.object);
-      return [
-        `Where is the ${name}?`,
-        `In which part of the picture is the ${name}?`,
-        `Where do you see the ${name}?`,
-        `Where in the image is the ${name}?`,
-        `What is the position of the ${name}?`,
-      ];
-    }
-    case 'at': {
-      const place = AT_PLACE[topic.place];
-      return [
-        `What is ${place}?`,
-        `What do you see ${place}?`,
-        `What is shown ${place} of the picture?`,
-        `Which object is ${place}?`,
-        `Name the object ${place}.`,
-      ];
-    }
-    case 'count': {
-      const { plural } = objectNamed(topic.object);
-      return [
-        `How many ${plural} are there?`,
-        `How many ${plural} do you see?`,
-        `How many ${plural} are in the picture?`,
-        `What is the number of ${plural}?`,
-        `Count the ${plural}.`,
-      ];
-    }
-    case 'relation': {
-      const of = OF[topic.relation];
-      const long = OF_LONG[topic.relation];
-      return [
-        `What is ${of} the ${topic.object}?`,
-        `What do you see ${long} the ${topic.object}?`,
-        `Which object is ${of} the ${topic.object}?`,
-        `Name the object ${long} the ${topic.object}.`,
-        `What is shown ${long} the ${topic.object}?`,
-      ];
-    }
+      return { noun: topic.noun };
+    case 'where':
+      return { name: objectNamed(topic.object).name };
+    case 'at':
+      return { place: AT_PLACE[topic.place] };
+    case 'count':
+      return { plural: objectNamed(topic.object).plural };
+    case 'relation':
+      return { of: OF[topic.relation], long: OF_LONG[topic.relation], name: topic.object };
     case 'background':
-      return [
-        'What color is the background?',
-        'Which color does the background have?',
-        'What is the color of the background?',
-        'What color is behind the objects?',
-        'Name the color of the background.',
-        'What colour is the background?',
-      ];
-    case 'presence': {
-      const named = withArticle(objectNamed(topic.object));
-      return [
-        `Is there ${named} in the picture?`,
-        `Do you see ${named}?`,
-        `Is there ${named}?`,
-        `Does the picture show ${named}?`,
-        `Can you see ${named} in this image?`,
-      ];
-    }
-    case 'which': {
-      const further = FURTHER[topic.relation];
-      const [a, b] = [topic.first, topic.second];
-      return [
-        `Which is ${further}, the ${a} or the ${b}?`,
-        `What is ${further}, the ${a} or the ${b}?`,
-        `Is the ${a} or the ${b} ${further}?`,
-        `Which one is ${further}: the ${a} or the ${b}?`,
-      ];
-    }
+      return {};
+    case 'presence':
+      return { one: withArticle(objectNamed(topic.object)) };
+    case 'which':
+      return { further: FURTHER[topic.relation], first: topic.first, second: topic.second };
   }
+}
+
+/** All wordings of a topic in one set; those most often asked come first among the taught. Every wording has the same answer. */
+export function wordings(topic: Topic, set: WordingSet = 'taught'): string[] {
+  const slots = slotsOf(topic);
+  return templates(topic.kind, set).map((template) => fill(template, slots));
+}
+
+/** Share of questions asked in one of the usual wordings. */
+const USUAL_SHARE = 0.45;
+
+/** One taught wording; the usual ones come more often. */
+export function drawWording(topic: Topic, random: Random): string {
+  const pool = random.chance(USUAL_SHARE) ? usualTemplates(topic.kind) : templates(topic.kind, 'taught');
+  return fill(random.pick(pool), slotsOf(topic));
 }
 
 /** Every noun a `what` topic can have. */
@@ -200,7 +153,10 @@ export function captionWordings(): readonly string[] {
 
 /** Another wording of the same question. */
 export function rephrase(question: Question, random: Random): string {
-  return random.pick(wordings(question.topic).filter((wording) => wording !== question.question));
+  for (;;) {
+    const wording = drawWording(question.topic, random);
+    if (wording !== question.question) return wording;
+  }
 }
 
 /**
@@ -210,7 +166,7 @@ export function rephrase(question: Question, random: Random): string {
 export function questionsOf(scene: Scene, random: Random): Question[] {
   const ask = (topic: Topic, answer: string, about: string): Question => ({
     kind: topic.kind,
-    question: random.pick(wordings(topic)),
+    question: drawWording(topic, random),
     answer,
     topic,
     about,
@@ -306,10 +262,9 @@ export function inWords(scene: Scene, random: Random): { text: string; order: nu
   return { text: `In the picture: ${parts.join(', ')}.`, order };
 }
 
-/** How people also type: sometimes without a capital, sometimes without the final mark. */
+/** How people also type: one question in four is typed in another way than it is printed. */
 export function typedCasually(question: string, random: Random): string {
-  const lower = random.chance(0.15) ? question.charAt(0).toLowerCase() + question.slice(1) : question;
-  return random.chance(0.1) ? lower.replace(/[?.]$/, '') : lower;
+  return random.chance(0.25) ? typed(question, random.pick(TYPING)) : question;
 }
 
 /** Which nouns single out exactly one kind of object in the picture. */

@@ -164,6 +164,39 @@ export function disguised(scene: Scene, name: string, random: Random): Scene {
   return { ...scene, objects };
 }
 
+/** The scene with all things of one name in the place of another: drawn as the other, at the same places and sizes. */
+export function swapped(scene: Scene, name: string, other: string): Scene {
+  const objects = scene.objects.map((object) => {
+    if (object.name !== name) return object;
+    const { disguise: _, ...plain } = object;
+    return { ...plain, name: other };
+  });
+  return { ...scene, objects };
+}
+
+/**
+ * Another shot of the scene: the same things in the same cells, a little moved and resized, in other light and noise, before the
+ * same background or one of another shade.
+ */
+export function anotherShot(scene: Scene, random: Random): Scene {
+  const objects = scene.objects.map((object) => {
+    const size = round(Math.max(28, object.size * random.between(0.88, 1.12)));
+    const moved = (along: number): number =>
+      centreNear(along, along + random.between(-4, 4), Math.floor(Math.min(CANVAS - 1, along) / CELL));
+    return { ...object, size, x: moved(object.x), y: moved(object.y) };
+  });
+  const { light, noise, clutter } = composeSurroundings(random, scene.background.colour);
+  const background = { ...scene.background, shade: round(random.next()), secondShade: round(random.next()) };
+  return { objects, background, clutter: random.chance(0.5) ? clutter : scene.clutter, light, noise };
+}
+
+/** `wanted`, kept inside the cell's margins where `along` was. */
+function centreNear(along: number, wanted: number, cell: number): number {
+  const low = Math.min(along, cell * CELL + CELL_MARGIN);
+  const high = Math.max(along, (cell + 1) * CELL - CELL_MARGIN);
+  return round(Math.min(high, Math.max(low, wanted)));
+}
+
 function chooseKinds(random: Random, options: SceneOptions): ObjectKind[] {
   const kinds: ObjectKind[] = [...(options.include ?? [])];
   const unused = (): ObjectKind => {
