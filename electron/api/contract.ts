@@ -25,14 +25,55 @@ export const Alternative = z.object({ id: z.number().int(), text: z.string(), pr
 export const AnswerToken = Alternative.extend({ alternatives: z.array(Alternative) });
 export type AnswerToken = z.infer<typeof AnswerToken>;
 
-/** What the router decided for one input. */
+/** How far an edit goes: its own picture and its like, or wherever the thing it is about is shown and asked about alike. */
+export const Reach = z.enum(['picture', 'thing']);
+export type Reach = z.infer<typeof Reach>;
+
+/** An edit that came near an input, as the scope compared them. */
+export const ScopeMatch = z.object({
+  edit: EditId,
+  reach: Reach,
+  /** of the keys, −1..1 */
+  similarity: z.number(),
+  /** log odds that the edit should act */
+  score: z.number(),
+  /** the score from which an edit of this reach acts in a library of this size */
+  threshold: z.number(),
+  /** score − threshold */
+  margin: z.number(),
+});
+export type ScopeMatch = z.infer<typeof ScopeMatch>;
+
+/** What decides where edits act: learned, or the cosine similarity at the last prompt token where none was trained. */
+export const ScopeSummary = z.object({
+  form: z.enum(['learned', 'cosine']),
+  fingerprint: z.string(),
+  /** what was measured on held-out inputs at sizes of a library; empty where it was not calibrated so */
+  curve: z.array(
+    z.object({
+      /** committed edits */
+      edits: z.number().int(),
+      reach: Reach,
+      threshold: z.number(),
+      /** shares 0..1: inputs in an edit's reach answered by it, inputs out of every reach answered by one all the same */
+      right: z.number(),
+      harm: z.number(),
+    }),
+  ),
+});
+export type ScopeSummary = z.infer<typeof ScopeSummary>;
+
+/** What the scope decided for one input. */
 export const Routing = z.object({
   /** the edit that acted; null when none did */
   edit: EditId.nullable(),
-  /** the closest edit, acting or not, and its cosine similarity at the last prompt token */
+  /** the match with the best margin, acting or not; null when no edit came near */
   closest: EditId.nullable(),
-  similarity: z.number().nullable(),
-  threshold: z.number(),
+  score: z.number().nullable(),
+  threshold: z.number().nullable(),
+  margin: z.number().nullable(),
+  /** those that were scored, best margin first */
+  matches: z.array(ScopeMatch),
 });
 export type Routing = z.infer<typeof Routing>;
 
@@ -203,7 +244,7 @@ export const ModelSummary = z.object({
       fingerprint: z.string(),
       editor: z.string(),
       layer: z.number().int(),
-      routerThreshold: z.number(),
+      scope: ScopeSummary,
     })
     .nullable(),
 });

@@ -119,8 +119,8 @@ function forPeople({ text, ended, provider, times, routing }: Answer): string {
   return lines.join('\n');
 }
 
-function routed({ edit, closest, similarity, threshold }: NonNullable<Answer['routing']>): string {
-  if (edit !== null) return `Edit ${edit} acted (similarity ${similarity?.toFixed(3)}).`;
-  if (closest === null) return 'No edit acted.';
-  return `No edit acted; the closest is ${closest} (similarity ${similarity?.toFixed(3)}, ${threshold.toFixed(3)} is needed).`;
+function routed({ edit, closest, score, threshold }: NonNullable<Answer['routing']>): string {
+  const figures = `score ${score?.toFixed(2)}, ${threshold?.toFixed(2)} needed`;
+  if (edit !== null) return `Edit ${edit} acted (${figures}).`;
+  return closest === null ? 'No edit acted.' : `No edit acted; the closest is ${closest} (${figures}).`;
 }

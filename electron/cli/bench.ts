@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { demoModel } from '../api/resources.ts';
+import type { Reach } from '../editors/scope/scope.ts';
 import { OpenModel } from '../engine/openModel.ts';
 import { EmendError } from '../errors.ts';
 import { type BenchmarkResult, benchmark, type Scores, type Told } from '../evaluation/benchmark.ts';
@@ -16,6 +17,7 @@ import {
   maxNewTokensOption,
   modelOrDemo,
   providerOption,
+  reachOption,
   suffixOption,
   tellProgress,
   templateOption,
@@ -29,7 +31,8 @@ interface BenchOptions {
   data: string;
   images?: string;
   limit?: number;
-  router?: boolean;
+  scoped?: boolean;
+  reach: Reach;
   suffix?: string;
   textSuffix: string;
   template: PromptForm;
@@ -57,7 +60,8 @@ export function benchCommand(): Command {
     .requiredOption('--data <file>', 'editing set in E-VQA’s JSON form')
     .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
     .option('--limit <number>', 'take only the first edits', wholeNumber(1, 1_000_000))
-    .option('--router', 'let the router decide whether an edit acts; the papers have none')
+    .option('--scoped', 'let the scope decide whether an edit acts; the papers have none')
+    .addOption(reachOption())
     .addOption(suffixOption())
     .option('--text-suffix <text>', 'appended to prompts without a picture; "?" in the papers', '')
     .addOption(templateOption())
@@ -94,7 +98,8 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<Report> 
   );
   try {
     const result = await benchmark(model.edited, set, {
-      router: options.router ?? false,
+      scoped: options.scoped ?? false,
+      reach: options.reach,
       suffix: options.suffix ?? '',
       textSuffix: options.textSuffix,
       maxNewTokens: options.maxNewTokens,
@@ -133,7 +138,7 @@ function table(report: Report): string {
     ].join('');
   const metricRow = (metric: Metric) => row(labels[metric], metrics[metric], byConstruction[metric] && ' *');
   const notes = Object.values(byConstruction).map((why) => `* by construction: ${why}`);
-  const { data, router } = setting;
+  const { data, scope } = setting;
   return [
     `${''.padEnd(WIDTH[0]!)}${'teacher-forced'.padEnd(WIDTH[1]!)}exact match`,
     ...paperMetrics.map(metricRow),
@@ -146,7 +151,7 @@ function table(report: Report): string {
     '',
     ...notes,
     `${data.taken} of ${data.total} edits of ${data.path}, each alone; 95 % intervals in brackets.`,
-    `${setting.editor} after layer ${setting.layers.join(', ')}, router ${router ? `from ${router.threshold}` : 'off'}, ` +
+    `${setting.editor} after layer ${setting.layers.join(', ')}, scope ${scope ? `${scope.form}, reach ${scope.reach}` : 'off'}, ` +
       `${setting.promptTemplate} prompts${setting.suffix ? ` with "${setting.suffix}"` : ''}, ${setting.provider}, ${report.seconds.toFixed(0)} s.`,
     `model ${report.model.name} ${report.model.fingerprint.slice(0, 12)}, adapter ${report.adapter.name} ${report.adapter.fingerprint.slice(0, 12)}, data ${data.sha256.slice(0, 12)}`,
   ].join('\n');

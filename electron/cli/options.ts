@@ -1,6 +1,7 @@
 /** @file Options that several subcommands share, read and checked; Ctrl+C as an abort signal; progress on stderr. */
 import { InvalidArgumentError, Option } from 'commander';
 import { demoModel } from '../api/resources.ts';
+import { type Reach, reaches } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { onInterrupt } from '../frontends/interrupt.ts';
 import { resourcesFolder } from '../frontends/places.ts';
@@ -22,6 +23,14 @@ export const suffixOption = () =>
   new Option('--suffix [text]', `appended to the prompt; "${E_VQA_SUFFIX}" when no text is given`).preset(
     E_VQA_SUFFIX,
   );
+
+export const reachOption = () =>
+  new Option(
+    '--reach <reach>',
+    'how far edits go: their picture and its like, or the thing wherever it is shown',
+  )
+    .choices(reaches)
+    .default('picture' satisfies Reach);
 
 export const maxNewTokensOption = (otherwise: number | undefined) =>
   new Option('--max-new-tokens <number>', 'length of an answer at most')

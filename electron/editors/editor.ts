@@ -20,17 +20,13 @@ export interface EditSignal {
   readonly imageRows: readonly [number, number];
   /** row of the last prompt token */
   readonly lastPromptRow: number;
-  /** hidden state of the unedited model at the last prompt token, at the router's layer [hidden] */
-  readonly routing: Float32Array;
 }
 
 export interface Editor {
   /** the papers' name */
   readonly name: string;
-  /** decoder layers after whose output the editor acts or the router looks, ascending; the model is opened with these cuts */
+  /** decoder layers after whose output the editor acts, ascending; the model is opened with these cuts */
   readonly cuts: readonly number[];
-  /** decoder layer whose output the router compares, one of the cuts */
-  readonly routerLayer: number;
   signal(model: VisionLanguageModel, edit: EditRequest): Promise<EditSignal>;
   /** The change an edit makes to the hidden states of an input. */
   adapt(signal: EditSignal): Adapt;

@@ -11,7 +11,6 @@ export function encodeSignal(signal: EditSignal): Uint8Array {
   return encodeSafetensors(
     new Map([
       ['hidden', { dtype: 'F32', shape: [signal.rows, width], data: signal.hidden }],
-      ['routing', { dtype: 'F32', shape: [width], data: signal.routing }],
       ['rows', { dtype: 'I32', shape: [3], data: Int32Array.from(rows) }],
     ] as const),
   );
@@ -21,7 +20,6 @@ export function encodeSignal(signal: EditSignal): Uint8Array {
 export function decodeSignal(bytes: Uint8Array, width: number): EditSignal {
   const { tensors } = decodeSafetensors(bytes);
   const hidden = tensors.get('hidden');
-  const routing = tensors.get('routing');
   const marks = tensors.get('rows')?.data;
   const [start, end, lastPromptRow] = marks instanceof Int32Array ? marks : [];
   const rows = hidden?.shape[0] ?? 0;
@@ -29,8 +27,6 @@ export function decodeSignal(bytes: Uint8Array, width: number): EditSignal {
     hidden?.data instanceof Float32Array &&
     hidden.shape.length === 2 &&
     hidden.shape[1] === width &&
-    routing?.data instanceof Float32Array &&
-    routing.data.length === width &&
     start !== undefined &&
     end !== undefined &&
     lastPromptRow !== undefined &&
@@ -48,6 +44,5 @@ export function decodeSignal(bytes: Uint8Array, width: number): EditSignal {
     rows,
     imageRows: [start, end],
     lastPromptRow,
-    routing: routing.data as Float32Array,
   };
 }

@@ -3,20 +3,23 @@
  */
 import { basename } from 'node:path';
 import type { ModelSummary, Routing } from '../api/contract.ts';
-import type { Candidate, Route } from '../editors/router.ts';
-import { decodeSignal, encodeSignal } from '../editors/signalFile.ts';
-import { type AdapterFiles, cutsOf, readAdapter, VisEdit } from '../editors/visedit/visEdit.ts';
+import { MemoryBank } from '../editors/scope/memoryBank.ts';
+import { readScope } from '../editors/scope/openScope.ts';
+import type { Decision, Scope } from '../editors/scope/scope.ts';
+import { type AdapterFiles, readAdapter, VisEdit } from '../editors/visedit/visEdit.ts';
 import { EmendError } from '../errors.ts';
-import { EditedModel } from '../evaluation/editedModel.ts';
+import { cutsFor, EditedModel, type Prepared } from '../evaluation/editedModel.ts';
 import { decodePicture } from '../files/picture.ts';
 import { type Checkpoint, fingerprint, openCheckpoint, requiredTensors } from '../models/checkpoint.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import { type ActingEdit, decodeActing, encodeActing } from './actingEdit.ts';
 import type { EngineOperations, OperationContext, SignalledEdit } from './protocol.ts';
 
 export async function summarise(
   path: string,
   checkpoint: Checkpoint,
-  adapter: { path: string; files: AdapterFiles } | null,
+  adapter: { path: string; files: AdapterFiles; scope: Scope } | null,
+  ofCheckpoint?: string,
 ): Promise<ModelSummary> {
   const { config, weights } = checkpoint;
   const shapes = requiredTensors(config);
@@ -25,7 +28,7 @@ export async function summarise(
   return {
     path,
     name: basename(checkpoint.folder),
-    fingerprint: await fingerprint(checkpoint),
+    fingerprint: ofCheckpoint ?? (await fingerprint(checkpoint)),
     architecture: 'LLaVA',
     layers: config.text.layers,
     hidden: config.text.hidden,
@@ -40,7 +43,11 @@ export async function summarise(
             fingerprint: adapter.files.fingerprint,
             editor: description.editor,
             layer: description.layer,
-            routerThreshold: description.router.threshold,
+            scope: {
+              form: adapter.scope.form,
+              fingerprint: adapter.scope.fingerprint,
+              curve: [...adapter.scope.curve],
+            },
           }
         : null,
   };
@@ -49,9 +56,11 @@ export async function summarise(
 export class OpenModel {
   readonly summary: ModelSummary;
   readonly edited: EditedModel;
-  readonly #active = new Map<number, Candidate>();
+  readonly #active = new Map<number, ActingEdit>();
   /** those of the parts of the next set that have come so far */
-  #next: Candidate[] = [];
+  #next: ActingEdit[] = [];
+  /** the active edits as the scope needs them; null until one is asked for */
+  #bank: MemoryBank | null = null;
 
   private constructor(summary: ModelSummary, edited: EditedModel) {
     this.summary = summary;
@@ -67,40 +76,64 @@ export class OpenModel {
     stage('Reading the checkpoint', 0);
     const checkpoint = await openCheckpoint(input.path);
     const files = input.adapter === null ? null : await readAdapter(input.adapter);
-    const summary = await summarise(input.path, checkpoint, files && { path: input.adapter!, files });
-    if (files && files.description.model !== summary.fingerprint) {
+    const own = await fingerprint(checkpoint);
+    if (files && files.description.model !== own) {
       throw new EmendError(
         'invalid-input',
         `The adapter ${input.adapter} was trained for another model than ${input.path}. Train one for this model, or open the model without it.`,
       );
     }
+    const scopeKind = files && (await readScope(files.description.router));
     stage('Loading the model', 1);
     const model = await VisionLanguageModel.open(input.path, {
       providers: input.providers,
-      cuts: files ? cutsOf(files.description.layer, files.description.router.layer) : [],
+      cuts: cutsFor(files && { cuts: [files.description.layer] }, scopeKind),
       promptForm: input.template,
       signal: context.signal,
     });
     try {
       stage('Loading the adapter', 2);
-      const editor = files
-        ? await VisEdit.create(
-            files.description.layer,
-            files.shape,
-            files.weights,
-            [model.provider],
-            files.description.router.layer,
-          )
-        : null;
-      return new OpenModel(summary, new EditedModel(model, editor, files?.description.router.threshold ?? 1));
+      const scope = scopeKind && (await scopeKind.open(model.hidden));
+      const editor =
+        files &&
+        (await VisEdit.create(files.description.layer, files.shape, files.weights, [model.provider]));
+      const adapter = files && scope && { path: input.adapter!, files, scope };
+      const summary = await summarise(input.path, checkpoint, adapter, own);
+      return new OpenModel(summary, new EditedModel(model, editor, scope));
     } catch (error) {
       await model.dispose();
       throw error;
     }
   }
 
-  get active(): Iterable<Candidate> {
+  get active(): Iterable<ActingEdit> {
     return this.#active.values();
+  }
+
+  /** Which of the committed edits acts on an input. */
+  async decide(prepared: Prepared): Promise<Decision> {
+    this.#bank ??= this.bankOf(this.active);
+    return this.edited.decide(prepared, this.#bank);
+  }
+
+  /** Edits as the scope needs them. */
+  bankOf(edits: Iterable<ActingEdit>): MemoryBank {
+    const bank = new MemoryBank(this.#scope.keyWidth);
+    for (const { id, described } of edits) bank.add(id, 'picture', described);
+    return bank;
+  }
+
+  /** The signal of one of these edits, or null for none. */
+  signalOf(decision: Decision, extra?: ActingEdit) {
+    const id = decision.acting?.edit;
+    if (id === undefined) return null;
+    return id === extra?.id ? extra.signal : this.#active.get(id)!.signal;
+  }
+
+  get #scope(): Scope {
+    const { scope } = this.edited;
+    if (!scope) throw new EmendError('conflict', 'No adapter is open, so no edit can act.');
+    return scope;
   }
 
   /** Visual embeddings of a picture file, and the part of the picture the model sees, in fractions of it. */
@@ -118,16 +151,19 @@ export class OpenModel {
     return { visual, window };
   }
 
-  /** An edit as a candidate of the router; its signal is computed unless the library holds it. */
-  async candidate(
+  /** An edit as it acts; computed unless the library holds it. */
+  async acting(
     { id, picture, prompt, target, signal }: SignalledEdit,
     visual?: Float32Array,
-  ): Promise<Candidate> {
-    if (signal) return { id, signal: decodeSignal(signal, this.edited.model.hidden) };
+  ): Promise<ActingEdit> {
+    const scope = this.#scope;
+    if (signal) return decodeActing(id, signal, scope, this.edited.model.hidden);
     const seen = visual ?? (picture && (await this.see(picture)).visual);
     if (!seen)
       throw new EmendError('internal', `Edit ${id} came without its signal and without its picture.`);
-    return { id, signal: await this.edited.signal(seen, prompt, target) };
+    const described = await this.edited.describe(await this.edited.prepare(seen, prompt));
+    if (!described) throw new EmendError('internal', `The scope has nothing to compare edit ${id} by.`);
+    return { id, signal: await this.edited.signal(seen, prompt, target), described };
   }
 
   /** Replaces the committed edits, all or none, with the last part of them. Returns signals that had to be computed. */
@@ -142,11 +178,11 @@ export class OpenModel {
       if (context.signal.aborted)
         throw new EmendError('cancelled', 'Loading the committed edits was stopped.');
       const held = 'held' in edit;
-      const candidate = held ? this.#active.get(edit.id) : await this.candidate(edit);
+      const candidate = held ? this.#active.get(edit.id) : await this.acting(edit);
       if (!candidate)
         throw new EmendError('internal', `Edit ${edit.id} does not act, so it cannot go on to.`);
       next.push(candidate);
-      if (!held && !edit.signal) computed.push({ id: edit.id, signal: encodeSignal(candidate.signal) });
+      if (!held && !edit.signal) computed.push({ id: edit.id, signal: encodeActing(candidate) });
       if (done % 16 === 0)
         context.send({
           kind: 'progress',
@@ -162,15 +198,24 @@ export class OpenModel {
     }
     this.#active.clear();
     for (const candidate of next) this.#active.set(candidate.id, candidate);
+    this.#bank = null;
     return computed;
   }
 
-  routing(found: Route): Routing {
+  /** A decision as the contract tells it, in a library of so many committed edits. */
+  routing({ acting, matches }: Decision, committed: number): Routing {
+    const told = matches.map((match) => {
+      const threshold = this.#scope.threshold(committed, match.reach);
+      return { ...match, threshold, margin: match.score - threshold };
+    });
+    const closest = told[0];
     return {
-      edit: found.chosen?.id ?? null,
-      closest: found.closest?.id ?? null,
-      similarity: found.similarity,
-      threshold: this.edited.threshold,
+      edit: acting?.edit ?? null,
+      closest: closest?.edit ?? null,
+      score: closest?.score ?? null,
+      threshold: closest?.threshold ?? null,
+      margin: closest?.margin ?? null,
+      matches: told,
     };
   }
 

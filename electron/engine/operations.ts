@@ -2,12 +2,12 @@
  * @file What the engine can do, one function per operation of the protocol.
  */
 import type { Answer, InfluenceMap, Routing } from '../api/contract.ts';
-import { encodeSignal } from '../editors/signalFile.ts';
 import { EmendError } from '../errors.ts';
 import type { Prepared } from '../evaluation/editedModel.ts';
 import { probePasses } from '../evaluation/exactMatch.ts';
 import { openCheckpoint } from '../models/checkpoint.ts';
 import type { Generation } from '../models/generation.ts';
+import { encodeActing } from './actingEdit.ts';
 import { OpenModel, summarise } from './openModel.ts';
 import type { EngineProbeResult, OperationContext, OperationTable } from './protocol.ts';
 
@@ -113,10 +113,9 @@ export const operations: OperationTable = {
     const seen = picture ? await model.see(picture) : null;
     const times = { picture: watch.lap(), prompt: 0, generation: 0, total: 0 };
     const prepared = await model.edited.prepare(seen?.visual ?? null, prompt);
-    const found =
-      edits === 'committed' && model.edited.editor ? model.edited.route(prepared, model.active) : null;
+    const found = edits === 'committed' && model.edited.editor ? await model.decide(prepared) : null;
     times.prompt = watch.lap();
-    const generation = await model.edited.answer(prepared, found?.chosen?.signal ?? null, {
+    const generation = await model.edited.answer(prepared, found && model.signalOf(found), {
       maxNewTokens,
       sampling,
       signal: context.signal,
@@ -129,7 +128,7 @@ export const operations: OperationTable = {
     });
     times.generation = watch.lap();
     times.total = watch.total();
-    return answerOf(model, generation, times, found && model.routing(found));
+    return answerOf(model, generation, times, found && model.routing(found, [...model.active].length));
   },
 
   async preview({ edit, maxNewTokens }, context) {
@@ -137,10 +136,10 @@ export const operations: OperationTable = {
     const watch = new Stopwatch();
     const { visual, window } = await model.see(edit.picture);
     const picture = watch.lap();
-    const candidate = await model.candidate(edit, visual);
+    const candidate = await model.acting(edit, visual);
     const prepared = await model.edited.prepare(visual, edit.prompt);
     const prompt = watch.lap();
-    const found = model.edited.route(prepared, [candidate]);
+    const found = await model.edited.decide(prepared, model.bankOf([candidate]));
     const side = async (
       name: 'before' | 'after',
       signal: typeof candidate.signal | null,
@@ -166,16 +165,18 @@ export const operations: OperationTable = {
       );
     };
     const before = await side('before', null, null);
-    const after = await side('after', found.chosen?.signal ?? null, model.routing(found));
+    const after = await side('after', model.signalOf(found, candidate), model.routing(found, 1));
     const influence = await influenceMap(model, prepared, candidate.signal, window);
-    return { before, after, influence, signal: encodeSignal(candidate.signal) };
+    return { before, after, influence, signal: encodeActing(candidate) };
   },
 
   async check({ edit, probes, maxNewTokens }, context) {
     const model = open();
     const { visual, window } = await model.see(edit.picture);
-    const candidate = await model.candidate(edit, visual);
+    const candidate = await model.acting(edit, visual);
     const committed = [...model.active].filter(({ id }) => id !== edit.id);
+    const bankWithout = model.bankOf(committed);
+    const bankWith = model.bankOf([...committed, candidate]);
     const results: EngineProbeResult[] = [];
     // Probes on the same picture follow one another, so its rows are computed once.
     let lastPicture: { file: Uint8Array; visual: Float32Array } = { file: edit.picture, visual };
@@ -187,19 +188,19 @@ export const operations: OperationTable = {
       }
       const prepared = await model.edited.prepare(probe.picture ? lastPicture.visual : null, probe.prompt);
       const options = { maxNewTokens, signal: context.signal };
-      const without = model.edited.route(prepared, committed);
-      const withIt = model.edited.route(prepared, [...committed, candidate]);
-      const before = await model.edited.answer(prepared, without.chosen?.signal ?? null, options);
-      const unchanged = without.chosen?.id === withIt.chosen?.id;
+      const without = await model.edited.decide(prepared, bankWithout);
+      const withIt = await model.edited.decide(prepared, bankWith);
+      const before = await model.edited.answer(prepared, model.signalOf(without, candidate), options);
+      const unchanged = without.acting?.edit === withIt.acting?.edit;
       const after = unchanged
         ? before
-        : await model.edited.answer(prepared, withIt.chosen?.signal ?? null, options);
+        : await model.edited.answer(prepared, model.signalOf(withIt, candidate), options);
       const result: EngineProbeResult = {
         key: probe.key,
         before: before.text,
         after: after.text,
         passes: probePasses(probe.expected, before.text, after.text),
-        routing: prepared.prefill.input.imageRows ? model.routing(withIt) : null,
+        routing: prepared.prefill.input.imageRows ? model.routing(withIt, bankWith.size) : null,
       };
       results.push(result);
       context.send({ kind: 'result', result });
@@ -216,7 +217,7 @@ export const operations: OperationTable = {
     return {
       results,
       influence: await influenceMap(model, own, candidate.signal, window),
-      signal: encodeSignal(candidate.signal),
+      signal: encodeActing(candidate),
     };
   },
 };

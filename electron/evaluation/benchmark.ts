@@ -2,6 +2,7 @@
  * @file An editor measured over an editing set, one edit at a time, with everything needed to repeat the measurement.
  */
 import { createHash } from 'node:crypto';
+import type { Reach, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
 import { type Estimate, estimate, RESAMPLINGS } from './bootstrap.ts';
@@ -18,8 +19,9 @@ import {
 } from './metrics.ts';
 
 export interface BenchmarkOptions {
-  /** let the router decide whether the edit acts; off is the papers' setting */
-  readonly router: boolean;
+  /** let the scope decide whether the edit acts; off is the papers' setting */
+  readonly scoped: boolean;
+  readonly reach: Reach;
   /** appended to every prompt that goes with a picture; ` The answer is:` in the papers, else empty */
   readonly suffix: string;
   /** appended to the prompts of text locality; `?` in the papers, else empty */
@@ -56,7 +58,8 @@ export interface BenchmarkResult extends Scores {
     readonly edits: 'single';
     readonly editor: string;
     readonly layers: readonly number[];
-    readonly router: { readonly threshold: number } | null;
+    /** what decided whether the edit acts; null: it always did */
+    readonly scope: { readonly form: Scope['form']; readonly reach: Reach } | null;
     readonly promptTemplate: string;
     readonly suffix: string;
     readonly textSuffix: string;
@@ -121,7 +124,7 @@ export async function benchmark(
       edits: 'single',
       editor: editor.name,
       layers: editor.cuts,
-      router: options.router ? { threshold: edited.threshold } : null,
+      scope: options.scoped && edited.scope ? { form: edited.scope.form, reach: options.reach } : null,
       promptTemplate: model.prompts.form,
       suffix: options.suffix,
       textSuffix: options.textSuffix,

@@ -1,51 +1,48 @@
 /**
- * @file A model with an editor and edits that may act on it: the one place where an input meets the router and an edit.
+ * @file A model with an editor, a scope and edits that may act on it: the one place where an input meets them.
  */
 
 import type { Editor, EditSignal } from '../editors/editor.ts';
-import { type Candidate, type Route, route, routingRepresentation } from '../editors/router.ts';
+import { type Decision, decide, type EditBank, type Scope, type ScopeInput } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { type Generation, type GenerationOptions, generate } from '../models/generation.ts';
 import type { Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { floatsOf } from '../tensor/session.ts';
 
-/** An input up to the edit layer: shared by every answer to it, edited or not. */
+/** An input up to the lowest cut: shared by every answer to it, edited or not. */
 export interface Prepared {
   readonly prefill: Prefill;
-  /** output of the edit layer [rows, hidden]; null without an editor */
-  readonly hidden: Float32Array | null;
-  /** what the router compares [hidden]; null for inputs no edit can act on */
-  readonly routing: Float32Array | null;
+  /** as asked, suffix included */
+  readonly prompt: string;
 }
-
-const nowhere: Route = { chosen: null, closest: null, similarity: null };
 
 export class EditedModel {
   readonly model: VisionLanguageModel;
   readonly editor: Editor | null;
-  readonly threshold: number;
+  /** null: no edit acts unless it is named */
+  readonly scope: Scope | null;
 
-  constructor(model: VisionLanguageModel, editor: Editor | null, threshold: number) {
+  constructor(model: VisionLanguageModel, editor: Editor | null, scope: Scope | null) {
     this.model = model;
     this.editor = editor;
-    this.threshold = threshold;
+    this.scope = scope;
   }
 
   /** visual: embeddings of the picture [visual tokens, hidden], or null for text alone. */
   async prepare(visual: Float32Array | null, prompt: string): Promise<Prepared> {
     const encoded = this.model.prompts.encodePrompt({ prompt, image: visual !== null });
-    const prefill = await this.model.prefill(await this.model.lay(encoded, visual));
-    const routed = this.editor && prefill.hidden && prefill.input.imageRows;
-    return {
-      prefill,
-      hidden: prefill.hidden ? await floatsOf(prefill.hidden) : null,
-      routing: routed ? await routingRepresentation(this.model, prefill, this.editor!.routerLayer) : null,
-    };
+    return { prefill: await this.model.prefill(await this.model.lay(encoded, visual)), prompt };
   }
 
-  /** The edit that acts on this input, of these. Inputs without a picture are left alone by editors of visual rows. */
-  route({ routing }: Prepared, candidates: Iterable<Candidate>): Route {
-    return routing ? route(routing, candidates, this.threshold) : nowhere;
+  /** What the scope keeps of an input; null for inputs no edit can act on, and without a scope. */
+  async describe({ prefill, prompt }: Prepared): Promise<ScopeInput | null> {
+    return (await this.scope?.describe(this.model, prefill, prompt)) ?? null;
+  }
+
+  /** Which of the bank's edits acts on an input. */
+  async decide(prepared: Prepared, bank: EditBank): Promise<Decision> {
+    const described = await this.describe(prepared);
+    return described && this.scope ? decide(this.scope, described, bank) : { acting: null, matches: [] };
   }
 
   /** Free generation; `signal` null: the unedited model. */
@@ -66,9 +63,12 @@ export class EditedModel {
   }
 
   /** Influence of an edit on the visual tokens of an input, row by row; null for inputs without a picture or editors without a map. */
-  async influence({ prefill, hidden }: Prepared, signal: EditSignal): Promise<Float32Array | null> {
+  async influence({ prefill }: Prepared, signal: EditSignal): Promise<Float32Array | null> {
+    const editor = this.#editorOrThrow();
     const { imageRows } = prefill.input;
-    return hidden && imageRows ? this.#editorOrThrow().influence(hidden, imageRows, signal) : null;
+    if (!imageRows) return null;
+    const hidden = await floatsOf(await this.model.unedited(prefill, editor.cuts[0]!));
+    return editor.influence(hidden, imageRows, signal);
   }
 
   #editorOrThrow(): Editor {
@@ -82,7 +82,13 @@ export class EditedModel {
   }
 
   async dispose(): Promise<void> {
+    await this.scope?.dispose();
     await this.editor?.dispose();
     await this.model.dispose();
   }
+}
+
+/** Where a decoder is cut for an editor and a scope: ascending, each once. */
+export function cutsFor(...parts: ReadonlyArray<{ readonly cuts: readonly number[] } | null>): number[] {
+  return [...new Set(parts.flatMap((part) => part?.cuts ?? []))].sort((a, b) => a - b);
 }

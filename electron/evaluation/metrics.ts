@@ -3,6 +3,8 @@
  * and exact match of free generation, which is what a person sees.
  */
 import type { EditSignal } from '../editors/editor.ts';
+import { MemoryBank } from '../editors/scope/memoryBank.ts';
+import type { EditBank, Reach } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { argmax, type Generation } from '../models/generation.ts';
 import type { Adapt, Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
@@ -116,18 +118,19 @@ export interface Measurement {
   readonly expected: string;
   readonly before: string;
   readonly after: string;
-  /** whether the router let the edit act; always without the router, even where the editor then changes nothing */
+  /** whether the scope let the edit act; always without the scope, even where the editor then changes nothing */
   readonly acted: boolean;
-  /** the router's cosine similarity; null when it is off or has nothing to compare */
-  readonly similarity: number | null;
+  /** the scope's logit; null when it is off or has nothing to compare */
+  readonly score: number | null;
   /** 0..1; null when the unedited model answers nothing that could be forced */
   readonly teacherForced: number | null;
   readonly exactMatch: boolean;
 }
 
 export interface MeasureOptions {
-  /** let the router decide whether the edit acts; off is the papers' setting */
-  readonly router: boolean;
+  /** let the scope decide whether the edit acts; off is the papers' setting */
+  readonly scoped: boolean;
+  readonly reach: Reach;
   readonly maxNewTokens: number;
   readonly signal?: AbortSignal;
 }
@@ -144,9 +147,11 @@ export async function measureEdit(
   const { editor } = edited;
   if (!editor) throw new EmendError('conflict', 'Nothing can be measured without an adapter. Give one.');
   const signal = await edited.signal(edit.visual, edit.prompt, edit.target);
+  const bank = options.scoped ? await bankOfOne(edited, edit, options.reach) : null;
+  const acting = { signal, bank };
   const changed = (visual: Float32Array, prompt: string) =>
-    measure(edited, signal, { visual, prompt, answer: edit.target }, 'changes', options);
-  const kept = (input: ProbeInput) => measure(edited, signal, input, 'stays', options);
+    measure(edited, acting, { visual, prompt, answer: edit.target }, 'changes', options);
+  const kept = (input: ProbeInput) => measure(edited, acting, input, 'stays', options);
   return {
     reliability: await changed(edit.visual, edit.prompt),
     textGenerality: await changed(edit.visual, edit.rephrase),
@@ -158,16 +163,26 @@ export async function measureEdit(
   };
 }
 
+/** The edit alone, as the scope compares it. */
+async function bankOfOne(edited: EditedModel, edit: EditCase, reach: Reach): Promise<EditBank> {
+  if (!edited.scope)
+    throw new EmendError('conflict', 'Without a scope nothing decides where an edit acts. Open one.');
+  const bank = new MemoryBank(edited.scope.keyWidth);
+  const described = await edited.describe(await edited.prepare(edit.visual, edit.prompt));
+  if (described) bank.add(1, reach, described);
+  return bank;
+}
+
 async function measure(
   edited: EditedModel,
-  signal: EditSignal,
+  { signal, bank }: { signal: EditSignal; bank: EditBank | null },
   { visual, prompt, answer }: ProbeInput,
   must: 'changes' | 'stays',
-  { router, ...options }: MeasureOptions,
+  options: MeasureOptions,
 ): Promise<Measurement> {
   const prepared = await edited.prepare(visual, prompt);
-  const route = router ? edited.route(prepared, [{ id: 1, signal }]) : null;
-  const acts = route ? route.chosen !== null : true;
+  const decision = bank && (await edited.decide(prepared, bank));
+  const acts = decision ? decision.acting !== null : true;
   const before = await generate(null);
   const after = acts ? await generate(signal) : before;
   const expected = answer ?? before.text;
@@ -177,13 +192,14 @@ async function measure(
     before: before.text,
     after: after.text,
     acted: acts,
-    similarity: route?.similarity ?? null,
+    score: decision?.matches[0]?.score ?? null,
     teacherForced: expected.trim() === '' ? null : await forcedScore(expected),
     exactMatch: sameAnswer(after.text, must === 'changes' ? expected : before.text),
   };
 
   function generate(by: EditSignal | null): Promise<Generation> {
-    return edited.answer(prepared, by, { ...options, alternatives: 1 });
+    const { maxNewTokens, signal: stop } = options;
+    return edited.answer(prepared, by, { maxNewTokens, ...(stop && { signal: stop }), alternatives: 1 });
   }
 
   async function forcedScore(target: string): Promise<number> {

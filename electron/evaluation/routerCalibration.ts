@@ -2,7 +2,7 @@
  * @file Where the router looks and from which similarity an edit acts, calibrated on data and kept with the adapter.
  */
 
-import { cosine, routingRepresentation } from '../editors/router.ts';
+import { cosine, lastPromptToken } from '../editors/scope/cosine.ts';
 import type { TrainingEdit } from '../editors/visedit/batch.ts';
 import { EmendError } from '../errors.ts';
 import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
@@ -57,7 +57,7 @@ export async function calibrateRouter(
     const at = async (visual: Float32Array, prompt: string) => {
       const encoded = model.prompts.encodePrompt({ prompt, image: true });
       const prefill = await model.prefill(await model.lay(encoded, visual));
-      return Promise.all(model.cuts.map((layer) => routingRepresentation(model, prefill, layer)));
+      return Promise.all(model.cuts.map((layer) => lastPromptToken(model, prefill, layer)));
     };
     const key = await at(own!, edit.prompt);
     const compare = async (into: Map<number, number[]>, visual: Float32Array, prompt: string) => {

@@ -133,6 +133,12 @@ export const upgradeSteps: readonly string[] = [
     answers TEXT NOT NULL
   ) STRICT;
 `,
+  /* sql */ `
+  -- signals are kept with what the scope compares, decisions with scores and matches: those of before are made anew
+  DELETE FROM edit_signals;
+  UPDATE check_results SET routing = NULL;
+  DELETE FROM previews;
+`,
 ];
 
 /** The version {@link upgrade} brings a library to. */

@@ -15,7 +15,7 @@ import {
 } from '../tensor/session.ts';
 import { type Checkpoint, openCheckpoint, stopTokenIds } from './checkpoint.ts';
 import { embed } from './decoder.ts';
-import { type Cache, DecoderSegment, positionFeeds } from './decoderSegment.ts';
+import { type Cache, DecoderSegment, positionFeeds, type SegmentResult } from './decoderSegment.ts';
 import { type ImageProcessor, loadImageProcessor } from './imageProcessor.ts';
 import { positionLimit } from './positions.ts';
 import {
@@ -60,6 +60,8 @@ export interface Prefill {
   readonly cache: Cache;
   /** logits of the rows asked for, when there is no segment above */
   readonly logits: Value | null;
+  /** unedited results of the segments above that were run so far, from the lowest on: kept, so that none is run twice */
+  readonly above: SegmentResult[];
 }
 
 /** Changes hidden states at a cut [1, rows, hidden] → the same shape. */
@@ -265,7 +267,7 @@ export class VisionLanguageModel {
       lowest.emptyCache(),
       asked,
     );
-    return { input, hidden, positions, cache, logits };
+    return { input, hidden, positions, cache, logits, above: [] };
   }
 
   /**
@@ -280,10 +282,13 @@ export class VisionLanguageModel {
     const caches = [prefill.cache];
     if (!prefill.hidden) return { logits: prefill.logits!, caches };
     let hidden = prefill.hidden;
+    let unedited = true;
     for (const [index, segment] of this.segments.entries()) {
       if (index === 0) continue;
-      if (adapt) hidden = await adapt(hidden, prefill.input, this.cuts[index - 1]!);
-      const result = await segment.run(hidden, prefill.positions, segment.emptyCache(), asked);
+      const adapted = adapt ? await adapt(hidden, prefill.input, this.cuts[index - 1]!) : hidden;
+      unedited &&= adapted === hidden;
+      const kept = unedited ? prefill.above[index - 1] : undefined;
+      const result = kept ?? (await segment.run(adapted, prefill.positions, segment.emptyCache(), asked));
       caches.push(result.cache);
       if (result.logits) return { logits: result.logits, caches };
       hidden = result.hidden!;
@@ -296,12 +301,12 @@ export class VisionLanguageModel {
     const place = this.cuts.indexOf(cut);
     if (place < 0 || !prefill.hidden)
       throw new EmendError('internal', `The decoder is not cut after layer ${cut}.`);
-    let hidden = prefill.hidden;
-    for (const segment of this.segments.slice(1, place + 1)) {
-      const result = await segment.run(hidden, prefill.positions, segment.emptyCache(), []);
-      hidden = result.hidden!;
+    for (let index = prefill.above.length; index < place; index++) {
+      const segment = this.segments[index + 1]!;
+      const below = prefill.above[index - 1]?.hidden ?? prefill.hidden;
+      prefill.above.push(await segment.run(below, prefill.positions, segment.emptyCache(), []));
     }
-    return hidden;
+    return prefill.above[place - 1]?.hidden ?? prefill.hidden;
   }
 
   /** One more token behind the cached rows → its logits [1, vocabulary] and the longer caches. */

@@ -1,23 +1,21 @@
 /**
- * @file What the router decided, in words.
+ * @file What the scope decided, in words.
  */
 import type { Routing } from '../../electron/api/contract.ts';
 
-/** What similarity and threshold are, for those who ask. */
+/** What a margin is, for those who ask. */
 export const routingMeaning =
-  'How much this input resembles the edit it is closest to, at the last token of the prompt (cosine similarity). ' +
-  'From the threshold on, the edit acts.';
+  'How sure the scope is that this input is one the edit should act on, in log odds, beside what is asked of it ' +
+  'in a library of this size. From there on, the edit acts.';
 
 /** One line about a routing; `own` is the edit it is told for, called “this edit”. */
 export function routingWords(routing: Routing | null, own: number | null = null): string {
   if (!routing) return '';
   const named = (id: number) => (id === own ? 'this edit' : `edit ${id}`);
-  const similarity = routing.similarity === null ? '' : `similarity ${routing.similarity.toFixed(2)}`;
-  const threshold = `threshold ${routing.threshold.toFixed(2)}`;
-  if (routing.edit !== null)
-    return [`${named(routing.edit)} acted`, [similarity, threshold].filter(Boolean).join(', ')].join(' · ');
-  if (routing.closest === null) return 'no edit acted';
-  return [`no edit acted · closest ${named(routing.closest)}`, similarity, threshold]
-    .filter(Boolean)
-    .join(', ');
+  const { edit, closest, score, threshold } = routing;
+  const figures =
+    score === null || threshold === null ? '' : `score ${score.toFixed(1)}, ${threshold.toFixed(1)} needed`;
+  if (edit !== null) return [`${named(edit)} acted`, figures].filter(Boolean).join(' · ');
+  if (closest === null) return 'no edit acted';
+  return [`no edit acted · closest ${named(closest)}`, figures].filter(Boolean).join(', ');
 }

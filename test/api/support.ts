@@ -96,7 +96,7 @@ const adapterOf = (path: string) => {
     fingerprint: `adapter of ${path}`,
     editor: 'VisEdit',
     layer: 1,
-    routerThreshold: 0.8,
+    scope: { form: 'cosine' as const, fingerprint: `scope of ${path}`, curve: [] },
   };
 };
 

@@ -373,7 +373,7 @@ describe('emend edit, and emend ask --edited', () => {
     // A new library tries the platform's providers once before it keeps this choice; what they say is not ours.
     const first = await emend('ask', '--edited', ...question(), ...open, ...library(), '--json');
     expect(first.code).toBe(0);
-    expect(JSON.parse(first.out).routing).toMatchObject({ edit: null, closest: null, threshold: 0.99 });
+    expect(JSON.parse(first.out).routing).toMatchObject({ edit: null, closest: null, matches: [] });
 
     const made = await json(
       'edit',
@@ -494,7 +494,7 @@ describe('emend bench', () => {
     expect(written).toMatchObject({
       model: { fingerprint: expect.stringMatching(/^[0-9a-f]{64}$/) },
       adapter: { fingerprint: expect.stringMatching(/^[0-9a-f]{64}$/) },
-      setting: { data: { taken: 2, total: 3 }, router: null, provider: 'cpu', promptTemplate: 'plain' },
+      setting: { data: { taken: 2, total: 3 }, scope: null, provider: 'cpu', promptTemplate: 'plain' },
     });
     expect(written.records).toHaveLength(2);
   });

@@ -21,7 +21,7 @@ beforeAll(async () => {
   base = await mkdtemp(join(tmpdir(), 'emend-benchmark-'));
   await writeTinyCheckpoint(join(base, 'model'));
   const model = await VisionLanguageModel.open(join(base, 'model'), { providers: ['cpu'], cuts: [LAYER] });
-  edited = new EditedModel(model, await VisEdit.create(LAYER, shape, randomWeights(), ['cpu']), 0.9);
+  edited = new EditedModel(model, await VisEdit.create(LAYER, shape, randomWeights(), ['cpu']), null);
 
   for (const [name, r] of Object.entries({ a: 40, b: 120, c: 220 })) {
     const create = { width: 28, height: 28, channels: 3 as const, background: { r, g: 90, b: 255 - r } };
@@ -45,7 +45,14 @@ afterAll(async () => {
 });
 
 const options: BenchmarkOptions = {
-  ...{ router: false, suffix: ' The answer is:', textSuffix: '', maxNewTokens: 4, seed: 1 },
+  ...{
+    scoped: false,
+    reach: 'picture' as const,
+    suffix: ' The answer is:',
+    textSuffix: '',
+    maxNewTokens: 4,
+    seed: 1,
+  },
 };
 
 describe('a benchmark', () => {
@@ -59,7 +66,7 @@ describe('a benchmark', () => {
     expect(JSON.parse(JSON.stringify(one))).toEqual(one);
     expect(told).toEqual(['0/2', '1/2', '2/2']);
     expect(one.setting).toMatchObject({
-      ...{ edits: 'single', editor: 'VisEdit', layers: [1], router: null, promptTemplate: 'plain' },
+      ...{ edits: 'single', editor: 'VisEdit', layers: [1], scope: null, promptTemplate: 'plain' },
       ...{ suffix: ' The answer is:', provider: 'cpu' },
       data: { path: data, sha256: set.sha256, taken: 2, total: 2 },
     });

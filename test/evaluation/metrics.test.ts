@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { EditSignal } from '../../electron/editors/editor.ts';
+import { cosineScope } from '../../electron/editors/scope/cosine.ts';
 import { shapeOfWeights, VisEdit } from '../../electron/editors/visedit/visEdit.ts';
 import { EditedModel } from '../../electron/evaluation/editedModel.ts';
 import {
@@ -143,8 +144,12 @@ describe('metrics', async () => {
   };
 
   test('one edit on all its probes: the trained adapter takes, stays local, and leaks where it must', async () => {
-    const edited = new EditedModel(model, editors.trained, 1);
-    const measured = await measureEdit(edited, await editCase(), { router: false, maxNewTokens: 3 });
+    const edited = new EditedModel(model, editors.trained, null);
+    const measured = await measureEdit(edited, await editCase(), {
+      scoped: false,
+      reach: 'picture' as const,
+      maxNewTokens: 3,
+    });
     const { reliability, textGenerality, imageGenerality, textLocality, imageLocality, samePicture } =
       measured;
     for (const changed of [reliability, textGenerality, imageGenerality]) {
@@ -161,27 +166,40 @@ describe('metrics', async () => {
     expect(measured.sameQuestion!.teacherForced! < 1).toBe(!measured.sameQuestion!.exactMatch);
   });
 
-  test('with the router, an edit acts only where the input is close enough', async () => {
+  test('with a scope, an edit acts only where the input is close enough', async () => {
     const input = await editCase();
-    const options = { router: true, maxNewTokens: 3 };
-    const strict = await measureEdit(new EditedModel(model, editors.trained, 1), input, options);
+    const options = { scoped: true, reach: 'picture' as const, maxNewTokens: 3 };
+    const strict = await measureEdit(
+      new EditedModel(model, editors.trained, cosineScope({ layer: 2, threshold: 1 }, model.hidden)),
+      input,
+      options,
+    );
     expect(strict.reliability).toMatchObject({ acted: true, exactMatch: true });
-    expect(strict.reliability!.similarity).toBeCloseTo(1, 5);
+    expect(strict.reliability!.score).toBeGreaterThan(10);
     expect(strict.textGenerality).toMatchObject({ acted: false, exactMatch: false });
     expect(strict.textGenerality!.after).toBe(strict.textGenerality!.before);
     expect(strict.sameQuestion).toMatchObject({ acted: false, exactMatch: true, teacherForced: 1 });
 
-    const open = await measureEdit(new EditedModel(model, editors.trained, -1), input, options);
+    const open = await measureEdit(
+      new EditedModel(model, editors.trained, cosineScope({ layer: 2, threshold: -1 }, model.hidden)),
+      input,
+      options,
+    );
     expect(open.textGenerality).toMatchObject({ acted: true, exactMatch: true });
     expect(open.textLocality).toMatchObject({ acted: false, exactMatch: true });
   });
 
   test('stopping it, and measuring without an adapter', async () => {
-    const edited = new EditedModel(model, editors.trained, 1);
-    const stopped = { router: false, maxNewTokens: 3, signal: AbortSignal.abort() };
+    const edited = new EditedModel(model, editors.trained, null);
+    const stopped = {
+      scoped: false,
+      reach: 'picture' as const,
+      maxNewTokens: 3,
+      signal: AbortSignal.abort(),
+    };
     await expect(measureEdit(edited, await editCase(), stopped)).rejects.toMatchObject({ code: 'cancelled' });
-    const bare = new EditedModel(model, null, 1);
-    const options = { router: false, maxNewTokens: 3 };
+    const bare = new EditedModel(model, null, null);
+    const options = { scoped: false, reach: 'picture' as const, maxNewTokens: 3 };
     await expect(measureEdit(bare, await editCase(), options)).rejects.toMatchObject({ code: 'conflict' });
   });
 });

@@ -130,21 +130,23 @@ describe('the kind of a probe', () => {
   });
 });
 
-describe('what the router decided, in words', () => {
-  const routing = { edit: 7, closest: 7, similarity: 0.934, threshold: 0.71 };
+describe('what the scope decided, in words', () => {
+  const routing = {
+    ...{ edit: 7, closest: 7, score: 5.934, threshold: 2.71, margin: 3.224 },
+    matches: [],
+  };
 
-  it('says which edit acted, and how near it was', () => {
-    expect(routingWords(routing)).toBe('edit 7 acted · similarity 0.93, threshold 0.71');
-    expect(routingWords(routing, 7)).toBe('this edit acted · similarity 0.93, threshold 0.71');
+  it('says which edit acted, and how sure the scope was', () => {
+    expect(routingWords(routing)).toBe('edit 7 acted · score 5.9, 2.7 needed');
+    expect(routingWords(routing, 7)).toBe('this edit acted · score 5.9, 2.7 needed');
   });
 
   it('says how far the closest was when none acted', () => {
-    expect(routingWords({ ...routing, edit: null, similarity: 0.4 })).toBe(
-      'no edit acted · closest edit 7, similarity 0.40, threshold 0.71',
+    expect(routingWords({ ...routing, edit: null, score: 0.4 })).toBe(
+      'no edit acted · closest edit 7, score 0.4, 2.7 needed',
     );
-    expect(routingWords({ edit: null, closest: null, similarity: null, threshold: 0.7 })).toBe(
-      'no edit acted',
-    );
+    const nothing = { edit: null, closest: null, score: null, threshold: null, margin: null, matches: [] };
+    expect(routingWords(nothing)).toBe('no edit acted');
     expect(routingWords(null)).toBe('');
   });
 });

@@ -38,6 +38,19 @@ export interface Decision {
   readonly matches: readonly Match[];
 }
 
+/** A point of a scope's calibration: how often edits acted rightly and harmfully in a library of so many, on held-out inputs. */
+export interface CurvePoint {
+  /** committed edits */
+  readonly edits: number;
+  readonly reach: Reach;
+  /** the logit from which an edit acts there */
+  readonly threshold: number;
+  /** share of inputs in an edit's reach on which it, or one with the same target, acts, 0..1 */
+  readonly right: number;
+  /** share of inputs out of every edit's reach on which one acts all the same, 0..1 */
+  readonly harm: number;
+}
+
 /** One form of scope, opened beside a model. Every number it gives depends on model, scope and input alone. */
 export interface Scope {
   readonly form: 'learned' | 'cosine';
@@ -48,8 +61,10 @@ export interface Scope {
   readonly candidates: number;
   /** decoder layers after whose output it looks; the model is opened with these cuts */
   readonly cuts: readonly number[];
-  /** Describes an input; null for inputs no edit can act on, such as those without a picture. */
-  describe(model: VisionLanguageModel, prefill: Prefill): Promise<ScopeInput | null>;
+  /** what was measured at sizes of a library when it was calibrated; empty where it was not */
+  readonly curve: readonly CurvePoint[];
+  /** Describes an input, its prompt as asked; null for inputs no edit can act on, such as those without a picture. */
+  describe(model: VisionLanguageModel, prefill: Prefill, prompt: string): Promise<ScopeInput | null>;
   /** Logits of edits acting on an input [edits]; details are those of `ScopeInput`. */
   score(
     input: Uint8Array,

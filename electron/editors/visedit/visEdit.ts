@@ -18,7 +18,6 @@ import type { WeightOf } from '../../models/weights.ts';
 import { Graph } from '../../tensor/graph.ts';
 import { float32, floatsOf, type Provider, Session } from '../../tensor/session.ts';
 import type { Editor, EditRequest, EditSignal } from '../editor.ts';
-import { routingRepresentation } from '../router.ts';
 import { type AdapterShape, adapterWeights, adaptRows, rowKinds } from './adapterGraph.ts';
 
 const Description = z.object({
@@ -145,23 +144,16 @@ function signalFeeds(signal: EditSignal, hidden: number) {
   };
 }
 
-/** Where a decoder is cut for an adapter and its router. */
-export function cutsOf(layer: number, routerLayer: number): number[] {
-  return routerLayer > layer ? [layer, routerLayer] : [layer];
-}
-
 export class VisEdit implements Editor {
   readonly name = 'VisEdit';
   readonly layer: number;
-  readonly routerLayer: number;
   readonly cuts: readonly number[];
   readonly shape: AdapterShape;
   readonly #session: Session;
 
-  private constructor(layer: number, routerLayer: number, shape: AdapterShape, session: Session) {
+  private constructor(layer: number, shape: AdapterShape, session: Session) {
     this.layer = layer;
-    this.routerLayer = routerLayer;
-    this.cuts = cutsOf(layer, routerLayer);
+    this.cuts = [layer];
     this.shape = shape;
     this.#session = session;
   }
@@ -172,7 +164,6 @@ export class VisEdit implements Editor {
     shape: AdapterShape,
     weights: AdapterWeights,
     providers: readonly Provider[],
-    routerLayer = layer,
   ): Promise<VisEdit> {
     const graph = new Graph();
     const weight: WeightOf = (name) => {
@@ -196,22 +187,18 @@ export class VisEdit implements Editor {
       graph.output('influence_logits', adapted.logits);
       graph.output('influence', adapted.influence);
     }
-    return new VisEdit(layer, routerLayer, shape, await Session.create(graph, { providers }));
+    return new VisEdit(layer, shape, await Session.create(graph, { providers }));
   }
 
   async signal(model: VisionLanguageModel, edit: EditRequest): Promise<EditSignal> {
     const encoded = model.prompts.encodeTarget({ prompt: edit.prompt, image: true }, edit.target);
     const input = await model.lay(encoded, edit.visual);
-    const prefill = await model.prefill(input);
-    if (!prefill.hidden || model.cuts[0] !== this.layer) {
-      throw new EmendError('internal', `The model was not opened with a cut after layer ${this.layer}.`);
-    }
+    const hidden = await model.unedited(await model.prefill(input), this.layer);
     return {
-      hidden: (await floatsOf(prefill.hidden)).slice(),
+      hidden: (await floatsOf(hidden)).slice(),
       rows: input.rows,
       imageRows: input.imageRows!,
       lastPromptRow: input.lastPromptRow,
-      routing: await routingRepresentation(model, prefill, this.routerLayer),
     };
   }
 
