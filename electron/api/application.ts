@@ -2,20 +2,23 @@
  * @file The application without a face: library, engine and open model behind the contract. Every front end has one.
  */
 
-import { countEdits } from '../library/edits.ts';
+import { keepJob, keptJobs } from '../library/jobRecords.ts';
 import { openLibrary } from '../library/library.ts';
+import { countEdits } from '../library/lists.ts';
 import type { Backend, Status } from './contract.ts';
 import type { EngineClient } from './engineClient.ts';
+import { EngineTurns } from './engineTurns.ts';
 import { type AnyEvent, Events } from './events.ts';
 import { answerHandlers } from './handlers/answers.ts';
 import { appHandlers } from './handlers/app.ts';
 import { checkHandlers } from './handlers/checks.ts';
 import { editHandlers } from './handlers/edits.ts';
+import { listHandlers } from './handlers/lists.ts';
 import { modelHandlers } from './handlers/models.ts';
 import { pictureHandlers } from './handlers/pictures.ts';
 import { probeHandlers } from './handlers/probes.ts';
 import { settingsHandlers } from './handlers/settings.ts';
-import { Jobs } from './jobs.ts';
+import { Jobs, MOST_KEPT } from './jobs.ts';
 import { ModelSession } from './modelSession.ts';
 import type { Parts } from './parts.ts';
 import { seedStandingSet } from './resources.ts';
@@ -48,19 +51,44 @@ const PATIENCE = 3000;
  * @throws EmendError as `openLibrary`
  */
 export function createApplication(options: ApplicationOptions): Application {
-  const { engine, version, resources } = options;
+  const { version, resources } = options;
   const library = openLibrary(options.libraryPath);
   const events = new Events();
-  const jobs = new Jobs();
+  const jobs = new Jobs({
+    onChange: (job) => events.emit({ name: 'jobs.changed', payload: { job } }),
+    keep: (job) => {
+      try {
+        keepJob(library, job, MOST_KEPT);
+      } catch {
+        // A library that cannot be written to tells whoever changes it; the job is known until the application ends.
+      }
+    },
+    kept: keptJobs(library),
+  });
+  events.on('job.progress', ({ job, ...at }) => jobs.progress(job, at));
+  const engine = new EngineTurns(
+    options.engine,
+    () => jobs.current,
+    (turn) => jobs.engineTurn(turn),
+  );
   let closed = false;
 
-  const status = (): Status => ({
-    version,
-    library: { path: library.file, name: library.name },
-    engine: session.engineState,
-    model: session.model,
-    counts: countEdits(library),
-  });
+  const status = (): Status => {
+    const edits = countEdits(library);
+    return {
+      version,
+      library: { path: library.file, name: library.name },
+      engine: session.engineState,
+      model: session.model,
+      counts: {
+        draft: edits.draft + edits.failed + edits.stale,
+        checked: edits.checked,
+        committed: edits.committed,
+        retired: edits.retired,
+      },
+      edits,
+    };
+  };
   const tellStatus = () => {
     if (!closed) events.emit({ name: 'app.status', payload: status() });
   };
@@ -80,7 +108,7 @@ export function createApplication(options: ApplicationOptions): Application {
   });
 
   library.onChange((edits) => {
-    if (edits.length > 0) events.emit({ name: 'library.changed', payload: { edits } });
+    if (edits?.length !== 0) events.emit({ name: 'library.changed', payload: { edits: edits ?? [] } });
     tellStatus();
     session.bringInStep();
   });
@@ -97,6 +125,7 @@ export function createApplication(options: ApplicationOptions): Application {
     ...pictureHandlers(parts),
     ...answerHandlers(parts),
     ...editHandlers(parts),
+    ...listHandlers(parts),
     ...probeHandlers(parts),
     ...checkHandlers(parts),
   };

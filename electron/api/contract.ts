@@ -144,7 +144,10 @@ export const Edit = z.object({
   /** the answer with the edit when last previewed or checked */
   after: z.string().nullable(),
   note: z.string(),
+  tags: z.array(z.string()),
   status: EditStatus,
+  /** of the latest check, fresh or not; `none`: never checked */
+  verdict: z.enum(['passes', 'fails', 'none']),
   /** fingerprints of the model and adapter the edit was made for */
   model: z.string(),
   adapter: z.string(),
@@ -220,6 +223,8 @@ export const HistoryEntry = z.object({
     'restored',
     'probe-added',
     'probe-removed',
+    'tagged',
+    'undone',
   ]),
   /** one sentence for people */
   detail: z.string(),
@@ -268,8 +273,128 @@ export const Status = z.object({
   engine: EngineState,
   model: ModelSummary.nullable(),
   counts: z.object({ draft: z.number(), checked: z.number(), committed: z.number(), retired: z.number() }),
+  /** how many edits have each status */
+  edits: z.record(EditStatus, z.number().int()),
 });
 export type Status = z.infer<typeof Status>;
+
+/** One or several words people group edits by. */
+export const Tag = z.string().trim().min(1).max(60);
+
+/** Moments from `from` up to, not including, `to`; either may be missing. */
+const Period = z.strictObject({ from: Moment.optional(), to: Moment.optional() });
+
+/** Which edits; what is left out lets every edit through, and all that is given must hold. */
+export const EditFilter = z.strictObject({
+  status: z.array(EditStatus).optional(),
+  verdict: z.array(Edit.shape.verdict).optional(),
+  /** fingerprints, or how they begin */
+  model: z.string().max(64).optional(),
+  adapter: z.string().max(64).optional(),
+  /** the edit has all of these */
+  tags: z.array(Tag).max(20).optional(),
+  /**
+   * Every word begins a word of prompt, target, answers or note; case and accents make no difference. A number, with or
+   * without `#`, also finds the edit that has it.
+   */
+  text: z.string().max(400).optional(),
+  created: Period.optional(),
+  updated: Period.optional(),
+  committed: Period.optional(),
+});
+export type EditFilter = z.infer<typeof EditFilter>;
+
+export const EditSort = z.strictObject({
+  by: z.enum(['id', 'updated', 'created', 'committed', 'prompt', 'target', 'status']),
+  descending: z.boolean(),
+});
+export type EditSort = z.infer<typeof EditSort>;
+
+/** Edits named one by one, or all that a filter lets through. */
+export const EditSelection = z.union([
+  z.strictObject({ edits: z.array(EditId).min(1).max(100_000) }),
+  z.strictObject({ filter: EditFilter, except: z.array(EditId).max(100_000).optional() }),
+]);
+export type EditSelection = z.infer<typeof EditSelection>;
+
+/** A picture as small as tables show it. */
+export const Thumbnail = z.object({ picture: PictureId, mime: z.string(), base64: z.string() });
+export type Thumbnail = z.infer<typeof Thumbnail>;
+
+/** An edit as a table shows it. */
+export const EditRow = Edit.extend({
+  /** null where it is not known, or was not asked for */
+  influence: InfluenceMap.nullable(),
+});
+export type EditRow = z.infer<typeof EditRow>;
+
+/** What is to come with the rows of a table. */
+const RowOptions = z.object({
+  /** thumbnails of the rows' pictures, each once */
+  thumbnails: z.boolean().default(false),
+  influence: z.boolean().default(false),
+});
+const Rows = z.object({
+  rows: z.array(EditRow),
+  /** those that are made already; `pictures.thumbnails` makes the others */
+  thumbnails: z.array(Thumbnail),
+});
+
+/** What came of doing something to many edits at once. */
+const Bulk = z.object({
+  changed: z.number().int(),
+  /** edits it could not be done to and why, the first hundred of them */
+  refused: z.array(z.object({ edit: EditId, reason: z.string() })),
+  /** how many in all */
+  refusals: z.number().int(),
+});
+
+/** A filter and an order under a name. */
+export const SavedView = z.object({
+  name: z.string().trim().min(1).max(60),
+  filter: EditFilter,
+  sort: EditSort,
+});
+export type SavedView = z.infer<typeof SavedView>;
+
+/** A change to the library that can be taken back. */
+export const Operation = z.object({
+  id: z.number().int(),
+  at: Moment,
+  /** what was done, for people, such as “Retired 12 edits” */
+  label: z.string(),
+  edits: z.number().int(),
+});
+export type Operation = z.infer<typeof Operation>;
+
+/** A long call, running or ended. It belongs to the application: every page sees it and can stop it. */
+export const JobRecord = z.object({
+  id: JobId,
+  /** the call's name, such as `checks.run` */
+  kind: z.string(),
+  /** what it works on, for people */
+  subject: z.string(),
+  /** the edit it works on, if it is one */
+  edit: EditId.nullable(),
+  /** waiting: for another job, or for the model to open */
+  state: z.enum(['waiting', 'running', 'done', 'failed', 'cancelled']),
+  /** what it waits for, for people; null unless it waits */
+  waitsFor: z.string().nullable(),
+  stage: z.string(),
+  /** done and total count `unit`s; total null when unknown */
+  done: z.number(),
+  total: z.number().nullable(),
+  unit: z.string(),
+  /** an estimate of what is left of the stage; null when there is none */
+  secondsLeft: z.number().nullable(),
+  started: Moment,
+  ended: Moment.nullable(),
+  /** what came of it in one sentence, or why it failed; null while it runs */
+  outcome: z.string().nullable(),
+  /** lines told while it ran, the first two hundred */
+  log: z.array(z.string()),
+});
+export type JobRecord = z.infer<typeof JobRecord>;
 
 export const CheckPolicy = z.object({
   /** share of each kind of probe that must pass, 0..1 */
@@ -312,7 +437,8 @@ const Done = z.object({});
 
 /**
  * Calls marked `job` may take long: they take a job id of the caller's choosing, send `job.progress` under it and can be
- * stopped with `jobs.cancel`, upon which they fail with code `cancelled` and leave the library as it was.
+ * stopped with `jobs.cancel`, upon which they fail with code `cancelled` and leave the library as it was. `library`: a job
+ * that does not need the engine, and so waits for no other.
  */
 export const calls = {
   'app.status': { input: Nothing, output: Status, job: false },
@@ -347,6 +473,12 @@ export const calls = {
     input: z.object({ id: PictureId }),
     /** base64 and mime: the picture as a page can show it; TIFF comes as PNG */
     output: z.object({ picture: Picture, base64: z.string(), mime: z.string() }),
+    job: false,
+  },
+  /** made where they are missing; without those of pictures the library does not have or cannot read */
+  'pictures.thumbnails': {
+    input: z.object({ ids: z.array(PictureId).max(200) }),
+    output: z.array(Thumbnail),
     job: false,
   },
   /** the demo pictures; adds them to the library when first asked for */
@@ -395,6 +527,85 @@ export const calls = {
     output: z.array(Edit),
     job: false,
   },
+  /** the rows `offset` up to `offset + limit` of all that match, and how many match; newest first without `sort` */
+  'edits.find': {
+    input: RowOptions.extend({
+      filter: EditFilter.default({}),
+      sort: EditSort.default({ by: 'id', descending: true }),
+      offset: z.number().int().min(0).default(0),
+      limit: z.number().int().min(1).max(500).default(100),
+    }),
+    output: Rows.extend({ total: z.number().int() }),
+    job: false,
+  },
+  /** rows of edits that changed, to be put in the place of old ones; in the order asked, without those that are not there */
+  'edits.rows': {
+    input: RowOptions.extend({ edits: z.array(EditId).max(500) }),
+    output: Rows,
+    job: false,
+  },
+  /** numbers of the edits that match, in order */
+  'edits.numbers': {
+    input: z.object({
+      filter: EditFilter.default({}),
+      sort: EditSort.default({ by: 'id', descending: true }),
+      offset: z.number().int().min(0).default(0),
+      limit: z.number().int().min(1).max(100_000).default(100_000),
+    }),
+    output: z.array(EditId),
+    job: false,
+  },
+  /** what comes before and after an edit in a list, whether or not the edit itself is still in it */
+  'edits.neighbours': {
+    input: z.object({ id: EditId, filter: EditFilter.default({}), sort: EditSort }),
+    output: z.object({
+      previous: EditId.nullable(),
+      next: EditId.nullable(),
+      /** place of the edit from 0, or where it would be */
+      place: z.number().int(),
+      total: z.number().int(),
+    }),
+    job: false,
+  },
+  /** the note of an edit, committed or not; nothing else of it changes */
+  'edits.note': { input: z.object({ id: EditId, note: z.string().max(4000) }), output: Edit, job: false },
+  'edits.tagMany': {
+    input: z.object({
+      select: EditSelection,
+      add: z.array(Tag).max(20).default([]),
+      remove: z.array(Tag).max(20).default([]),
+    }),
+    output: Bulk,
+    job: false,
+  },
+  'edits.retireMany': {
+    input: z.object({ select: EditSelection, reason: z.string().max(2000).optional() }),
+    output: Bulk,
+    job: false,
+  },
+  'edits.restoreMany': { input: z.object({ select: EditSelection }), output: Bulk, job: false },
+  /** every tag in use, by name, with how many edits have it */
+  'tags.list': {
+    input: Nothing,
+    output: z.array(z.object({ name: z.string(), edits: z.number().int() })),
+    job: false,
+  },
+  'views.list': { input: Nothing, output: z.array(SavedView), job: false },
+  /** puts a view in the place of one with the same name */
+  'views.save': { input: SavedView, output: z.array(SavedView), job: false },
+  'views.remove': { input: SavedView.pick({ name: true }), output: z.array(SavedView), job: false },
+
+  /** the change `history.undo` would take back; null when there is none */
+  'history.undoable': { input: Nothing, output: Operation.nullable(), job: false },
+  /**
+   * Takes back the last change that was not taken back yet, as a new change: nothing is removed from the history.
+   * With an `operation`, fails with `conflict` unless that is the last one.
+   */
+  'history.undo': {
+    input: z.object({ operation: z.number().int().optional() }),
+    output: Operation,
+    job: false,
+  },
   'edits.show': {
     input: z.object({ id: EditId }),
     output: z.object({
@@ -438,6 +649,8 @@ export const calls = {
 
   'checks.run': { input: z.object({ edit: EditId }), output: Check, job: true },
 
+  /** those that run, oldest first, then those that ended, latest first */
+  'jobs.list': { input: Nothing, output: z.array(JobRecord), job: false },
   'jobs.cancel': { input: z.object({ job: JobId }), output: Done, job: false },
 } as const;
 
@@ -451,10 +664,15 @@ export const events = {
     total: z.number().nullable(),
     unit: z.string(),
   }),
+  /** a job began, went on (told a few times a second at most) or ended */
+  'jobs.changed': z.object({ job: JobRecord }),
   'answer.token': z.object({ job: JobId, side: z.enum(['before', 'after', 'answer']), token: AnswerToken }),
   /** one probe of a running check is done */
   'check.result': z.object({ job: JobId, result: ProbeResult }),
-  /** the named edits changed; none named: settings or the open model did, which edits' checks depend on. Lists should be read again */
+  /**
+   * The named edits changed, five hundred at most. None named: more than that did, or settings or the open model, which edits'
+   * checks depend on; lists should be read again.
+   */
   'library.changed': z.object({ edits: z.array(EditId) }),
 } as const;
 

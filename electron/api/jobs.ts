@@ -1,7 +1,12 @@
 /**
- * @file Long calls that are running, by the id their caller gave them.
+ * @file Long calls as records: what runs, how far it is, what it waits for, what came of it. They belong to the application,
+ * not to whoever called: every page sees them, and any can stop them.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { basename } from 'node:path';
 import { EmendError } from '../errors.ts';
+import type { JobRecord } from './contract.ts';
+import type { EngineTurn } from './engineTurns.ts';
 
 /**
  * What `work` gives, or the signal's reason as soon as it is aborted. For waiting on what others need too: the work goes on.
@@ -15,17 +20,124 @@ export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise
   });
 }
 
+/** What a job tells of itself while it runs. */
+export interface JobReport {
+  /** `done` of `total` `unit`s of a stage; total null when unknown */
+  progress(stage: string, done: number, total: number | null, unit: string): void;
+  /** adds a line to its log */
+  log(line: string): void;
+  /** says in one sentence what came of it; the last one counts */
+  outcome(sentence: string): void;
+}
+
+/** The report of what is no job: told to nobody. */
+export const noReport: JobReport = { progress: () => {}, log: () => {}, outcome: () => {} };
+
+/** What a job is about, known before it begins. */
+export interface JobSubject {
+  /** name of the call */
+  readonly kind: string;
+  readonly subject: string;
+  readonly edit: number | null;
+  /** whether it takes turns with others at the engine */
+  readonly usesEngine: boolean;
+}
+
+/** A job's subject, from the fields of its input that say what a call works on. */
+export function subjectOf(kind: string, input: unknown, usesEngine: boolean): JobSubject {
+  const fields = input as Record<string, unknown>;
+  const number = [fields['edit'], fields['id']].find((value) => typeof value === 'number') ?? null;
+  const path = [fields['file'], fields['folder'], fields['path']].find((value) => typeof value === 'string');
+  const select = fields['select'] as { edits?: readonly number[] } | undefined;
+  const several = select?.edits ? `${select.edits.length} edits` : 'the edits of a filter';
+  let subject = '';
+  if (number !== null) subject = `edit ${number}`;
+  else if (path !== undefined) subject = basename(path);
+  else if (typeof fields['prompt'] === 'string') subject = `“${shortened(fields['prompt'])}”`;
+  else if (select) subject = several;
+  return { kind, subject, edit: number, usesEngine };
+}
+
+const shortened = (text: string): string => (text.length > 80 ? `${text.slice(0, 79)}…` : text);
+
+/** How a job is called where another waits for it. */
+const titles: Readonly<Record<string, string>> = {
+  'answers.ask': 'the answer to',
+  'edits.preview': 'the preview of',
+  'checks.run': 'the check of',
+  'models.open': 'the opening of',
+  'models.inspect': 'a look at',
+};
+
+/** What the engine does for nobody's job. */
+const ownWork: Partial<Record<EngineTurn['name'], string>> = {
+  open: 'the model to open',
+  activate: 'the committed edits to be taken up',
+};
+
+interface RunningJob {
+  readonly about: JobSubject;
+  readonly controller: AbortController;
+  /** as it was last told, but for what is worked out when it is told */
+  record: JobRecord;
+  /** milliseconds; when its stage began */
+  stageBegan: number;
+  /** when it was last told of; a timer while it is to be told again */
+  told: number;
+  later: NodeJS.Timeout | null;
+  /** settles when it has ended and was told of */
+  done: Promise<unknown>;
+}
+
+export interface JobsOptions {
+  /** hears of a job that began, went on or ended */
+  readonly onChange?: (job: JobRecord) => void;
+  /** keeps a job that ended beyond the life of the application */
+  readonly keep?: (job: JobRecord) => void;
+  /** jobs kept before, latest first */
+  readonly kept?: readonly JobRecord[];
+}
+
+/** A job is told of so often at most, in milliseconds. */
+const TOLD_EVERY = 250;
+/** Of jobs that take turns at the engine, those that took this long are worth keeping, in milliseconds. */
+const WORTH_KEEPING = 2000;
+/** So many jobs that ended are kept. */
+export const MOST_KEPT = 50;
+const MOST_LINES = 200;
+
 export class Jobs {
-  readonly #running = new Map<
-    string,
-    { readonly controller: AbortController; readonly done: Promise<unknown> }
-  >();
+  readonly #running = new Map<string, RunningJob>();
+  readonly #options: JobsOptions;
+  readonly #context = new AsyncLocalStorage<string>();
+  /** latest first */
+  #ended: JobRecord[];
+  #turn: EngineTurn | null = null;
+
+  constructor(options: JobsOptions = {}) {
+    this.#options = options;
+    this.#ended = [...(options.kept ?? [])];
+  }
+
+  /** The job whose work the calling code is a part of; null where it is of none. */
+  get current(): string | null {
+    return this.#context.getStore() ?? null;
+  }
+
+  /** Those that run, oldest first, then those that ended, latest first. */
+  list(): JobRecord[] {
+    return [...[...this.#running.values()].map((job) => this.#recordOf(job)), ...this.#ended];
+  }
 
   /**
    * Runs `work` under an id, with a signal that `cancel` aborts.
    * @throws EmendError 'conflict' while another job has that id; 'cancelled' when it was cancelled and did not finish
    */
-  async run<T>(id: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async run<T>(
+    id: string,
+    about: JobSubject,
+    work: (signal: AbortSignal, report: JobReport) => Promise<T>,
+  ): Promise<T> {
     if (this.#running.has(id)) {
       throw new EmendError(
         'conflict',
@@ -33,17 +145,69 @@ export class Jobs {
       );
     }
     const controller = new AbortController();
-    // Begun in a later turn, so that the job is known before it can end.
-    const done = Promise.resolve().then(() => work(controller.signal));
-    this.#running.set(id, { controller, done });
+    const job: RunningJob = {
+      about,
+      controller,
+      record: newRecord(id, about),
+      stageBegan: performance.now(),
+      told: 0,
+      later: null,
+      done: Promise.resolve(),
+    };
+    this.#running.set(id, job);
+    this.#tell(job);
+    const result = this.#context.run(id, () => this.#work(job, work));
+    job.done = result.catch(() => undefined);
+    return result;
+  }
+
+  async #work<T>(job: RunningJob, work: (signal: AbortSignal, report: JobReport) => Promise<T>): Promise<T> {
+    const { signal } = job.controller;
+    const began = performance.now();
     try {
-      return await done;
+      // Begun in a later turn, so that the job is known before it can end.
+      await Promise.resolve();
+      const result = await work(signal, this.#reportOf(job));
+      this.#end(job, began, signal.aborted ? 'cancelled' : 'done', job.record.outcome ?? 'Done.');
+      return result;
     } catch (error) {
-      if (!controller.signal.aborted) throw error;
-      throw new EmendError('cancelled', 'Stopped. The library is as it was.', { cause: error });
-    } finally {
-      this.#running.delete(id);
+      if (signal.aborted) {
+        this.#end(job, began, 'cancelled', job.record.outcome ?? 'Stopped.');
+        throw new EmendError('cancelled', 'Stopped. The library is as it was.', { cause: error });
+      }
+      const said = error instanceof Error ? error.message.split('\n')[0]! : String(error);
+      this.#end(job, began, 'failed', said);
+      throw error;
     }
+  }
+
+  #reportOf(job: RunningJob): JobReport {
+    return {
+      progress: (stage, done, total, unit) => this.progress(job.record.id, { stage, done, total, unit }),
+      log: (line) => {
+        if (job.record.log.length < MOST_LINES)
+          job.record = { ...job.record, log: [...job.record.log, line] };
+        this.#tellSoon(job);
+      },
+      outcome: (sentence) => {
+        job.record = { ...job.record, outcome: sentence };
+      },
+    };
+  }
+
+  /** How far a job is. */
+  progress(id: string, at: Pick<JobRecord, 'stage' | 'done' | 'total' | 'unit'>): void {
+    const job = this.#running.get(id);
+    if (!job) return;
+    if (at.stage !== job.record.stage) job.stageBegan = performance.now();
+    job.record = { ...job.record, ...at };
+    this.#tellSoon(job);
+  }
+
+  /** Tells whose turn it is at the engine: the others that need it wait. */
+  engineTurn(turn: EngineTurn | null): void {
+    this.#turn = turn;
+    for (const job of this.#running.values()) if (job.about.usesEngine) this.#tellSoon(job);
   }
 
   /** Asks a job to stop. One that has just ended is none of anybody's concern: nothing happens. */
@@ -58,4 +222,60 @@ export class Jobs {
     const timeout = new Promise<void>((resolve) => setTimeout(resolve, patience).unref());
     await Promise.race([Promise.allSettled(jobs.map((job) => job.done)), timeout]);
   }
+
+  #recordOf({ record, about, stageBegan }: RunningJob): JobRecord {
+    const waitsFor = about.usesEngine ? this.#waitsFor(record.id) : null;
+    const { done, total } = record;
+    const elapsed = (performance.now() - stageBegan) / 1000;
+    const known = total !== null && done > 0 && done < total && elapsed >= 1;
+    return {
+      ...record,
+      outcome: null,
+      state: waitsFor === null ? 'running' : 'waiting',
+      waitsFor,
+      secondsLeft: known ? Math.ceil((elapsed / done) * (total - done)) : null,
+    };
+  }
+
+  /** Whom an engine job waits for, in words; null while it is its turn or the engine is free. */
+  #waitsFor(id: string): string | null {
+    const turn = this.#turn;
+    if (!turn || turn.job === id) return null;
+    const other = turn.job === null ? undefined : this.#running.get(turn.job);
+    if (!other) return ownWork[turn.name] ?? 'the engine';
+    return `${titles[other.about.kind] ?? other.about.kind} ${other.about.subject}`.trim();
+  }
+
+  #tellSoon(job: RunningJob): void {
+    if (job.later) return;
+    const wait = job.told + TOLD_EVERY - performance.now();
+    if (wait <= 0) this.#tell(job);
+    else job.later = setTimeout(() => this.#tell(job), wait).unref();
+  }
+
+  #tell(job: RunningJob): void {
+    if (job.later) clearTimeout(job.later);
+    job.later = null;
+    job.told = performance.now();
+    this.#options.onChange?.(this.#recordOf(job));
+  }
+
+  #end(job: RunningJob, began: number, state: JobRecord['state'], outcome: string): void {
+    if (job.later) clearTimeout(job.later);
+    this.#running.delete(job.record.id);
+    const ended: JobRecord = { ...job.record, state, outcome, ended: new Date().toISOString() };
+    if (!job.about.usesEngine || performance.now() - began >= WORTH_KEEPING) {
+      this.#ended = [ended, ...this.#ended].slice(0, MOST_KEPT);
+      this.#options.keep?.(ended);
+    }
+    this.#options.onChange?.(ended);
+  }
+}
+
+function newRecord(id: string, { kind, subject, edit }: JobSubject): JobRecord {
+  return {
+    ...{ id, kind, subject, edit, state: 'running', waitsFor: null },
+    ...{ stage: '', done: 0, total: null, unit: '', secondsLeft: null },
+    ...{ started: new Date().toISOString(), ended: null, outcome: null, log: [] },
+  };
 }

@@ -5,7 +5,7 @@ import { randomUUID } from 'node:crypto';
 import type { z } from 'zod';
 import { EmendError } from '../errors.ts';
 import { type CallName, type Calls, calls, JobId, type WireError } from './contract.ts';
-import type { Jobs } from './jobs.ts';
+import { type JobReport, type Jobs, noReport, subjectOf } from './jobs.ts';
 
 /** What a handler of a long call is given beside its input. */
 export interface CallContext {
@@ -13,6 +13,8 @@ export interface CallContext {
   readonly job: string;
   /** aborted when the caller cancels; a handler looks at it before it writes */
   readonly signal: AbortSignal;
+  /** where it tells how far it is and what came of it */
+  readonly report: JobReport;
 }
 
 /** One function per call, its input checked already. */
@@ -53,8 +55,9 @@ export function createRouter(handlers: Handlers, jobs: Jobs): Dispatch {
     };
     const id = job ?? randomUUID();
     try {
-      if (isJob) return await jobs.run(id, (signal) => work({ job: id, signal }));
-      return await work({ job: id, signal: new AbortController().signal });
+      if (!isJob) return await work({ job: id, signal: new AbortController().signal, report: noReport });
+      const about = subjectOf(name, checked.data, (isJob as true | 'library') !== 'library');
+      return await jobs.run(id, about, (signal, report) => work({ job: id, signal, report }));
     } catch (error) {
       throw asEmendError(error, name);
     }

@@ -2,9 +2,16 @@
  * @file Checks: planned on the state of the library, recorded with it, read back with their freshness.
  */
 import type { z } from 'zod';
-import type { Check as CheckShape, InfluenceMap, Probe, ProbeResult, Routing } from '../api/contract.ts';
+import type {
+  Check as CheckShape,
+  InfluenceMap,
+  Probe,
+  ProbeResult,
+  Routing,
+  StaleReason,
+} from '../api/contract.ts';
 import { now, parseStored, type Store } from './database.ts';
-import { actingKey, differences, latestChecks, signalState, stateFingerprint } from './freshness.ts';
+import { actingKey, refreshFreshness, signalState, stateFingerprint } from './freshness.ts';
 import { remember } from './history.ts';
 import { demandDraft, type PlannedProbe, probesOf } from './probes.ts';
 import { type EditRow, editRow } from './rows.ts';
@@ -89,6 +96,7 @@ export function recordCheck(store: Store, plan: CheckPlan, outcome: CheckOutcome
     const passed = outcome.results.filter((result) => result.passes).length;
     const detail = `Check ${verdict}: ${passed} of ${outcome.results.length} probes passed${failing.length ? `; short in ${failing.join(', ')}` : ''}.`;
     remember(store, edit.id, 'checked', detail);
+    refreshFreshness(store);
     return latestCheck(store, edit)!;
   });
 }
@@ -98,7 +106,7 @@ interface CheckRow {
   readonly finished: string;
   readonly seconds: number;
   readonly verdict: Check['verdict'];
-  readonly fingerprint: string;
+  readonly staleBecause: string;
   readonly groups: string;
 }
 
@@ -118,13 +126,13 @@ interface ResultRow {
 
 /** The latest check of an edit, null before there is one. */
 export function latestCheck(store: Store, edit: EditRow): Check | null {
-  const latest = latestChecks(store).get(edit.id);
-  if (!latest) return null;
   const row = store.database
     .prepare<[number], CheckRow>(
-      'SELECT id, finished, seconds, verdict, fingerprint, groups FROM checks WHERE id = ?',
+      `SELECT id, finished, seconds, verdict, stale_because AS staleBecause, groups
+       FROM checks WHERE id = (SELECT last_check FROM edits WHERE id = ?)`,
     )
-    .get(latest.id)!;
+    .get(edit.id);
+  if (!row) return null;
   const results = store.database
     .prepare<[number], ResultRow>(
       `SELECT probe, probe_edit AS probeEdit, kind, picture, prompt, expected, owner, before, after, passes, routing
@@ -141,8 +149,8 @@ export function latestCheck(store: Store, edit: EditRow): Check | null {
         routing: result.routing === null ? null : parseStored<Routing>(result.routing, `check ${row.id}`),
       }),
     );
-  const { fingerprint, groups, ...told } = row;
-  const staleBecause = differences(fingerprint, stateFingerprint(store, edit));
+  const { groups, ...told } = row;
+  const staleBecause = parseStored<StaleReason[]>(row.staleBecause, `check ${row.id}`);
   return {
     ...told,
     edit: edit.id,

@@ -1,58 +1,28 @@
 /**
  * @file Edits and what may happen to them: draft → checked → committed → retired, and back to draft.
  */
-import type { Edit, HistoryEntry, InfluenceMap, PreviewAnswers, Probe, Status } from '../api/contract.ts';
+import type { Edit, HistoryEntry, InfluenceMap, PreviewAnswers, Probe } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
-import { normaliseAnswer } from '../evaluation/exactMatch.ts';
 import { type Check, latestCheck } from './checks.ts';
 import { now, type Store } from './database.ts';
-import {
-  actingKey,
-  latestChecks,
-  sharedFingerprint,
-  signalState,
-  stateFingerprint,
-  statusOf,
-} from './freshness.ts';
+import { actingKey, refreshFreshness, signalState } from './freshness.ts';
 import { historyOf, remember } from './history.ts';
+import { recordCreation, recordOperation } from './operations.ts';
 import { demandPicture } from './pictures.ts';
 import { answersOf, keepAnswers } from './previews.ts';
-import { addProbe, demandDraft } from './probes.ts';
-import { actingRows, type EditRow, editRow, editRows, ownProbes } from './rows.ts';
+import { type AddedProbe, demandDraft, insertProbe } from './probes.ts';
+import { actingRows, asEdit, committedInPlaceOf, type EditRow, editRow, ownProbes } from './rows.ts';
 import { bindToActors, influenceOf, keepSignal, signalOf } from './signals.ts';
-
-/** Puts the status to each row; what all states share is computed once, and only if a draft needs it. */
-function withStatus(store: Store, rows: readonly EditRow[]): Edit[] {
-  const checks = latestChecks(store);
-  let shared: ReturnType<typeof sharedFingerprint> | undefined;
-  return rows.map((row) => {
-    const status = statusOf(row, checks.get(row.id), () => {
-      shared ??= sharedFingerprint(store, null);
-      return stateFingerprint(store, row, shared);
-    });
-    const { stage, restored, ...told } = row;
-    return { ...told, status };
-  });
-}
 
 /** @throws EmendError 'not-found' */
 export function findEdit(store: Store, id: number): Edit {
-  return store.read(() => withStatus(store, [editRow(store, id)])[0]!);
+  return store.read(() => asEdit(store, editRow(store, id)));
 }
 
-/** The edits with one of the given statuses (all without) in whose texts or number `search` occurs, newest first. */
-export function listEdits(
-  store: Store,
-  { status, search }: { status?: Edit['status'][]; search?: string },
-): Edit[] {
-  const wanted = search?.trim().toLowerCase() ?? '';
-  const holds = (edit: Edit) =>
-    [edit.prompt, edit.target, edit.before, edit.after, edit.note].some((text) =>
-      text?.toLowerCase().includes(wanted),
-    ) || wanted.replace('#', '') === String(edit.id);
-  return store
-    .read(() => withStatus(store, editRows(store)))
-    .filter((edit) => (!status || status.includes(edit.status)) && holds(edit));
+/** An edit after it was changed. Called inside a `write`. */
+function changed(store: Store, id: number): Edit {
+  refreshFreshness(store);
+  return findEdit(store, id);
 }
 
 export interface EditDetails {
@@ -69,7 +39,7 @@ export function showEdit(store: Store, id: number): EditDetails {
   return store.read(() => {
     const row = editRow(store, id);
     return {
-      edit: withStatus(store, [row])[0]!,
+      edit: asEdit(store, row),
       probes: ownProbes(store, row),
       check: latestCheck(store, row),
       history: historyOf(store, id),
@@ -79,27 +49,18 @@ export function showEdit(store: Store, id: number): EditDetails {
   });
 }
 
-/** How many edits stand where; drafts include those whose check failed or is stale. */
-export function countEdits(store: Store): Status['counts'] {
-  const counts = { draft: 0, checked: 0, committed: 0, retired: 0 };
-  for (const { status } of listEdits(store, {})) {
-    counts[status === 'failed' || status === 'stale' ? 'draft' : status] += 1;
-  }
-  return counts;
-}
-
 export interface NewEdit {
   readonly picture: string;
   readonly prompt: string;
   readonly target: string;
   readonly before?: string;
   readonly note?: string;
-  readonly probes?: ReadonlyArray<Omit<Parameters<typeof addProbe>[1], 'edit'>>;
+  readonly probes?: ReadonlyArray<Omit<AddedProbe, 'edit'>>;
 }
 
 /**
  * A draft for the model and adapter that act now, with its probes.
- * @throws EmendError 'not-found' for the picture, or as `addProbe`; nothing is kept then
+ * @throws EmendError 'not-found' for the picture, or as `insertProbe`; nothing is kept then
  */
 export function createEdit(
   store: Store,
@@ -128,8 +89,9 @@ export function createEdit(
     store.database.prepare(`INSERT INTO probes (edit, kind, prompt) VALUES (?, 'reliability', '')`).run(id);
     const was = before === undefined ? '' : `, which was answered “${before}”`;
     remember(store, id, 'created', `“${prompt}”${was}, shall be answered “${target}”.`);
-    for (const probe of probes) addProbe(store, { edit: id, ...probe });
-    return findEdit(store, id);
+    for (const probe of probes) insertProbe(store, { edit: id, ...probe });
+    recordCreation(store, `Wrote edit ${id}`, [id]);
+    return changed(store, id);
   });
 }
 
@@ -149,25 +111,45 @@ export function updateEdit(
     const said = (['prompt', 'target', 'note'] as const)
       .filter((field) => edit[field] !== old[field])
       .map((field) => `${field} was “${old[field]}”, is “${edit[field]}”`);
-    if (said.length === 0) return findEdit(store, id);
+    if (said.length === 0) return changed(store, id);
     const samePrompt = edit.prompt === old.prompt;
     const sameEdit = samePrompt && edit.target === old.target;
-    store.database
-      .prepare(
-        'UPDATE edits SET prompt = ?, target = ?, note = ?, before = ?, after = ?, updated = ? WHERE id = ?',
-      )
-      .run(
-        edit.prompt,
-        edit.target,
-        edit.note,
-        samePrompt ? old.before : null,
-        sameEdit ? old.after : null,
-        now(),
-        id,
-      );
-    if (!sameEdit) store.database.prepare('DELETE FROM edit_signals WHERE edit = ?').run(id);
+    recordOperation(store, { label: () => `Changed edit ${id}` }, [id], () => {
+      store.database
+        .prepare(
+          'UPDATE edits SET prompt = ?, target = ?, note = ?, before = ?, after = ?, updated = ? WHERE id = ?',
+        )
+        .run(
+          edit.prompt,
+          edit.target,
+          edit.note,
+          samePrompt ? old.before : null,
+          sameEdit ? old.after : null,
+          now(),
+          id,
+        );
+    });
+    // The signal of what it was stays, for when the change is taken back.
+    if (!sameEdit) {
+      store.database
+        .prepare('DELETE FROM edit_signals WHERE edit = ? AND state <> ?')
+        .run(id, signalState(store, old));
+    }
     const detail = said.join('; ');
     remember(store, id, 'changed', `${detail[0]!.toUpperCase()}${detail.slice(1)}.`);
+    return changed(store, id);
+  });
+}
+
+/** Replaces the note of an edit, whatever its stage: nothing that acts depends on it. @throws EmendError 'not-found' */
+export function noteEdit(store: Store, id: number, note: string): Edit {
+  return store.write(() => {
+    const old = editRow(store, id);
+    if (old.note === note) return findEdit(store, id);
+    recordOperation(store, { label: () => `Changed the note of edit ${id}` }, [id], () => {
+      store.database.prepare('UPDATE edits SET note = ?, updated = ? WHERE id = ?').run(note, now(), id);
+    });
+    remember(store, id, 'changed', `Note was “${old.note}”, is “${note}”.`);
     return findEdit(store, id);
   });
 }
@@ -209,7 +191,7 @@ export function recordPreview(
       .run(before.text, after.text, now(), edit.id);
     remember(store, edit.id, 'previewed', `Answers “${before.text}” before, “${after.text}” with the edit.`);
     bindToActors(store, edit);
-    return findEdit(store, edit.id);
+    return changed(store, edit.id);
   });
 }
 
@@ -235,10 +217,7 @@ export function commitEdit(store: Store, id: number, reason?: string): Edit {
         `Edit ${id} was made for another model or adapter than the one open. Open that one, or check the edit with this one first.`,
       );
     }
-    const prompt = normaliseAnswer(edit.prompt);
-    const older = actingRows(store).find(
-      (other) => other.picture === edit.picture && normaliseAnswer(other.prompt) === prompt,
-    );
+    const older = committedInPlaceOf(store, edit);
     if (older) {
       throw new EmendError(
         'conflict',
@@ -253,15 +232,17 @@ export function commitEdit(store: Store, id: number, reason?: string): Edit {
       );
     }
     const at = now();
-    store.database
-      .prepare(
-        `UPDATE edits SET stage = 'committed', committed = ?, override_reason = ?, updated = ? WHERE id = ?`,
-      )
-      .run(at, unmet === null ? null : reason, at, id);
+    recordOperation(store, { label: () => `Committed edit ${id}` }, [id], () => {
+      store.database
+        .prepare(
+          `UPDATE edits SET stage = 'committed', committed = ?, override_reason = ?, updated = ? WHERE id = ?`,
+        )
+        .run(at, unmet === null ? null : reason, at, id);
+    });
     const with_ =
       unmet === null ? 'Committed with a passing check.' : `Committed although it ${unmet}: ${reason}`;
     remember(store, id, 'committed', reason !== undefined && unmet === null ? `${with_} ${reason}` : with_);
-    return findEdit(store, id);
+    return changed(store, id);
   });
 }
 
@@ -279,12 +260,17 @@ function whyNot(check: Check | null): string | null {
 /** A retired edit does not act; its history stays. @throws EmendError 'conflict' when it is retired already */
 export function retireEdit(store: Store, id: number, reason?: string): Edit {
   return store.write(() => {
-    const edit = editRow(store, id);
-    if (edit.stage === 'retired') throw new EmendError('conflict', `Edit ${id} is retired already.`);
-    store.database.prepare(`UPDATE edits SET stage = 'retired', updated = ? WHERE id = ?`).run(now(), id);
-    remember(store, id, 'retired', reason?.trim() ? `Retired: ${reason.trim()}` : 'Retired.');
-    return findEdit(store, id);
+    recordOperation(store, { label: () => `Retired edit ${id}` }, [id], () => retireOne(store, id, reason));
+    return changed(store, id);
   });
+}
+
+/** Retires an edit, unrecorded. Called inside a `write`. @throws EmendError as {@link retireEdit} */
+export function retireOne(store: Store, id: number, reason?: string): void {
+  const edit = editRow(store, id);
+  if (edit.stage === 'retired') throw new EmendError('conflict', `Edit ${id} is retired already.`);
+  store.database.prepare(`UPDATE edits SET stage = 'retired', updated = ? WHERE id = ?`).run(now(), id);
+  remember(store, id, 'retired', reason?.trim() ? `Retired: ${reason.trim()}` : 'Retired.');
 }
 
 /**
@@ -293,22 +279,23 @@ export function retireEdit(store: Store, id: number, reason?: string): Edit {
  */
 export function restoreEdit(store: Store, id: number): Edit {
   return store.write(() => {
-    const edit = editRow(store, id);
-    if (edit.stage !== 'retired') throw new EmendError('conflict', `Edit ${id} is not retired.`);
-    const acted = edit.committed !== null;
-    store.database
-      .prepare(
-        `UPDATE edits SET stage = 'draft', committed = NULL, override_reason = NULL, restored = restored + ?, updated = ? WHERE id = ?`,
-      )
-      .run(acted ? 1 : 0, now(), id);
-    remember(
-      store,
-      id,
-      'restored',
-      acted ? 'Restored as a draft; it needs a new check.' : 'Restored as a draft.',
-    );
-    return findEdit(store, id);
+    recordOperation(store, { label: () => `Restored edit ${id}` }, [id], () => restoreOne(store, id));
+    return changed(store, id);
   });
+}
+
+/** Restores an edit, unrecorded. Called inside a `write`. @throws EmendError as {@link restoreEdit} */
+export function restoreOne(store: Store, id: number): void {
+  const edit = editRow(store, id);
+  if (edit.stage !== 'retired') throw new EmendError('conflict', `Edit ${id} is not retired.`);
+  const acted = edit.committed !== null;
+  store.database
+    .prepare(
+      `UPDATE edits SET stage = 'draft', committed = NULL, override_reason = NULL, restored = restored + ?, updated = ? WHERE id = ?`,
+    )
+    .run(acted ? 1 : 0, now(), id);
+  const detail = acted ? 'Restored as a draft; it needs a new check.' : 'Restored as a draft.';
+  remember(store, id, 'restored', detail);
 }
 
 /** The edits that act now, in the order they were committed, each with the state its signal belongs to; and their key. */

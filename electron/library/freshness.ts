@@ -2,9 +2,9 @@
  * @file The one state a check belongs to. A check is fresh while the fingerprint of that state, made anew, is its own.
  */
 import { createHash } from 'node:crypto';
-import { type EditStatus, type Probe, StaleReason } from '../api/contract.ts';
+import { type Probe, StaleReason } from '../api/contract.ts';
 import type { Store } from './database.ts';
-import { actingRows, type EditRow, ownProbes, standingProbes } from './rows.ts';
+import { actingRows, type EditRow, editRow, ownProbes, standingProbes } from './rows.ts';
 import { readSettings } from './settings.ts';
 
 /** Goes up when the probes a check runs are chosen in another way: older checks are stale then. */
@@ -84,31 +84,23 @@ export function actingKey(store: Store): string {
   );
 }
 
-export interface LatestCheck {
-  readonly id: number;
-  readonly edit: number;
-  readonly verdict: 'passes' | 'fails';
-  readonly fingerprint: string;
-}
-
-/** The latest check of each edit that has one. */
-export function latestChecks(store: Store): Map<number, LatestCheck> {
-  const rows = store.database
-    .prepare<[], LatestCheck>(
-      'SELECT id, edit, verdict, fingerprint FROM checks WHERE id IN (SELECT max(id) FROM checks GROUP BY edit)',
+/**
+ * Writes to each check that decides the status of a draft why it is stale, if that changed. Called inside the transaction
+ * of what may have changed it.
+ */
+export function refreshFreshness(store: Store): void {
+  const checks = store.database
+    .prepare<[], { id: number; edit: number; fingerprint: string; staleBecause: string }>(
+      `SELECT checks.id, edit, fingerprint, stale_because AS staleBecause FROM edits JOIN checks ON checks.id = last_check`,
     )
     .all();
-  return new Map(rows.map((row) => [row.edit, row]));
-}
-
-/** The status people see: for a draft it follows from its latest check and whether that is fresh. */
-export function statusOf(
-  edit: EditRow,
-  check: LatestCheck | undefined,
-  fingerprint: () => string,
-): EditStatus {
-  if (edit.stage !== 'draft') return edit.stage;
-  if (!check) return 'draft';
-  if (check.fingerprint !== fingerprint()) return 'stale';
-  return check.verdict === 'passes' ? 'checked' : 'failed';
+  if (checks.length === 0) return;
+  const update = store.database.prepare('UPDATE checks SET stale_because = ? WHERE id = ?');
+  const shared = sharedFingerprint(store, null);
+  for (const { id, edit, fingerprint, staleBecause } of checks) {
+    const row = editRow(store, edit);
+    const common = row.stage === 'committed' ? sharedFingerprint(store, edit) : shared;
+    const because = JSON.stringify(differences(fingerprint, stateFingerprint(store, row, common)));
+    if (because !== staleBecause) update.run(because, id);
+  }
 }

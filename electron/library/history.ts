@@ -20,22 +20,32 @@ export function historyOf(store: Store, edit: number): HistoryEntry[] {
     .all(edit);
 }
 
-/** Edits with entries after `id`, and the id of the last entry. */
-export function changedSince(store: Store, id: number): { edits: number[]; last: number } {
-  const rows = store.database
-    .prepare<[number], { edit: number; last: number }>(
-      'SELECT edit, max(id) AS last FROM history WHERE id > ? GROUP BY edit',
-    )
-    .all(id);
-  return {
-    edits: rows.map((row) => row.edit),
-    last: rows.reduce((last, row) => Math.max(last, row.last), id),
-  };
+/** Changes that name more edits than this tell that there were many, and name none. */
+export const MOST_TOLD = 500;
+
+/** A place in what happened: ids of the last entry of the history and of the last change of status that has none. */
+export interface Change {
+  readonly entry: number;
+  readonly status: number;
 }
 
-/** The id of the last entry of all; 0 before there is one. */
-export function lastEntry(store: Store): number {
+/** Edits that changed after a place in what happened, null where they are more than {@link MOST_TOLD}; and the place now. */
+export function changedSince(store: Store, since: Change): { edits: number[] | null; last: Change } {
+  const edits = store.database
+    .prepare<[number, number, number], number>(
+      'SELECT edit FROM history WHERE id > ? UNION SELECT edit FROM status_changes WHERE id > ? LIMIT ?',
+    )
+    .pluck()
+    .all(since.entry, since.status, MOST_TOLD + 1);
+  return { edits: edits.length > MOST_TOLD ? null : edits, last: lastChange(store) };
+}
+
+/** Where what happened stands now. */
+export function lastChange(store: Store): Change {
   return store.database
-    .prepare<[], { last: number }>('SELECT coalesce(max(id), 0) AS last FROM history')
-    .get()!.last;
+    .prepare<[], Change>(
+      `SELECT coalesce((SELECT max(id) FROM history), 0) AS entry,
+              coalesce((SELECT max(id) FROM status_changes), 0) AS status`,
+    )
+    .get()!;
 }

@@ -2,16 +2,20 @@
  * @file A library: one SQLite file with pictures, edits, probes, checks, history and settings. All SQL is in this folder.
  */
 import { basename, resolve } from 'node:path';
-import { openDatabase, type Store, telling } from './database.ts';
-import { changedSince, lastEntry } from './history.ts';
+import { type Actors, openDatabase, type Store, telling } from './database.ts';
+import { refreshFreshness } from './freshness.ts';
+import { changedSince, lastChange } from './history.ts';
 import { recentModels } from './recentModels.ts';
 import { readSettings } from './settings.ts';
 
 /** An open library. The functions of this folder read and change it. */
 export interface Library extends Store {
   readonly name: string;
-  /** Called after every change, also those of other processes (within a second), with the edits that changed. Returns a function that stops it. */
-  onChange(listener: (edits: number[]) => void): () => void;
+  /**
+   * Called after every change, also those of other processes (within a second), with the edits that changed; null where they
+   * are more than {@link MOST_TOLD}. Returns a function that stops it.
+   */
+  onChange(listener: (edits: number[] | null) => void): () => void;
   close(): void;
 }
 
@@ -25,18 +29,38 @@ const POLL = 1000;
 export function openLibrary(path: string): Library {
   const file = resolve(path);
   const database = openDatabase(path);
-  const listeners = new Set<(edits: number[]) => void>();
+  const listeners = new Set<(edits: number[] | null) => void>();
+
+  let actors: Actors = { model: '', adapter: '' };
+  let template: Store['template'] = 'plain';
 
   const library: Library = {
     file,
     name: basename(file).replace(/\.emend$/u, ''),
     database,
-    actors: { model: '', adapter: '' },
-    template: 'plain',
+    get actors() {
+      return actors;
+    },
+    set actors(next) {
+      actors = next;
+      library.write(() => undefined);
+    },
+    get template() {
+      return template;
+    },
+    set template(next) {
+      template = next;
+      library.write(() => undefined);
+    },
     read: (work) => telling(file, () => database.transaction(work).deferred()),
     write: (work) => {
       const outermost = !database.inTransaction;
-      const result = telling(file, () => database.transaction(work).immediate());
+      const whole = () => {
+        const result = work();
+        if (outermost) refreshFreshness(library);
+        return result;
+      };
+      const result = telling(file, () => database.transaction(whole).immediate());
       if (outermost) tellListeners();
       return result;
     },
@@ -51,7 +75,7 @@ export function openLibrary(path: string): Library {
     },
   };
 
-  let seen = lastEntry(library);
+  let seen = lastChange(library);
   function tellListeners(): void {
     if (listeners.size === 0 || !database.open) return;
     const { edits, last } = changedSince(library, seen);
@@ -75,7 +99,8 @@ export function openLibrary(path: string): Library {
   poll.unref();
 
   const last = recentModels(library)[0];
-  if (last) library.actors = { model: last.model, adapter: last.adapter };
-  library.template = readSettings(library).promptTemplate;
+  // How checks stand was written when they last changed, for these.
+  if (last) actors = { model: last.model, adapter: last.adapter };
+  template = readSettings(library).promptTemplate;
   return library;
 }

@@ -3,14 +3,16 @@
  */
 import { createHash } from 'node:crypto';
 import sharp from 'sharp';
-import type { Picture } from '../api/contract.ts';
+import type { Picture, Thumbnail } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { decodePicture } from '../files/picture.ts';
 import { now, type Store } from './database.ts';
+import { keepThumbnail, makeThumbnail, storedThumbnails } from './thumbnails.ts';
 
 /** A picture whose bytes were decoded to the end, ready to be stored. */
 export interface ExaminedPicture extends Picture {
   readonly data: Uint8Array;
+  readonly thumbnail: Uint8Array;
 }
 
 /**
@@ -27,20 +29,22 @@ export async function examinePicture(data: Uint8Array): Promise<ExaminedPicture>
     bytes: data.length,
     mime: format === 'heif' ? 'image/avif' : `image/${format}`,
     data,
+    thumbnail: await makeThumbnail(data),
   };
 }
 
 /** Stores a picture unless the library already has it; heals a stored one whose bytes were damaged. */
 export function storePicture(store: Store, picture: ExaminedPicture): Picture {
-  const { data, ...told } = picture;
-  store.write(() =>
+  const { data, thumbnail, ...told } = picture;
+  store.write(() => {
     store.database
       .prepare(
         `INSERT INTO pictures (id, mime, width, height, bytes, added, data) VALUES (?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO UPDATE SET data = excluded.data, bytes = excluded.bytes WHERE data <> excluded.data`,
       )
-      .run(told.id, told.mime, told.width, told.height, told.bytes, now(), data),
-  );
+      .run(told.id, told.mime, told.width, told.height, told.bytes, now(), data);
+    keepThumbnail(store, told.id, thumbnail);
+  });
   return told;
 }
 
@@ -79,6 +83,30 @@ export async function showablePicture(
   if (picture.mime !== 'image/tiff') return { picture, mime: picture.mime, data };
   const png = await sharp(data, { limitInputPixels: false }).autoOrient().png().toBuffer();
   return { picture, mime: 'image/png', data: png };
+}
+
+/**
+ * The thumbnails of pictures, in that order; those that are missing are made, one after the other, and kept. Pictures the
+ * library does not have, or that cannot be read, are left out.
+ */
+export async function thumbnails(store: Store, pictures: readonly string[]): Promise<Thumbnail[]> {
+  const wanted = [...new Set(pictures)];
+  const stored = new Set(storedThumbnails(store, wanted).map(({ picture }) => picture));
+  for (const picture of wanted) {
+    if (stored.has(picture)) continue;
+    const data = await thumbnailOf(store, picture);
+    if (data) store.write(() => keepThumbnail(store, picture, data));
+  }
+  return storedThumbnails(store, wanted);
+}
+
+async function thumbnailOf(store: Store, picture: string): Promise<Uint8Array | null> {
+  try {
+    return await makeThumbnail(readPicture(store, picture).data);
+  } catch {
+    // Whoever opens the picture itself is told what is wrong with it.
+    return null;
+  }
 }
 
 /** @throws EmendError 'not-found' when the library has no such picture */

@@ -6,6 +6,7 @@ import { EmendError } from '../errors.ts';
 import { normaliseAnswer } from '../evaluation/exactMatch.ts';
 import type { Store } from './database.ts';
 import { remember } from './history.ts';
+import { recordOperation } from './operations.ts';
 import { demandPicture } from './pictures.ts';
 import { actingRows, type EditRow, editRow, mustChange, ownProbes, standingProbes } from './rows.ts';
 
@@ -65,34 +66,48 @@ export function probesOf(store: Store, edit: EditRow): PlannedProbe[] {
 
 type AddedKind = Exclude<ProbeKind, 'committed' | 'reliability'>;
 
+/** A probe to be added to an edit. Kinds asked of the edit's own picture take `picture` null. */
+export interface AddedProbe {
+  readonly edit: number;
+  readonly kind: AddedKind;
+  readonly picture: string | null;
+  readonly prompt: string;
+}
+
 /**
- * Adds a probe to an edit that is not committed; its check is stale from then on. Kinds asked of the edit's own
- * picture take `picture` null.
+ * Adds a probe to an edit that is not committed; its check is stale from then on.
  * @throws EmendError 'not-found', 'conflict' for a committed or retired edit or a probe it already has,
  *   'invalid-input' where kind and picture do not go together
  */
-export function addProbe(
-  store: Store,
-  added: { edit: number; kind: AddedKind; picture: string | null; prompt: string },
-): Probe {
+export function addProbe(store: Store, added: AddedProbe): Probe {
   return store.write(() => {
-    const edit = editRow(store, added.edit);
-    demandDraft(edit, 'Its probes belong to what was checked.');
-    const picture = pictureFor(added.kind, added.picture, edit);
-    if (picture !== null) demandPicture(store, picture);
-    const key = inputKey(picture, added.prompt);
-    if (ownProbes(store, edit).some((probe) => inputKey(probe.picture, probe.prompt) === key)) {
-      throw new EmendError(
-        'conflict',
-        `Edit ${edit.id} already asks this prompt of this picture. Change the prompt.`,
-      );
-    }
-    const { lastInsertRowid } = store.database
-      .prepare('INSERT INTO probes (edit, kind, picture, prompt) VALUES (?, ?, ?, ?)')
-      .run(edit.id, added.kind, picture, added.prompt);
-    remember(store, edit.id, 'probe-added', `Probe of ${added.kind} added: “${added.prompt}”.`);
-    return ownProbes(store, edit).find((probe) => probe.id === Number(lastInsertRowid))!;
+    editRow(store, added.edit);
+    const label = () => `Added a probe to edit ${added.edit}`;
+    return recordOperation(store, { label }, [added.edit], () => {
+      const id = insertProbe(store, added);
+      remember(store, added.edit, 'probe-added', `Probe of ${added.kind} added: “${added.prompt}”.`);
+      return ownProbes(store, editRow(store, added.edit)).find((probe) => probe.id === id)!;
+    });
   });
+}
+
+/** Adds a probe, unrecorded, and returns its number. Called inside a `write`. @throws EmendError as {@link addProbe} */
+export function insertProbe(store: Store, added: AddedProbe): number {
+  const edit = editRow(store, added.edit);
+  demandDraft(edit, 'Its probes belong to what was checked.');
+  const picture = pictureFor(added.kind, added.picture, edit);
+  if (picture !== null) demandPicture(store, picture);
+  const key = inputKey(picture, added.prompt);
+  if (ownProbes(store, edit).some((probe) => inputKey(probe.picture, probe.prompt) === key)) {
+    throw new EmendError(
+      'conflict',
+      `Edit ${edit.id} already asks this prompt of this picture. Change the prompt.`,
+    );
+  }
+  const { lastInsertRowid } = store.database
+    .prepare('INSERT INTO probes (edit, kind, picture, prompt) VALUES (?, ?, ?, ?)')
+    .run(edit.id, added.kind, picture, added.prompt);
+  return Number(lastInsertRowid);
 }
 
 function pictureFor(kind: AddedKind, picture: string | null, edit: EditRow): string | null {
@@ -138,7 +153,9 @@ export function removeProbe(store: Store, id: number): void {
       );
     }
     demandDraft(editRow(store, row.edit), 'Its probes belong to what was checked.');
-    store.database.prepare('DELETE FROM probes WHERE id = ?').run(id);
+    recordOperation(store, { label: () => `Removed a probe of edit ${row.edit}` }, [row.edit], () => {
+      store.database.prepare('DELETE FROM probes WHERE id = ?').run(id);
+    });
     remember(store, row.edit, 'probe-removed', `Probe of ${row.kind} removed: “${row.prompt}”.`);
   });
 }

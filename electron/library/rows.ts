@@ -1,8 +1,9 @@
 /**
  * @file Edits and probes as they lie in their tables, and how to find them.
  */
-import type { Probe, ProbeKind } from '../api/contract.ts';
+import type { Edit, EditStatus, Probe, ProbeKind } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
+import { normaliseAnswer } from '../evaluation/exactMatch.ts';
 import type { Store } from './database.ts';
 
 export interface EditRow {
@@ -21,10 +22,28 @@ export interface EditRow {
   readonly committed: string | null;
   readonly overrideReason: string | null;
   readonly restored: number;
+  /** kept by triggers, from the stage and the latest check */
+  readonly status: EditStatus;
+  readonly verdict: Edit['verdict'];
 }
 
 const EDIT_COLUMNS =
-  'id, picture, prompt, target, before, after, note, stage, model, adapter, created, updated, committed, override_reason AS overrideReason, restored';
+  'id, picture, prompt, target, before, after, note, stage, model, adapter, created, updated, committed, override_reason AS overrideReason, restored, status, verdict';
+
+/** An edit as the contract has it. */
+export function asEdit(store: Store, { stage, restored, ...row }: EditRow): Edit {
+  return { ...row, tags: tagsOf(store, row.id) };
+}
+
+/** The tags of an edit, by name. */
+export function tagsOf(store: Store, edit: number): string[] {
+  return store.database
+    .prepare<[number], string>(
+      'SELECT name FROM edit_tags JOIN tags ON tags.id = tag WHERE edit = ? ORDER BY name',
+    )
+    .pluck()
+    .all(edit);
+}
 
 /** @throws EmendError 'not-found' */
 export function editRow(store: Store, id: number): EditRow {
@@ -35,9 +54,10 @@ export function editRow(store: Store, id: number): EditRow {
   return row;
 }
 
-/** All edits, newest first. */
-export function editRows(store: Store): EditRow[] {
-  return store.database.prepare<[], EditRow>(`SELECT ${EDIT_COLUMNS} FROM edits ORDER BY id DESC`).all();
+/** The edits of the given numbers that are there, in that order. */
+export function editRows(store: Store, ids: readonly number[]): EditRow[] {
+  const find = store.database.prepare<[number], EditRow>(`SELECT ${EDIT_COLUMNS} FROM edits WHERE id = ?`);
+  return ids.flatMap((id) => find.get(id) ?? []);
 }
 
 /** The committed edits made for the model and adapter that act now, in the order they were committed. */
@@ -47,6 +67,18 @@ export function actingRows(store: Store): EditRow[] {
       `SELECT ${EDIT_COLUMNS} FROM edits WHERE stage = 'committed' AND model = ? AND adapter = ? ORDER BY committed, id`,
     )
     .all(store.actors.model, store.actors.adapter);
+}
+
+/** The committed edit that answers the same prompt on the same picture with the same model and adapter, if there is one. */
+export function committedInPlaceOf(store: Store, edit: EditRow): EditRow | undefined {
+  const prompt = normaliseAnswer(edit.prompt);
+  return store.database
+    .prepare<[string, string, string, number], EditRow>(
+      `SELECT ${EDIT_COLUMNS} FROM edits
+       WHERE picture = ? AND stage = 'committed' AND model = ? AND adapter = ? AND id <> ?`,
+    )
+    .all(edit.picture, edit.model, edit.adapter, edit.id)
+    .find((other) => normaliseAnswer(other.prompt) === prompt);
 }
 
 interface ProbeRow {

@@ -2,6 +2,7 @@
  * @file The tables of a library, as numbered upgrade steps. A step, once released, is never changed: add another.
  */
 import type { Database } from 'better-sqlite3';
+import { listsStep } from './schema/lists.ts';
 
 /** Marks a SQLite file as a library of Emend ("EMND"). */
 export const APPLICATION_ID = 0x454d4e44;
@@ -139,6 +140,7 @@ export const upgradeSteps: readonly string[] = [
   UPDATE check_results SET routing = NULL;
   DELETE FROM previews;
 `,
+  listsStep,
 ];
 
 /** The version {@link upgrade} brings a library to. */

@@ -3,17 +3,16 @@ import { describe, expect, test } from 'vitest';
 import { planCheck, recordCheck } from '../../electron/library/checks.ts';
 import {
   commitEdit,
-  countEdits,
   createEdit,
   editState,
   findEdit,
-  listEdits,
   recordPreview,
   restoreEdit,
   retireEdit,
   showEdit,
   updateEdit,
 } from '../../electron/library/edits.ts';
+import { countEdits, listEdits } from '../../electron/library/lists.ts';
 import { addProbe, removeProbe, seedStandingProbes } from '../../electron/library/probes.ts';
 import { defaultPolicy, writeSettings } from '../../electron/library/settings.ts';
 import { addEdit, addPicture, answers, check, influence, makeLibrary, outcomeOf } from './support.ts';
@@ -314,14 +313,16 @@ test('lists filter by status and text, and counts agree', async () => {
   expect(listEdits(library, { status: ['failed', 'draft'] }).map((edit) => edit.id)).toEqual([two.id]);
   expect(listEdits(library, { search: 'APPLES' }).map((edit) => edit.id)).toEqual([two.id]);
   expect(listEdits(library, { search: `#${fox.id}` }).map((edit) => edit.id)).toEqual([fox.id]);
-  expect(countEdits(library)).toEqual({ draft: 1, checked: 0, committed: 1, retired: 0 });
+  expect(countEdits(library)).toEqual({
+    ...{ draft: 0, checked: 0, failed: 1, stale: 0, committed: 1, retired: 0 },
+  });
   const unknown = { picture: 'f'.repeat(64), prompt: 'x', target: 'y' };
   expect(() => createEdit(library, unknown)).toThrow(expect.objectContaining({ code: 'not-found' }));
 });
 
 test('changes are told with the edits they concern', async () => {
   const library = makeLibrary();
-  const told: number[][] = [];
+  const told: Array<number[] | null> = [];
   const stop = library.onChange((edits) => told.push(edits));
   const { id } = await addEdit(library);
   updateEdit(library, { id, note: 'n' });

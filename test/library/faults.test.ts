@@ -4,7 +4,8 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
-import { listEdits, showEdit } from '../../electron/library/edits.ts';
+import { showEdit } from '../../electron/library/edits.ts';
+import { listEdits } from '../../electron/library/lists.ts';
 import { addPicture, makeLibrary, temporaryFolder } from './support.ts';
 
 const writer = fileURLToPath(new URL('writer.ts', import.meta.url));
@@ -76,7 +77,7 @@ test('processes that write at once, and one that watches, all see everything', a
   const picture = await addPicture(library, 1);
   const seen = new Set<number>();
   library.onChange((edits) => {
-    for (const edit of edits) seen.add(edit);
+    for (const edit of edits ?? []) seen.add(edit);
   });
   const writers = ['one', 'two'].map((name) => startWriter(path, picture, 25, name));
   for (const { ended } of writers) expect(await ended).toBe(0);

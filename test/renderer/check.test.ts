@@ -21,6 +21,8 @@ const edit: Edit = {
   before: 'horse',
   after: null,
   note: '',
+  tags: [],
+  verdict: 'none',
   status: 'checked',
   model: 'm1',
   adapter: 'a1',

@@ -12,6 +12,8 @@ const edit: Edit = {
   before: 'horse',
   after: null,
   note: 'seen in the field guide',
+  tags: [],
+  verdict: 'none',
   status: 'failed',
   model: 'm',
   adapter: 'a',

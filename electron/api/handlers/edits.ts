@@ -5,7 +5,7 @@ import {
   commitEdit,
   createEdit,
   editState,
-  listEdits,
+  noteEdit,
   recordPreview,
   restoreEdit,
   retireEdit,
@@ -16,12 +16,18 @@ import { readSettings } from '../../library/settings.ts';
 import { unlessAborted } from '../jobs.ts';
 import { type Parts, relay } from '../parts.ts';
 import type { HandlersOf } from '../router.ts';
+import type { ListCalls } from './lists.ts';
 
-export function editHandlers({ library, engine, session, events }: Parts): HandlersOf<'edits'> {
+export function editHandlers({
+  library,
+  engine,
+  session,
+  events,
+}: Parts): Omit<HandlersOf<'edits'>, ListCalls> {
   return {
     'edits.create': (edit) => createEdit(library, edit),
     'edits.update': (changes) => updateEdit(library, changes),
-    'edits.list': (filter) => listEdits(library, filter),
+    'edits.note': ({ id, note }) => noteEdit(library, id, note),
     'edits.show': ({ id }) => showEdit(library, id),
     'edits.commit': ({ id, reason }) => commitEdit(library, id, reason),
     'edits.retire': ({ id, reason }) => retireEdit(library, id, reason),

@@ -2,7 +2,7 @@
  * @file Calls about pictures.
  */
 import { EmendError } from '../../errors.ts';
-import { examinePicture, showablePicture, storePicture } from '../../library/pictures.ts';
+import { examinePicture, showablePicture, storePicture, thumbnails } from '../../library/pictures.ts';
 import type { Parts } from '../parts.ts';
 import { samplePictures } from '../resources.ts';
 import type { HandlersOf } from '../router.ts';
@@ -14,6 +14,7 @@ export function pictureHandlers({ library, resources }: Parts): HandlersOf<'pict
       const { picture, mime, data } = await showablePicture(library, id);
       return { picture, mime, base64: Buffer.from(data).toString('base64') };
     },
+    'pictures.thumbnails': ({ ids }) => thumbnails(library, ids),
     'pictures.samples': () => samplePictures(resources, library),
   };
 }

@@ -1,0 +1,54 @@
+/**
+ * @file Calls about many edits: lists of them, what is done to several at once, tags, saved views, and taking changes back.
+ */
+import { restoreMany, retireMany, tagMany } from '../../library/bulk.ts';
+import type { Library } from '../../library/library.ts';
+import { editNumbers, findEdits, listEdits, listRows, neighbours } from '../../library/lists.ts';
+import { undo, undoableOperation } from '../../library/operations.ts';
+import { listTags } from '../../library/tags.ts';
+import { storedThumbnails } from '../../library/thumbnails.ts';
+import { listViews, removeView, saveView } from '../../library/views.ts';
+import type { EditRow, Thumbnail } from '../contract.ts';
+import type { Parts } from '../parts.ts';
+import type { Handlers, HandlersOf } from '../router.ts';
+
+/** The calls about edits that are served here. */
+export type ListCalls =
+  | 'edits.list'
+  | 'edits.find'
+  | 'edits.rows'
+  | 'edits.numbers'
+  | 'edits.neighbours'
+  | 'edits.tagMany'
+  | 'edits.retireMany'
+  | 'edits.restoreMany';
+
+export function listHandlers({
+  library,
+}: Parts): Pick<Handlers, ListCalls> & HandlersOf<'tags' | 'views' | 'history'> {
+  return {
+    'edits.list': (filter) => listEdits(library, filter),
+    'edits.find': ({ thumbnails, influence, ...page }) => {
+      const found = findEdits(library, page, { influence });
+      return { ...found, thumbnails: thumbnails ? thumbnailsOf(library, found.rows) : [] };
+    },
+    'edits.rows': ({ edits, thumbnails, influence }) => {
+      const rows = listRows(library, edits, { influence });
+      return { rows, thumbnails: thumbnails ? thumbnailsOf(library, rows) : [] };
+    },
+    'edits.numbers': (page) => editNumbers(library, page),
+    'edits.neighbours': (place) => neighbours(library, place),
+    'edits.tagMany': ({ select, add, remove }) => tagMany(library, select, add, remove),
+    'edits.retireMany': ({ select, reason }) => retireMany(library, select, reason),
+    'edits.restoreMany': ({ select }) => restoreMany(library, select),
+    'tags.list': () => listTags(library),
+    'views.list': () => listViews(library),
+    'views.save': (view) => saveView(library, view),
+    'views.remove': ({ name }) => removeView(library, name),
+    'history.undoable': () => undoableOperation(library),
+    'history.undo': ({ operation }) => undo(library, operation),
+  };
+}
+
+const thumbnailsOf = (library: Library, rows: readonly EditRow[]): Thumbnail[] =>
+  storedThumbnails(library, [...new Set(rows.map((row) => row.picture))]);

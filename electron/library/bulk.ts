@@ -1,0 +1,91 @@
+/**
+ * @file What is done to many edits at once: one transaction, one entry in the history of each.
+ */
+import type { EditSelection } from '../api/contract.ts';
+import { EmendError } from '../errors.ts';
+import { now, type Store } from './database.ts';
+import { restoreOne, retireOne } from './edits.ts';
+import { remember } from './history.ts';
+import { selectedEdits } from './lists.ts';
+import { recordOperation } from './operations.ts';
+import { editRow, tagsOf } from './rows.ts';
+import { setTags } from './tags.ts';
+
+/** What came of it. */
+export interface BulkResult {
+  readonly changed: number;
+  /** the first of the edits it could not be done to */
+  readonly refused: Array<{ edit: number; reason: string }>;
+  readonly refusals: number;
+}
+
+/** So many refusals are told one by one. */
+const MOST_REFUSED = 100;
+
+const counted = (edits: number): string => `${edits.toLocaleString('en')} edit${edits === 1 ? '' : 's'}`;
+
+/** Does `change` to each edit of a selection it can be done to; it returns whether it changed anything. */
+function changeMany(
+  store: Store,
+  select: EditSelection,
+  verb: string,
+  change: (id: number) => boolean,
+): BulkResult {
+  return store.write(() => {
+    const ids = selectedEdits(store, select);
+    let changed = 0;
+    let refusals = 0;
+    const refused: BulkResult['refused'] = [];
+    recordOperation(store, { label: (edits) => `${verb} ${counted(edits)}` }, ids, () => {
+      for (const id of ids) {
+        try {
+          if (change(id)) changed += 1;
+        } catch (error) {
+          if (!(error instanceof EmendError)) throw error;
+          refusals += 1;
+          if (refused.length < MOST_REFUSED) refused.push({ edit: id, reason: error.message });
+        }
+      }
+    });
+    return { changed, refused, refusals };
+  });
+}
+
+/** Retires every edit of a selection that is not retired. */
+export function retireMany(store: Store, select: EditSelection, reason?: string): BulkResult {
+  return changeMany(store, select, 'Retired', (id) => {
+    retireOne(store, id, reason);
+    return true;
+  });
+}
+
+/** Makes the retired edits of a selection drafts again. */
+export function restoreMany(store: Store, select: EditSelection): BulkResult {
+  return changeMany(store, select, 'Restored', (id) => {
+    restoreOne(store, id);
+    return true;
+  });
+}
+
+/** Adds tags to every edit of a selection and takes others from it. */
+export function tagMany(
+  store: Store,
+  select: EditSelection,
+  add: readonly string[],
+  remove: readonly string[],
+): BulkResult {
+  return changeMany(store, select, 'Tagged', (id) => {
+    editRow(store, id);
+    const wanted = [...tagsOf(store, id), ...add].filter((tag) => !remove.includes(tag));
+    const { added, removed } = setTags(store, id, wanted);
+    if (added.length + removed.length === 0) return false;
+    const named = (tags: string[]) => tags.map((tag) => `“${tag}”`).join(', ');
+    const told = [
+      ...(added.length > 0 ? [`Tagged ${named(added)}`] : []),
+      ...(removed.length > 0 ? [`${added.length > 0 ? 'n' : 'N'}o longer tagged ${named(removed)}`] : []),
+    ];
+    remember(store, id, 'tagged', `${told.join('; ')}.`);
+    store.database.prepare('UPDATE edits SET updated = ? WHERE id = ?').run(now(), id);
+    return true;
+  });
+}

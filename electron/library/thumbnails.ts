@@ -1,0 +1,38 @@
+/**
+ * @file Pictures as small as tables show them, made once and kept beside the pictures.
+ */
+import sharp from 'sharp';
+import type { Thumbnail } from '../api/contract.ts';
+import type { Store } from './database.ts';
+
+/** Longer side in pixels: twice the largest place a table shows one at. */
+const SIDE = 128;
+
+/** A WebP of a picture file, upright, its longer side {@link SIDE} pixels at most. @throws what sharp says of the file */
+export function makeThumbnail(data: Uint8Array): Promise<Buffer> {
+  return sharp(data, { limitInputPixels: false })
+    .autoOrient()
+    .resize(SIDE, SIDE, { fit: 'inside', withoutEnlargement: true })
+    .webp({ quality: 70, effort: 2 })
+    .toBuffer();
+}
+
+/** Keeps the thumbnail of a stored picture. Called inside a `write`. */
+export function keepThumbnail(store: Store, picture: string, data: Uint8Array): void {
+  store.database
+    .prepare(`INSERT OR IGNORE INTO thumbnails (picture, mime, data) VALUES (?, 'image/webp', ?)`)
+    .run(picture, data);
+}
+
+/** Those of the pictures' thumbnails that are made. */
+export function storedThumbnails(store: Store, pictures: readonly string[]): Thumbnail[] {
+  const find = store.database.prepare<[string], { picture: string; mime: string; data: Buffer }>(
+    'SELECT picture, mime, data FROM thumbnails WHERE picture = ?',
+  );
+  return pictures.flatMap((id) => {
+    const found = find.get(id);
+    if (!found) return [];
+    const { data, ...told } = found;
+    return [{ ...told, base64: data.toString('base64') }];
+  });
+}
