@@ -99,6 +99,8 @@ export const InfluenceMap = z.object({
   columns: z.number().int(),
   /** row by row, 0..1 */
   values: z.array(z.number()),
+  /** false: cells have no place in the picture but are a line of rows that each see all of it (Q-Former) */
+  placed: z.boolean().optional(),
   /** decoder layer whose output the adapter changes, from 0 */
   layer: z.number().int(),
   /** the part of the picture the model sees after resize and crop, in fractions of the picture */

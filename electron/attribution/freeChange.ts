@@ -3,15 +3,14 @@
  * An adapter at a layer can do no better than that; where it cannot make the model say the target, no adapter will.
  */
 import { EmendError } from '../errors.ts';
-import { decoderLayer, finalNorm, languageHead } from '../models/decoder.ts';
-import { positionFeeds, positionInputs } from '../models/decoderSegment.ts';
+import { attentionFeeds, attentionInputs, enter } from '../models/decoder.ts';
 import type { ModelInput } from '../models/visionLanguageModel.ts';
 import * as f from '../tensor/functions.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
 import { float32, floatsOf, int64 } from '../tensor/session.ts';
 import { Adam, adamDefaults } from '../training/optimizer.ts';
 import { Trainer } from '../training/trainer.ts';
-import { type Decoder, LayerInputs } from './layerInputs.ts';
+import { type Decoder, LayerInputs, rowsOf } from './layerInputs.ts';
 
 /** A question about a picture with the answer to reach: prompt and target laid out together. */
 export interface FreeChangeCase {
@@ -47,24 +46,29 @@ const input = 'hidden';
 async function compile(
   decoder: Decoder,
   layer: number,
-  [start, end]: readonly [number, number],
   change: { readonly shape: readonly [number, number]; readonly data: Float32Array },
 ): Promise<Trainer> {
-  const { config } = decoder;
   const graph = new Graph();
   const weight = decoder.weightsOf(graph);
-  const positions = positionInputs(graph, config, 'rows', 'rows');
-  const hidden = graph.input(input, 'float32', ['rows', config.hidden]);
-  const visual = graph.input('visual', 'int64', [end - start]);
-  const added = f.scatterRows(hidden, visual, graph.input('change', 'float32', change.shape), 'add');
-  let x: Tensor = f.reshape(added, [1, 'rows', config.hidden]);
-  for (let above = layer + 1; above < config.layers; above++)
-    x = decoderLayer(x, above, positions, config, weight).hidden;
-  const rows = f.gather(f.reshape(x, ['rows', config.hidden]), graph.input('picked', 'int64', ['labels']));
-  const logits = languageHead(finalNorm(rows, config, weight), config, weight);
+  const inputs = attentionInputs(graph, decoder, 1, 'rows', 'rows');
+  const hidden = graph.input(input, 'float32', ['rows', decoder.hidden]);
+  const visual = graph.input('visual', 'int64', [change.shape[0]]);
+  // Pictures of fewer rows than the change has leave the rest of it unused.
+  const used = graph.input('used', 'float32', [change.shape[0], 1]);
+  const given = f.multiply(graph.input('change', 'float32', change.shape), used);
+  const added = f.scatterRows(hidden, visual, given, 'add');
+  let x: Tensor = f.reshape(added, [1, 'rows', decoder.hidden]);
+  // `hidden` is what enters the layer above, so what the decoder adds between the two is in it.
+  for (let above = layer + 1; above < decoder.layers; above++) {
+    const entering = above > layer + 1 ? enter(x, above, inputs) : x;
+    x = decoder.layer(entering, above, inputs, weight).hidden;
+  }
+  if (layer < decoder.layers - 2) x = enter(x, decoder.layers, inputs);
+  const rows = f.gather(f.reshape(x, ['rows', decoder.hidden]), graph.input('picked', 'int64', ['labels']));
+  const logits = decoder.head(decoder.finalNorm(rows, weight), weight);
   const labels = graph.input('labels', 'int64', ['labels']);
   const loss = f.mean(f.crossEntropy(logits, labels));
-  const ofLabels = f.sum(f.multiply(logits, f.oneHot(labels, config.vocab)), [-1]);
+  const ofLabels = f.sum(f.multiply(logits, f.oneHot(labels, decoder.vocab)), [-1]);
   // 0 where every label is the most likely one, else negative
   const margin = f.sum(f.subtract(ofLabels, f.max(logits, [-1])));
   return Trainer.create(
@@ -87,25 +91,25 @@ export async function freelyChange(
   cases: readonly FreeChangeCase[],
   options: FreeChangeOptions,
 ): Promise<FreeChangeResult[]> {
-  const { config } = decoder;
-  const imageRows = cases[0]?.input.imageRows;
-  if (!imageRows || cases.some((one) => one.input.imageRows?.join() !== imageRows.join()))
-    throw new EmendError('invalid-input', 'Every case needs a picture, at the same place of its prompt.');
+  if (cases.length === 0 || cases.some((one) => !one.input.imageRows))
+    throw new EmendError('invalid-input', 'Every case needs a picture.');
   const below = await LayerInputs.compile(
     decoder,
     layers.map((layer) => layer + 1),
   );
   try {
-    const embedded = await Promise.all(cases.map((one) => floatsOf(one.input.embeddings)));
+    const embedded = await Promise.all(
+      cases.map(async ({ input }) => ({ ...input, hidden: await floatsOf(input.embeddings) })),
+    );
     const states = await below.run(embedded);
-    const count = imageRows[1] - imageRows[0];
+    const count = Math.max(...cases.map(({ input }) => input.imageRows!.length));
     const change = {
-      shape: [count, config.hidden] as const,
-      data: new Float32Array(count * config.hidden),
+      shape: [count, decoder.hidden] as const,
+      data: new Float32Array(count * decoder.hidden),
     };
     const results: FreeChangeResult[] = [];
     for (const [place, layer] of layers.entries()) {
-      const trainer = await compile(decoder, layer, imageRows, change);
+      const trainer = await compile(decoder, layer, change);
       try {
         for (const [index, one] of cases.entries()) {
           options.onProgress?.(results.length, layers.length * cases.length);
@@ -125,18 +129,27 @@ export async function freelyChange(
     trainer: Trainer,
     values: Float32Array,
     hidden: Float32Array,
-    { input: { rows, lastPromptRow }, labels }: FreeChangeCase,
+    { input: { rows, lastPromptRow, imageRows, positions, added }, labels }: FreeChangeCase,
   ): Promise<Omit<FreeChangeResult, 'layer'>> {
-    const [start, end] = imageRows!;
+    const visual = imageRows!;
+    const width = decoder.hidden;
+    const count = values.length / width;
     const at = (from: number, length: number) => Array.from({ length }, (_, i) => from + i);
     const feeds = {
-      ...positionFeeds(config, rows, 0),
-      [input]: float32(hidden, [rows, config.hidden]),
-      visual: int64(at(start, end - start), [end - start]),
+      ...attentionFeeds(decoder, positions, 0, added),
+      [input]: float32(hidden, [rows, width]),
+      visual: int64(
+        Array.from({ length: count }, (_, i) => visual[i] ?? visual[0]!),
+        [count],
+      ),
+      used: float32(
+        Float32Array.from({ length: count }, (_, i) => (i < visual.length ? 1 : 0)),
+        [count, 1],
+      ),
       picked: int64(at(lastPromptRow, labels.length), [labels.length]),
       labels: int64(labels, [labels.length]),
     };
-    const own = hidden.subarray(start * config.hidden, end * config.hidden);
+    const own = rowsOf(hidden, visual, width);
     const norm = (vector: Float32Array) => Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
     const rate = (options.rate * norm(own)) / Math.sqrt(own.length);
     values.fill(0);

@@ -3,7 +3,7 @@
  * locality sample) adds to the attention at the last token of the edit prompt.
  */
 import { EmendError } from '../errors.ts';
-import { AttentionNorms, type Decoder } from './layerInputs.ts';
+import { AttentionNorms, type Decoder, rowsOf } from './layerInputs.ts';
 import { PerturbedAttention, type PerturbedItem } from './perturbedAttention.ts';
 import {
   type AttributionInput,
@@ -27,8 +27,11 @@ export type Replacement = 'paper' | 'none' | 'official';
 export interface InfluencePair {
   /** hidden states of the edit sample entering the layers of L_h; rows behind the last prompt token are not read */
   readonly edit: AttributionInput;
-  /** visual rows of the neighbour entering the same layers [visual rows, hidden] */
-  readonly neighbour: readonly Float32Array[];
+  /**
+   * the neighbour entering the same layers, up to its last visual row at least; of a picture with other rows than the edit's, what
+   * stands before them goes with them
+   */
+  readonly neighbour: Omit<AttributionInput, 'lastPromptRow'>;
   /** visual rows to contribute, indices inside the picture; as many in every pair of a run */
   readonly cells: readonly number[];
   /** of the same kind in every pair of a run */
@@ -86,7 +89,7 @@ export class InfluenceAttribution {
     const norms = replacement === 'official' ? await AttentionNorms.compile(decoder, layers) : null;
     const place = norms ? 'given-normed' : noisePlace(perturbation);
     const attention = await PerturbedAttention.compile(decoder, layers, place, cellKind(perturbation));
-    return new InfluenceAttribution(replacement, perturbation, decoder.config.hidden, attention, norms);
+    return new InfluenceAttribution(replacement, perturbation, decoder.hidden, attention, norms);
   }
 
   get layers(): readonly number[] {
@@ -98,9 +101,8 @@ export class InfluenceAttribution {
     const { draws, variant } = this.perturbation;
     const items: PerturbedItem[] = [];
     for (const pair of pairs) {
-      const { imageRows } = pair.edit;
-      const input = { ...pair.edit, hidden: await this.#replaced(pair) };
-      const grid = visualGrid(imageRows[1] - imageRows[0]);
+      const input = await this.#replaced(pair);
+      const grid = visualGrid(input.imageRows.length);
       items.push(perturbedItem(input, pair.cells, grid, this.perturbation, pair.noise, this.#width));
     }
     const factor = (variant === 'paper' ? 0.5 : 1) / draws;
@@ -119,25 +121,33 @@ export class InfluenceAttribution {
     });
   }
 
-  /** The edit sample's hidden states up to its last prompt token, with the neighbour in its place. */
-  async #replaced({ edit, neighbour }: InfluencePair): Promise<Float32Array[]> {
+  /** The edit sample up to its last prompt token, with the neighbour in its place. */
+  async #replaced({ edit, neighbour }: InfluencePair): Promise<AttributionInput> {
     const width = this.#width;
-    const [start, end] = edit.imageRows;
-    if (
-      neighbour.some((rows) => rows.length !== (end - start) * width) ||
-      neighbour.length !== this.layers.length
-    ) {
-      throw new EmendError('internal', `A neighbour needs ${end - start} visual rows at each of the layers.`);
+    if (neighbour.hidden.length !== this.layers.length) {
+      throw new EmendError('internal', 'A neighbour needs hidden states at each of the layers.');
     }
+    const visual = neighbour.hidden.map((states) => rowsOf(states, neighbour.imageRows, width));
     const own = edit.hidden.map((hidden) => hidden.slice(0, (edit.lastPromptRow + 1) * width));
-    if (this.replacement === 'paper')
-      for (const [layer, rows] of neighbour.entries()) own[layer]!.set(rows, start * width);
-    if (!this.#norms) return own;
+    if (this.replacement === 'none') return { ...edit, hidden: own };
+    if (!alike(edit, neighbour)) {
+      if (this.replacement === 'official')
+        throw new EmendError('invalid-input', 'The official replacement needs pictures of the same rows.');
+      return spliced(edit, own, neighbour, width);
+    }
+    if (this.replacement === 'paper') {
+      for (const [layer, rows] of visual.entries()) {
+        for (const [at, row] of edit.imageRows.entries())
+          own[layer]!.set(rows.subarray(at * width, (at + 1) * width), row * width);
+      }
+    }
+    if (!this.#norms) return { ...edit, hidden: own };
     const normed = (await this.#norms.run(own)).map((states) => states.slice());
-    const others = await this.#norms.run(neighbour);
+    const others = await this.#norms.run(visual);
+    const [start, end] = [edit.imageRows[0]!, edit.imageRows.at(-1)! + 1];
     if (end < width)
       for (const [layer, states] of normed.entries()) states[start * width + end] = others[layer]![end]!;
-    return normed;
+    return { ...edit, hidden: normed };
   }
 
   async dispose(): Promise<void> {
@@ -165,10 +175,55 @@ export function layersAfterEdit(editLayer: number, layers: number): number[] {
   return between.length > 0 ? between : [layers - 1];
 }
 
-/** The picture's rows of hidden states, at each layer [visual rows, hidden]: what a neighbour brings to a pair. */
-export function visualRows(
-  { hidden, imageRows: [start, end] }: AttributionInput,
+/** Whether two pictures take the same rows at the same positions. */
+function alike(edit: AttributionInput, neighbour: InfluencePair['neighbour']): boolean {
+  if (neighbour.imageRows.join() !== edit.imageRows.join()) return false;
+  const at = ({ positions }: Pick<AttributionInput, 'positions'>) =>
+    positions?.map((axis) => edit.imageRows.map((row) => axis[row]).join()).join(';');
+  return !edit.positions || !neighbour.positions || at(edit) === at(neighbour);
+}
+
+/**
+ * The neighbour's rows up to the end of its picture, and the edit's behind the end of its own: eq. 18's replacement where the
+ * two pictures take different rows. The edit's positions are moved to follow the neighbour's picture as they followed its own.
+ */
+function spliced(
+  edit: AttributionInput,
+  own: readonly Float32Array[],
+  neighbour: InfluencePair['neighbour'],
   width: number,
-): Float32Array[] {
-  return hidden.map((states) => states.slice(start * width, end * width));
+): AttributionInput {
+  const from = edit.imageRows.at(-1)! + 1;
+  const to = neighbour.imageRows.at(-1)! + 1;
+  const rest = edit.lastPromptRow + 1 - from;
+  const hidden = own.map((states, layer) => {
+    const whole = new Float32Array((to + rest) * width);
+    whole.set(neighbour.hidden[layer]!.subarray(0, to * width));
+    whole.set(states.subarray(from * width), to * width);
+    return whole;
+  });
+  const axes = Math.max(edit.positions?.length ?? 1, neighbour.positions?.length ?? 1);
+  const after = (input: Pick<AttributionInput, 'positions'>, row: number) =>
+    Math.max(...Array.from({ length: axes }, (_, axis) => largest(input.positions?.[axis], row))) + 1;
+  const shift = after(neighbour, to) - after(edit, from);
+  const positions = Array.from({ length: axes }, (_, axis) =>
+    Int32Array.from({ length: to + rest }, (_, row) =>
+      row < to
+        ? (neighbour.positions?.[axis]?.[row] ?? row)
+        : (edit.positions?.[axis]?.[row - to + from] ?? row - to + from) + shift,
+    ),
+  );
+  return {
+    hidden,
+    imageRows: neighbour.imageRows,
+    lastPromptRow: to + rest - 1,
+    positions,
+  };
+}
+
+/** The largest position of the first `rows` rows. */
+function largest(positions: Int32Array | undefined, rows: number): number {
+  let most = -1;
+  for (let row = 0; row < rows; row++) most = Math.max(most, positions?.[row] ?? row);
+  return most;
 }

@@ -2,42 +2,54 @@
  * @file The hidden states that enter chosen decoder layers, for several inputs at once: what visual attribution reads.
  */
 import { EmendError } from '../errors.ts';
-import type { TextConfig } from '../models/config.ts';
-import { decoderLayer } from '../models/decoder.ts';
-import { positionFeeds, positionInputs } from '../models/decoderSegment.ts';
+import {
+  addedName,
+  attentionInputs,
+  type DecoderSizes,
+  enter,
+  type RunnableDecoder,
+} from '../models/decoder.ts';
+import { causalMask, consecutive, type Positions } from '../models/positions.ts';
 import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
-import { type WeightOf, weightsInFiles } from '../models/weights.ts';
-import * as f from '../tensor/functions.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
-import { float32, floatsOf, Session, type SessionOptions, type Value } from '../tensor/session.ts';
+import { float32, floatsOf, Session, type Value } from '../tensor/session.ts';
 
-/** A decoder to attribute in: its configuration, its weights, and where its graphs run. */
-export interface Decoder {
-  readonly config: TextConfig;
-  readonly weightsOf: (graph: Graph) => WeightOf;
-  readonly session: SessionOptions;
-}
+/** A decoder to attribute in: its weights, and where its graphs run. */
+export type Decoder = RunnableDecoder;
 
 /** The decoder of an opened model, on the provider the model runs on. */
 export function decoderOf(model: VisionLanguageModel): Decoder {
-  const { checkpoint, provider } = model;
-  return {
-    config: checkpoint.config.text,
-    weightsOf: (graph) => weightsInFiles(graph, checkpoint.weights),
-    session: { providers: [provider] },
-  };
+  return model.decoder;
+}
+
+/** Rows of one sequence as they enter a layer. */
+export interface EnteringRows {
+  /** [rows, hidden] */
+  readonly hidden: Float32Array;
+  /** of the rows, as `ModelInput` has them; absent: 0, 1, 2, … */
+  readonly positions?: Positions;
+  /** what is added to them above, as `ModelInput` has it */
+  readonly added?: readonly Float32Array[];
 }
 
 /** Throws `invalid-input` unless `layers` are distinct, ascending layers of the decoder, none below `first`. */
-export function checkLayers(layers: readonly number[], config: TextConfig, first = 0): void {
+export function checkLayers(layers: readonly number[], decoder: DecoderSizes, first = 0): void {
   const fits = layers.every(
     (layer, index) => Number.isInteger(layer) && layer > (layers[index - 1] ?? first - 1),
   );
-  if (layers.length > 0 && fits && layers[layers.length - 1]! < config.layers) return;
+  if (layers.length > 0 && fits && layers[layers.length - 1]! < decoder.layers) return;
   throw new EmendError(
     'invalid-input',
-    `Layers [${layers.join(', ')}] cannot be attributed: give layers ${first} to ${config.layers - 1}, ascending.`,
+    `Layers [${layers.join(', ')}] cannot be attributed: give layers ${first} to ${decoder.layers - 1}, ascending.`,
   );
+}
+
+/** Chosen rows of hidden states [rows, width], in their order → [chosen, width]. */
+export function rowsOf(hidden: Float32Array, rows: readonly number[], width: number): Float32Array {
+  const chosen = new Float32Array(rows.length * width);
+  for (const [index, row] of rows.entries())
+    chosen.set(hidden.subarray(row * width, (row + 1) * width), index * width);
+  return chosen;
 }
 
 /** Lays rows of several inputs [rows, hidden] under one another, padded with zeros behind: [batch, longest, hidden]. */
@@ -50,56 +62,107 @@ export function padRows(inputs: readonly Float32Array[], hidden: number): { valu
   return { value: float32(data, [inputs.length, rows, hidden]), rows };
 }
 
+/**
+ * Feeds of `attentionInputs` for sequences laid under one another by `padRows`: each with tables of its own, one causal mask.
+ * Padding lies behind the rows, where causal attention does not look.
+ */
+function batchFeeds(decoder: Decoder, inputs: readonly EnteringRows[], rows: number): Record<string, Value> {
+  const batch = inputs.length;
+  const { headDim, hidden } = decoder;
+  const feeds: Record<string, Value> = {
+    mask: float32(repeated(causalMask(rows, 0, decoder.slidingWindow), batch), [batch, 1, rows, rows]),
+  };
+  if (decoder.rotates) {
+    const tables = rotaryTablesOf(decoder, inputs, rows);
+    feeds['cosine'] = float32(tables.cosine, [batch, 1, rows, headDim]);
+    feeds['sine'] = float32(tables.sine, [batch, 1, rows, headDim]);
+  }
+  for (let layer = 0; layer < decoder.addedLayers; layer++) {
+    const data = new Float32Array(batch * rows * hidden);
+    for (const [index, { added }] of inputs.entries()) {
+      const values = added?.[layer];
+      if (values) data.set(values, index * rows * hidden);
+    }
+    feeds[addedName(layer)] = float32(data, [batch, rows, hidden]);
+  }
+  return feeds;
+}
+
+function repeated(values: Float32Array, times: number): Float32Array {
+  const all = new Float32Array(values.length * times);
+  for (let i = 0; i < times; i++) all.set(values, i * values.length);
+  return all;
+}
+
+/** cos and sin of padded sequences [batch, rows, head size]; padding has those of position 0. */
+export function rotaryTablesOf(
+  decoder: Decoder,
+  inputs: ReadonlyArray<{ readonly positions?: Positions | undefined }>,
+  rows: number,
+): { cosine: Float32Array; sine: Float32Array } {
+  const cosine = new Float32Array(inputs.length * rows * decoder.headDim);
+  const sine = new Float32Array(cosine.length);
+  for (const [index, { positions }] of inputs.entries()) {
+    const tables = decoder.tables(positions ?? consecutive(rows, 0, decoder.axes));
+    if (!tables) throw new EmendError('internal', 'The decoder does not rotate.');
+    const at = index * rows * decoder.headDim;
+    cosine.set(tables.cosine.subarray(0, rows * decoder.headDim), at);
+    sine.set(tables.sine.subarray(0, rows * decoder.headDim), at);
+  }
+  return { cosine, sine };
+}
+
 /** The part of a decoder below the highest chosen layer, compiled once. */
 export class LayerInputs {
   readonly layers: readonly number[];
-  readonly #config: TextConfig;
+  readonly #decoder: Decoder;
   /** absent when the only chosen layer is the one whose input is given */
   readonly #session: Session | null;
 
-  private constructor(layers: readonly number[], config: TextConfig, session: Session | null) {
+  private constructor(layers: readonly number[], decoder: Decoder, session: Session | null) {
     this.layers = layers;
-    this.#config = config;
+    this.#decoder = decoder;
     this.#session = session;
   }
 
   /**
-   * `layers`: ascending. `first`: the layer whose input is given at each run; 0 for a model's embeddings, l + 1 for rows
-   * an editor changed at the output of layer l. Throws `invalid-input` for layers the decoder does not have.
+   * `layers`: ascending. `first`: the layer whose entering rows are given at each run; 0 for a model's embeddings.
+   * Throws `invalid-input` for layers the decoder does not have.
    */
   static async compile(decoder: Decoder, layers: readonly number[], first = 0): Promise<LayerInputs> {
-    const { config } = decoder;
-    checkLayers(layers, config, first);
+    checkLayers(layers, decoder, first);
     const last = layers[layers.length - 1]!;
-    if (last === first) return new LayerInputs(layers, config, null);
+    if (last === first) return new LayerInputs(layers, decoder, null);
     const graph = new Graph();
     const weight = decoder.weightsOf(graph);
-    const positions = positionInputs(graph, config, 'rows', 'rows');
-    let x: Tensor = graph.input('hidden', 'float32', ['batch', 'rows', config.hidden]);
+    const inputs = attentionInputs(graph, decoder, 'batch', 'rows', 'rows');
+    let x: Tensor = graph.input('hidden', 'float32', ['batch', 'rows', decoder.hidden]);
     for (let layer = first; layer < last; layer++) {
-      x = decoderLayer(x, layer, positions, config, weight).hidden;
+      x = enter(decoder.layer(x, layer, inputs, weight).hidden, layer + 1, inputs);
       if (layers.includes(layer + 1)) graph.output(`hidden.${layer + 1}`, x);
     }
-    return new LayerInputs(layers, config, await Session.create(graph, decoder.session));
+    return new LayerInputs(layers, decoder, await Session.create(graph, decoder.session));
   }
 
   /**
-   * Inputs of layer `first` [rows, hidden], of any lengths → for each of them, in the order of `layers`, the hidden states
-   * that enter the layer [rows, hidden]. Padding lies behind the rows, where causal attention does not look.
+   * Inputs of layer `first`, of any lengths → for each of them, in the order of `layers`, the hidden states that enter the layer
+   * [rows, hidden].
    */
-  async run(inputs: readonly Float32Array[]): Promise<Float32Array[][]> {
+  async run(inputs: readonly EnteringRows[]): Promise<Float32Array[][]> {
     if (inputs.length === 0) return [];
-    const { hidden } = this.#config;
-    const padded = padRows(inputs, hidden);
-    const out = this.#session
-      ? await this.#session.run({ hidden: padded.value, ...positionFeeds(this.#config, padded.rows, 0) })
-      : {};
+    const { hidden } = this.#decoder;
+    const padded = padRows(
+      inputs.map((input) => input.hidden),
+      hidden,
+    );
+    const feeds = { hidden: padded.value, ...batchFeeds(this.#decoder, inputs, padded.rows) };
+    const out = this.#session ? await this.#session.run(feeds) : {};
     const results: Float32Array[][] = inputs.map(() => []);
     for (const layer of this.layers) {
       const all = await floatsOf(out[`hidden.${layer}`] ?? padded.value);
       for (const [index, input] of inputs.entries()) {
         const start = index * padded.rows * hidden;
-        results[index]!.push(all.slice(start, start + input.length));
+        results[index]!.push(all.slice(start, start + input.hidden.length));
       }
     }
     return results;
@@ -123,16 +186,14 @@ export class AttentionNorms {
   }
 
   static async compile(decoder: Decoder, layers: readonly number[]): Promise<AttentionNorms> {
-    const { config } = decoder;
-    checkLayers(layers, config);
+    checkLayers(layers, decoder);
     const graph = new Graph();
     const weight = decoder.weightsOf(graph);
     for (const layer of layers) {
-      const x = graph.input(`hidden.${layer}`, 'float32', ['rows', config.hidden]);
-      const scale = weight(`language_model.model.layers.${layer}.input_layernorm.weight`);
-      graph.output(`normed.${layer}`, f.rmsNorm(x, scale, config.rmsNormEps));
+      const x = graph.input(`hidden.${layer}`, 'float32', ['rows', decoder.hidden]);
+      graph.output(`normed.${layer}`, decoder.attention(layer, weight).norm(x));
     }
-    return new AttentionNorms(layers, config.hidden, await Session.create(graph, decoder.session));
+    return new AttentionNorms(layers, decoder.hidden, await Session.create(graph, decoder.session));
   }
 
   /** hidden: for each layer [rows, hidden] → the same, normed. */

@@ -3,8 +3,7 @@
  * key token.
  */
 import { EmendError } from '../errors.ts';
-import { decoderLayer, finalNorm, languageHead } from '../models/decoder.ts';
-import { positionFeeds, positionInputs } from '../models/decoderSegment.ts';
+import { attentionFeeds, attentionInputs, enter } from '../models/decoder.ts';
 import type { ModelInput, VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import * as f from '../tensor/functions.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
@@ -61,28 +60,27 @@ export class ModuleAttribution {
     decoder: Decoder,
     variant: ModuleContributionVariant = 'code',
   ): Promise<ModuleAttribution> {
-    const { config } = decoder;
     const graph = new Graph();
     const weight = decoder.weightsOf(graph);
-    const positions = positionInputs(graph, config, 'rows', 'rows');
+    const inputs = attentionInputs(graph, decoder, 1, 'rows', 'rows');
     const row = graph.input('row', 'int64', [1]);
-    const atRow = (x: Tensor) => f.gather(f.reshape(x, ['rows', config.hidden]), row);
-    let x: Tensor = graph.input('embeddings', 'float32', [1, 'rows', config.hidden]);
+    const atRow = (x: Tensor) => f.gather(f.reshape(x, ['rows', decoder.hidden]), row);
+    let x: Tensor = graph.input('embeddings', 'float32', [1, 'rows', decoder.hidden]);
     const outputs: Record<(typeof kinds)[number], Tensor[]> = { attention: [], mlp: [], layer: [] };
-    for (let layer = 0; layer < config.layers; layer++) {
-      const result = decoderLayer(x, layer, positions, config, weight);
+    for (let layer = 0; layer < decoder.layers; layer++) {
+      const result = decoder.layer(x, layer, inputs, weight);
+      x = enter(result.hidden, layer + 1, inputs);
       outputs.attention.push(atRow(result.attention));
       outputs.mlp.push(atRow(result.mlp));
-      outputs.layer.push(atRow(result.hidden));
-      x = result.hidden;
+      outputs.layer.push(atRow(x));
     }
     const modules = f.concat(
       kinds.flatMap((kind) => outputs[kind]),
       0,
     );
-    const read = variant === 'code' ? finalNorm(modules, config, weight) : modules;
-    graph.output('modules', languageHead(read, config, weight));
-    graph.output('prediction', languageHead(finalNorm(atRow(x), config, weight), config, weight));
+    const read = variant === 'code' ? decoder.finalNorm(modules, weight) : modules;
+    graph.output('modules', decoder.head(read, weight));
+    graph.output('prediction', decoder.head(decoder.finalNorm(atRow(x), weight), weight));
     return new ModuleAttribution(variant, decoder, await Session.create(graph, decoder.session));
   }
 
@@ -91,7 +89,7 @@ export class ModuleAttribution {
    * Throws `invalid-input` for a key token outside the vocabulary.
    */
   async run(input: ModelInput, keyToken: number | 'predicted' = 'predicted'): Promise<ModuleContributions> {
-    const { vocab, layers } = this.#decoder.config;
+    const { vocab, layers } = this.#decoder;
     if (keyToken !== 'predicted' && (!Number.isInteger(keyToken) || keyToken < 0 || keyToken >= vocab)) {
       throw new EmendError(
         'invalid-input',
@@ -101,7 +99,7 @@ export class ModuleAttribution {
     const out = await this.#session.run({
       embeddings: input.embeddings,
       row: int64([input.lastPromptRow], [1]),
-      ...positionFeeds(this.#decoder.config, input.rows, 0),
+      ...attentionFeeds(this.#decoder, input.positions, 0, input.added),
     });
     const logits = await floatsOf(out.modules!);
     const key = keyToken === 'predicted' ? indexOfLargest(await floatsOf(out.prediction!)) : keyToken;

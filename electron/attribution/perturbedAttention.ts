@@ -9,15 +9,14 @@
  * which would cancel in float32 where one row holds almost all the attention.
  */
 import { EmendError } from '../errors.ts';
-import type { TextConfig } from '../models/config.ts';
-import { rotate } from '../models/decoder.ts';
-import { forbidden, rotaryTables } from '../models/positions.ts';
+import type { RotaryTables } from '../models/decoder.ts';
+import { forbidden, type Positions } from '../models/positions.ts';
 import type { WeightOf } from '../models/weights.ts';
 import { productOfDims } from '../tensor/dims.ts';
 import * as f from '../tensor/functions.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
 import { float32, floatsOf, int64, Session, type Value } from '../tensor/session.ts';
-import { checkLayers, type Decoder, padRows } from './layerInputs.ts';
+import { checkLayers, type Decoder, padRows, rotaryTablesOf } from './layerInputs.ts';
 
 /**
  * Where noise is put: on the layer's input, before the norm (the paper), or on the normed input of attention (the code);
@@ -32,6 +31,8 @@ export type CellKind = 'row' | 'window';
 export interface PerturbedItem {
   /** hidden states entering each layer [rows, hidden]; the same number of rows at every layer */
   readonly hidden: readonly Float32Array[];
+  /** positions of the rows; absent: 0, 1, 2, … */
+  readonly positions?: Positions | undefined;
   /** row whose attention output is watched; it reads rows 0..keyRow */
   readonly keyRow: number;
   /** row that each of the perturbed vectors takes the place of; below keyRow [perturbed] */
@@ -53,13 +54,13 @@ const largestIntermediate = 2 ** 20;
 export class PerturbedAttention {
   readonly layers: readonly number[];
   readonly cells: CellKind;
-  readonly #config: TextConfig;
+  readonly #decoder: Decoder;
   readonly #session: Session;
 
-  private constructor(layers: readonly number[], cells: CellKind, config: TextConfig, session: Session) {
+  private constructor(layers: readonly number[], cells: CellKind, decoder: Decoder, session: Session) {
     this.layers = layers;
     this.cells = cells;
-    this.#config = config;
+    this.#decoder = decoder;
     this.#session = session;
   }
 
@@ -70,18 +71,17 @@ export class PerturbedAttention {
     place: NoisePlace,
     cells: CellKind,
   ): Promise<PerturbedAttention> {
-    const { config } = decoder;
-    checkLayers(layers, config);
+    checkLayers(layers, decoder);
     const perturbed = cells === 'row' ? 'cells' : 'perturbed';
     const vectors = productOfDims(['draws', perturbed]);
     const graph = new Graph();
     const weight = decoder.weightsOf(graph);
     const inputs: Inputs = {
-      cosine: graph.input('cosine', 'float32', ['rows', config.headDim]),
-      sine: graph.input('sine', 'float32', ['rows', config.headDim]),
-      keyRow: graph.input('keyRow', 'int64', ['batch']),
-      keyRowInBatch: graph.input('keyRowInBatch', 'int64', ['batch']),
-      rows: graph.input('rows', 'int64', ['batch', vectors]),
+      ...(decoder.rotates && {
+        cosine: graph.input('cosine', 'float32', ['batch', 'rows', decoder.headDim]),
+        sine: graph.input('sine', 'float32', ['batch', 'rows', decoder.headDim]),
+      }),
+      keyRowInBatch: graph.input('keyRowInBatch', 'int64', ['batch', 1]),
       rowsInBatch: graph.input('rowsInBatch', 'int64', ['batch', vectors]),
       visible: graph.input('visible', 'float32', ['batch', 1, 1, 'rows']),
       kept: graph.input('kept', 'float32', ['batch', 1, 1, 'cells', 'rows']),
@@ -89,15 +89,15 @@ export class PerturbedAttention {
         cells === 'row' ? null : graph.input('outside', 'float32', ['batch', 1, 1, 1, 'cells', 'perturbed']),
     };
     for (const layer of layers) {
-      const hidden = graph.input(`hidden.${layer}`, 'float32', ['batch', 'rows', config.hidden]);
-      const noise = graph.input(`noise.${layer}`, 'float32', ['batch', 'draws', perturbed, config.hidden]);
+      const hidden = graph.input(`hidden.${layer}`, 'float32', ['batch', 'rows', decoder.hidden]);
+      const noise = graph.input(`noise.${layer}`, 'float32', ['batch', 'draws', perturbed, decoder.hidden]);
       const scale = graph.input(`scale.${layer}`, 'float32', ['batch', 1, 1, 1]);
       graph.output(
         `turn.${layer}`,
-        turnOfAttention(hidden, f.multiply(noise, scale), layer, place, inputs, config, weight),
+        turnOfAttention(hidden, f.multiply(noise, scale), layer, place, inputs, decoder, weight),
       );
     }
-    return new PerturbedAttention(layers, cells, config, await Session.create(graph, decoder.session));
+    return new PerturbedAttention(layers, cells, decoder, await Session.create(graph, decoder.session));
   }
 
   /**
@@ -108,7 +108,7 @@ export class PerturbedAttention {
   async run(items: readonly PerturbedItem[], most = largestIntermediate): Promise<Turns[]> {
     const first = items[0];
     if (!first) return [];
-    const { hidden, heads } = this.#config;
+    const { hidden, heads } = this.#decoder;
     const draws = (first.noise[0]?.length ?? 0) / (first.rows.length * hidden);
     for (const item of items) this.#check(item, first, draws);
 
@@ -137,7 +137,7 @@ export class PerturbedAttention {
   }
 
   #check(item: PerturbedItem, first: PerturbedItem, draws: number): void {
-    const { hidden } = this.#config;
+    const { hidden } = this.#decoder;
     const rows = (item.hidden[0]?.length ?? 0) / hidden;
     const perturbed = item.rows.length;
     const fits =
@@ -166,20 +166,16 @@ export class PerturbedAttention {
 
   /** Feeds for draws from..from + draws of the items. */
   #feeds(items: readonly PerturbedItem[], from: number, draws: number): Record<string, Value> {
-    const { hidden, headDim } = this.#config;
+    const { hidden, headDim } = this.#decoder;
     const batch = items.length;
     const perturbed = items[0]!.rows.length;
     const cells = items[0]!.cells.length;
     const longest = Math.max(...items.map((item) => item.hidden[0]!.length / hidden));
-    const { cosine, sine } = rotaryTables(
-      this.#config,
-      Int32Array.from({ length: longest }, (_, row) => row),
-    );
+    const tables = this.#decoder.rotates ? rotaryTablesOf(this.#decoder, items, longest) : null;
     const visible = new Float32Array(batch * longest);
     const kept = new Float32Array(batch * cells * longest);
     const outside =
       this.cells === 'window' ? new Float32Array(batch * cells * perturbed).fill(forbidden) : null;
-    const rows = new BigInt64Array(batch * draws * perturbed);
     const rowsInBatch = new BigInt64Array(batch * draws * perturbed);
     for (const [index, item] of items.entries()) {
       visible.fill(forbidden, index * longest + item.keyRow + 1, (index + 1) * longest);
@@ -193,24 +189,19 @@ export class PerturbedAttention {
       }
       for (let draw = 0; draw < draws; draw++) {
         for (const [at, row] of item.rows.entries()) {
-          const to = (index * draws + draw) * perturbed + at;
-          rows[to] = BigInt(row);
-          rowsInBatch[to] = BigInt(index * longest + row);
+          rowsInBatch[(index * draws + draw) * perturbed + at] = BigInt(index * longest + row);
         }
       }
     }
     const feeds: Record<string, Value> = {
-      cosine: float32(cosine, [longest, headDim]),
-      sine: float32(sine, [longest, headDim]),
-      keyRow: int64(
-        items.map((item) => item.keyRow),
-        [batch],
-      ),
+      ...(tables && {
+        cosine: float32(tables.cosine, [batch, longest, headDim]),
+        sine: float32(tables.sine, [batch, longest, headDim]),
+      }),
       keyRowInBatch: int64(
         items.map((item, index) => index * longest + item.keyRow),
-        [batch],
+        [batch, 1],
       ),
-      rows: int64(rows, [batch, draws * perturbed]),
       rowsInBatch: int64(rowsInBatch, [batch, draws * perturbed]),
       visible: float32(visible, [batch, 1, 1, longest]),
       kept: float32(kept, [batch, 1, 1, cells, longest]),
@@ -245,11 +236,9 @@ export class PerturbedAttention {
 
 /** What all layers of a graph share; shapes where they are declared above. */
 interface Inputs {
-  readonly cosine: Tensor;
-  readonly sine: Tensor;
-  readonly keyRow: Tensor;
+  readonly cosine?: Tensor;
+  readonly sine?: Tensor;
   readonly keyRowInBatch: Tensor;
-  readonly rows: Tensor;
   readonly rowsInBatch: Tensor;
   readonly visible: Tensor;
   readonly kept: Tensor;
@@ -264,39 +253,38 @@ function turnOfAttention(
   layer: number,
   place: NoisePlace,
   inputs: Inputs,
-  config: TextConfig,
+  decoder: Decoder,
   weight: WeightOf,
 ): Tensor {
-  const { heads, keyValueHeads, headDim, hidden: width } = config;
+  const { heads, keyValueHeads, headDim, hidden: width } = decoder;
   const group = heads / keyValueHeads;
-  const prefix = `language_model.model.layers.${layer}`;
-  const norm = (x: Tensor) => f.rmsNorm(x, weight(`${prefix}.input_layernorm.weight`), config.rmsNormEps);
-  const project = (x: Tensor, name: 'q_proj' | 'k_proj' | 'v_proj' | 'o_proj') => {
-    const bias = config.attentionBias ? weight(`${prefix}.self_attn.${name}.bias`) : undefined;
-    return f.linear(x, weight(`${prefix}.self_attn.${name}.weight`), bias);
-  };
-  /** rotary tables of given rows, as `rotate` takes them: rows [batch, n] → [batch, 1, n, head size] */
-  const tables = (rows: Tensor) => {
-    const at = (table: Tensor) =>
-      f.reshape(f.gather(table, rows), [rows.shape[0]!, 1, rows.shape[1] ?? 1, headDim], rows);
-    return { cosine: at(inputs.cosine), sine: at(inputs.sine) };
+  const parts = decoder.attention(layer, weight);
+  /** rotary tables of given rows: indices into batch·rows [batch, n] → [batch, 1, n, head size] */
+  const tables = (rows: Tensor): RotaryTables => {
+    const at = (table: Tensor) => {
+      const flat = f.reshape(table, ['batch*rows', headDim]);
+      return f.reshape(f.gather(flat, rows), [rows.shape[0]!, 1, rows.shape[1]!, headDim], rows);
+    };
+    const { cosine, sine } = inputs;
+    return cosine && sine ? { cosine: at(cosine), sine: at(sine) } : {};
   };
 
   // The attention as it is.
-  const normed = place === 'given-normed' ? hidden : norm(hidden);
+  const normed = place === 'given-normed' ? hidden : parts.norm(hidden);
   const rowsOf = (x: Tensor, rows: Tensor) => f.gather(f.reshape(x, ['batch*rows', width]), rows);
-  const asked = f.reshape(rowsOf(normed, inputs.keyRowInBatch), ['batch', 1, width]);
-  const rotated = rotate(f.splitHeads(project(asked, 'q_proj'), heads), tables(inputs.keyRow));
+  const rotated = parts.query(rowsOf(normed, inputs.keyRowInBatch), tables(inputs.keyRowInBatch));
   const query = f.multiply(
     f.reshape(rotated, ['batch', keyValueHeads, group, headDim]),
     1 / Math.sqrt(headDim),
   );
-  const everyRow = { cosine: inputs.cosine, sine: inputs.sine };
-  const key = rotate(f.splitHeads(project(normed, 'k_proj'), keyValueHeads), everyRow);
-  const value = f.splitHeads(project(normed, 'v_proj'), keyValueHeads);
+  const wide = (table: Tensor) => f.reshape(table, ['batch', 1, 'rows', headDim]);
+  const everyRow =
+    inputs.cosine && inputs.sine ? { cosine: wide(inputs.cosine), sine: wide(inputs.sine) } : {};
+  const key = parts.key(normed, everyRow);
+  const value = parts.value(normed);
   const scores = f.matmul(query, key, { b: true });
   const plain = f.matmul(f.softmax(f.add(scores, inputs.visible)), value);
-  const attention = project(f.reshape(plain, ['batch', heads * headDim]), 'o_proj');
+  const attention = parts.output(f.reshape(plain, ['batch', heads * headDim]));
 
   // The rows a perturbation leaves alone, as one row of its own: [batch, key-value heads, group, cells, …].
   const keptScores = f.add(f.reshape(scores, ['batch', keyValueHeads, group, 1, 'rows']), inputs.kept);
@@ -309,10 +297,10 @@ function turnOfAttention(
 
   // The changed rows: [batch, key-value heads, group, draws, cells, perturbed].
   const source = (x: Tensor) =>
-    f.add(rowsOf(x, inputs.rowsInBatch), f.reshape(noise, ['batch', inputs.rows.shape[1]!, width]));
-  const moved = place === 'layer-input' ? norm(source(hidden)) : source(normed);
-  const movedKey = rotate(f.splitHeads(project(moved, 'k_proj'), keyValueHeads), tables(inputs.rows));
-  const movedValue = f.splitHeads(project(moved, 'v_proj'), keyValueHeads);
+    f.add(rowsOf(x, inputs.rowsInBatch), f.reshape(noise, ['batch', inputs.rowsInBatch.shape[1]!, width]));
+  const moved = place === 'layer-input' ? parts.norm(source(hidden)) : source(normed);
+  const movedKey = parts.key(moved, tables(inputs.rowsInBatch));
+  const movedValue = parts.value(moved);
   const perDraw = (x: Tensor, lead: readonly (number | string)[], tail: readonly (number | string)[]) =>
     f.reshape(x, ['batch', keyValueHeads, ...lead, 'draws', ...tail], noise);
   const movedScores = f.matmul(query, movedKey, { b: true });
@@ -338,7 +326,7 @@ function turnOfAttention(
     'cells',
     heads * headDim,
   ]);
-  const perturbed = project(merged, 'o_proj');
+  const perturbed = parts.output(merged);
 
   // The distance of the two directions is exact for small turns, where 1 − cos is rounded away.
   const apart = f.subtract(unit(perturbed), f.reshape(unit(attention), ['batch', 1, 1, width]));

@@ -3,9 +3,11 @@
  * last prompt row, by layer. The heatmaps of the papers' figures.
  */
 import { EmendError } from '../errors.ts';
+import type { VisualGrid } from '../models/picture.ts';
+import type { Positions } from '../models/positions.ts';
 import type { ModelInput, VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { floatsOf } from '../tensor/session.ts';
-import { type Decoder, decoderOf, LayerInputs } from './layerInputs.ts';
+import { type Decoder, decoderOf, LayerInputs, rowsOf } from './layerInputs.ts';
 import {
   type CellKind,
   type NoisePlace,
@@ -37,20 +39,16 @@ export type Noise =
   /** [cells, draws, most rows of a window, hidden] at each layer; rows in the order of `windows`, what is left unused */
   | { readonly kind: 'given'; readonly values: readonly Float32Array[] };
 
-/** The visual rows as a picture: cells row by row. */
-export interface VisualGrid {
-  readonly height: number;
-  readonly width: number;
-}
-
 /** Hidden states to attribute in. */
 export interface AttributionInput {
   /** hidden states entering each layer [rows, hidden] */
   readonly hidden: readonly Float32Array[];
-  /** rows of the picture, end exclusive */
-  readonly imageRows: readonly [start: number, end: number];
+  /** rows of the picture, in the order of its visual embeddings */
+  readonly imageRows: readonly number[];
   /** row of the last prompt token, behind the picture */
   readonly lastPromptRow: number;
+  /** positions of the rows; absent: 0, 1, 2, … */
+  readonly positions?: Positions | undefined;
 }
 
 export interface VisualContribution {
@@ -118,13 +116,9 @@ export function standardNormal(count: number, seed: number): Float32Array {
   return values;
 }
 
-/** Standard deviation of all elements of rows start..end of hidden states [rows, hidden] (population; eq. 6's σ). */
-export function standardDeviation(
-  hidden: Float32Array,
-  [start, end]: readonly [number, number],
-  width: number,
-): number {
-  const values = hidden.subarray(start * width, end * width);
+/** Standard deviation of all elements of some rows of hidden states [rows, hidden] (population; eq. 6's σ). */
+export function standardDeviation(hidden: Float32Array, rows: readonly number[], width: number): number {
+  const values = rowsOf(hidden, rows, width);
   let sum = 0;
   for (const value of values) sum += value;
   const mean = sum / values.length;
@@ -142,14 +136,14 @@ export function perturbedItem(
   noise: Noise,
   width: number,
 ): PerturbedItem {
-  const [start, end] = input.imageRows;
+  const { imageRows } = input;
   const { draws } = perturbation;
-  const visual = end - start;
-  const inside = start >= 0 && visual > 0 && end <= input.lastPromptRow;
+  const visual = imageRows.length;
+  const inside = visual > 0 && imageRows.every((row) => row >= 0 && row < input.lastPromptRow);
   if (!inside || grid.height * grid.width !== visual) {
     throw new EmendError(
       'invalid-input',
-      `Visual attribution needs a picture before the last prompt token: rows ${start} to ${end}, last prompt row ${input.lastPromptRow}, grid ${grid.height}×${grid.width}.`,
+      `Visual attribution needs a picture before the last prompt token: ${visual} rows from ${imageRows[0]} to ${imageRows.at(-1)}, last prompt row ${input.lastPromptRow}, grid ${grid.height}×${grid.width}.`,
     );
   }
   const stray = cells.find((cell) => !Number.isInteger(cell) || cell < 0 || cell >= visual);
@@ -163,10 +157,10 @@ export function perturbedItem(
   const chosen = cells.map((cell) => all[cell]!);
   const scale = input.hidden.map((hidden) =>
     perturbation.variant === 'paper'
-      ? perturbation.level * standardDeviation(hidden, [start, end], width)
+      ? perturbation.level * standardDeviation(hidden, imageRows, width)
       : perturbation.level,
   );
-  const base = { hidden: input.hidden, keyRow: input.lastPromptRow, scale };
+  const base = { hidden: input.hidden, positions: input.positions, keyRow: input.lastPromptRow, scale };
 
   if (noise.kind === 'seed') {
     // A row's draw is the same whichever window it is perturbed in, so its key and value are worked out once.
@@ -175,7 +169,7 @@ export function perturbedItem(
     const drawn = standardNormal(draws * perturbed.length * width, noise.seed);
     return {
       ...base,
-      rows: perturbed.map((cell) => start + cell),
+      rows: perturbed.map((cell) => imageRows[cell]!),
       cells: alone ? cells.map((_, index) => [index]) : chosen,
       noise: input.hidden.map(() => drawn),
     };
@@ -192,7 +186,7 @@ export function perturbedItem(
     ...base,
     // Slots a window leaves unused point to its first row and belong to no cell.
     rows: chosen.flatMap((window) =>
-      Array.from({ length: slots }, (_, slot) => start + (window[slot] ?? window[0]!)),
+      Array.from({ length: slots }, (_, slot) => imageRows[window[slot] ?? window[0]!]!),
     ),
     cells: chosen.map((window, cell) => window.map((_, slot) => cell * slots + slot)),
     noise: noise.values.map((values) => drawsFirst(values, cells.length, draws, slots * width)),
@@ -236,7 +230,7 @@ export class VisualAttribution {
       noisePlace(perturbation),
       cellKind(perturbation),
     );
-    return new VisualAttribution(perturbation, decoder.config.hidden, attention);
+    return new VisualAttribution(perturbation, decoder.hidden, attention);
   }
 
   get layers(): readonly number[] {
@@ -247,7 +241,7 @@ export class VisualAttribution {
   async run(
     input: AttributionInput,
     noise: Noise,
-    grid: VisualGrid = visualGrid(input.imageRows[1] - input.imageRows[0]),
+    grid: VisualGrid = visualGrid(input.imageRows.length),
   ): Promise<VisualContribution[]> {
     const cells = Array.from({ length: grid.height * grid.width }, (_, cell) => cell);
     const item = perturbedItem(input, cells, grid, this.perturbation, noise, this.#width);
@@ -291,10 +285,13 @@ export async function visualContributions(
   try {
     const attribution = await VisualAttribution.compile(decoder, layers, perturbation);
     try {
-      const [hidden] = await below.run([await floatsOf(input.embeddings)]);
+      const entering = { ...input, hidden: await floatsOf(input.embeddings) };
+      const [hidden] = await below.run([entering]);
+      const { imageRows, lastPromptRow, positions } = input;
       return await attribution.run(
-        { hidden: hidden!, imageRows: input.imageRows, lastPromptRow: input.lastPromptRow },
+        { hidden: hidden!, imageRows, lastPromptRow, positions },
         { kind: 'seed', seed },
+        input.grid ?? undefined,
       );
     } finally {
       await attribution.dispose();

@@ -4,7 +4,7 @@ import { type FreeChangeCase, freelyChange } from '../attribution/freeChange.ts'
 import { decoderOf } from '../attribution/layerInputs.ts';
 import { EmendError } from '../errors.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
-import { decodePicture, readPictureFile } from '../files/picture.ts';
+import { readPictureFile } from '../files/picture.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
@@ -61,8 +61,8 @@ async function measure(options: LayersOptions, signal: AbortSignal): Promise<voi
     const endToken = text.eosTokenIds.slice(0, 1);
     const cases: FreeChangeCase[] = [];
     for (const [index, record] of set.records.entries()) {
-      const picture = await decodePicture(await readPictureFile(await set.picturePath(index, 'image')));
-      const visual = await model.visualEmbeddings(await model.images.preprocess(picture));
+      const file = await readPictureFile(await set.picturePath(index, 'image'));
+      const visual = await model.visualEmbeddings(await model.pixelsOf(file));
       const asked = { prompt: record.src + (options.suffix ?? ''), image: true };
       const encoded = model.prompts.encodeTarget(asked, record.alt);
       cases.push({

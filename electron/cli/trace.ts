@@ -3,8 +3,9 @@ import { Command } from 'commander';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
 import { openSafetensors, readTensor, writeSafetensors } from '../files/safetensors.ts';
-import type { EncodedPrompt, PromptForm } from '../models/prompt.ts';
-import { pixelsFromTensor, promptFromIds, trace } from '../models/trace.ts';
+import type { GivenTensor } from '../models/picture.ts';
+import type { PromptForm } from '../models/prompt.ts';
+import { promptFromTensors, promptToTrace, type TracedPrompt, trace } from '../models/trace.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
 import { maxNewTokensOption, modelOrDemo, providerOption, suffixOption, templateOption } from './options.ts';
@@ -29,7 +30,7 @@ export function traceCommand(): Command {
     .option('--prompt <text>', 'the question')
     .option(
       '--inputs <file>',
-      'safetensors file with pixel_values and input_ids, in place of image and prompt',
+      'safetensors file with input_ids, pixel_values and what goes with them, in place of image and prompt',
     )
     .requiredOption('--out <file>', 'safetensors file to write')
     .addOption(suffixOption())
@@ -49,8 +50,8 @@ export function traceCommand(): Command {
         promptForm: options.template,
       });
       try {
-        const { encoded, pixels } = inputs ? await given(model, inputs) : await typed(model, options);
-        const tensors = await trace(model, encoded, pixels, options.maxNewTokens);
+        const traced = inputs ? await given(model, inputs) : await typed(model, options);
+        const tensors = await trace(model, traced, options.maxNewTokens);
         await writeSafetensors(out, tensors, { provider: model.provider }).catch((cause) => {
           if (cause instanceof EmendError) throw cause;
           const { code } = cause as NodeJS.ErrnoException;
@@ -67,20 +68,18 @@ export function traceCommand(): Command {
     });
 }
 
-interface TraceInput {
-  readonly encoded: EncodedPrompt;
-  /** [3, side, side] */
-  readonly pixels: Float32Array | null;
-}
-
-async function typed(model: VisionLanguageModel, options: TraceOptions): Promise<TraceInput> {
+async function typed(model: VisionLanguageModel, options: TraceOptions): Promise<TracedPrompt> {
   const { image, prompt = '', suffix } = options;
-  const pixels = image === undefined ? null : await model.pixelsOf(await readPictureFile(image));
-  return { encoded: model.prompts.encodePrompt({ prompt, suffix, image: pixels !== null }), pixels };
+  const pixels = image === undefined ? [] : [await model.pixelsOf(await readPictureFile(image))];
+  const encoded = model.prompts.encodePrompt({ prompt, suffix, image: pixels.length > 0 });
+  return promptToTrace(model, encoded, pixels);
 }
 
-/** pixel_values [1, 3, side, side] and input_ids [1, tokens] (or without the leading 1), as other programs write them. */
-async function given(model: VisionLanguageModel, path: string): Promise<TraceInput> {
+/** What `--inputs` may hold of pictures, as other programs name it. */
+const PICTURE_TENSORS = ['pixel_values', 'image_grid_thw', 'pixel_attention_mask'];
+
+/** input_ids [1, tokens] (or without the leading 1) and the pictures' tensors, as other programs write them. */
+async function given(model: VisionLanguageModel, path: string): Promise<TracedPrompt> {
   const file = await openSafetensors(path);
   if (!file.tensors.has('input_ids')) {
     throw new EmendError(
@@ -96,12 +95,20 @@ async function given(model: VisionLanguageModel, path: string): Promise<TraceInp
       `${path}: input_ids is ${ids.dtype} [${ids.shape.join(', ')}]; one row of I64 or I32 is needed.`,
     );
   }
-  const pixels = file.tensors.has('pixel_values') ? await readTensor(file, 'pixel_values') : null;
-  if (pixels && !(pixels.data instanceof Float32Array)) {
-    throw new EmendError('invalid-input', `${path}: pixel_values is ${pixels.dtype}; floats are needed.`);
+  const pictures = new Map<string, GivenTensor>();
+  for (const name of PICTURE_TENSORS) {
+    if (!file.tensors.has(name)) continue;
+    const { dtype, shape, data } = await readTensor(file, name);
+    if (data instanceof Float32Array || data instanceof BigInt64Array) pictures.set(name, { shape, data });
+    else if (name !== 'pixel_values' && (data instanceof Int32Array || data instanceof Uint8Array))
+      pictures.set(name, { shape, data: BigInt64Array.from(data, BigInt) });
+    else
+      throw new EmendError(
+        'invalid-input',
+        `${path}: ${name} is ${dtype}; ${name === 'pixel_values' ? 'floats' : 'integers'} are needed.`,
+      );
   }
-  return {
-    encoded: promptFromIds(model, Array.from(ids.data, Number), pixels !== null),
-    pixels: pixels && pixelsFromTensor(model, pixels.shape, pixels.data as Float32Array),
-  };
+  if (pictures.get('pixel_values')?.data instanceof BigInt64Array)
+    throw new EmendError('invalid-input', `${path}: pixel_values holds integers; floats are needed.`);
+  return promptFromTensors(model, Array.from(ids.data, Number), pictures);
 }

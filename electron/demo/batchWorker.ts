@@ -2,6 +2,7 @@
  * @file A worker thread that composes training batches ahead of the step that needs them.
  */
 import { parentPort, workerData } from 'node:worker_threads';
+import { llavaBackbone } from '../models/families/llava/llava.ts';
 import { plainPrompts } from '../models/prompt.ts';
 import { loadTokenizer } from '../models/tokenizer.ts';
 import { denseBatch, languageBatch, type TextSize, type TextSource } from './batches.ts';
@@ -42,7 +43,7 @@ const config = parsedDemoConfig(task.vocabulary, task.imageTokenId, task.padToke
 await loadSprites();
 const tokenizer = await loadTokenizer(task.folder, config);
 const source: TextSource = {
-  writer: plainPrompts(tokenizer),
+  writer: plainPrompts(tokenizer, llavaBackbone(config).prompts),
   facts: facts(),
   endToken: config.text.eosTokenIds[0]!,
   wordId: (word) => {

@@ -3,10 +3,13 @@
  */
 import { parentPort } from 'node:worker_threads';
 import type { TrainingEdit } from '../editors/visedit/batch.ts';
+import { gridLayout, type Pixels } from '../models/picture.ts';
 import { pixelValues } from './batches.ts';
 import { editingRecord } from './editingSet.ts';
+import { GRID } from './recipe.ts';
 import { drawQuestion, typedCasually } from './world/questions.ts';
 import { seededRandom } from './world/random.ts';
+import { CANVAS, type Scene } from './world/scene.ts';
 import { loadSprites } from './world/sprites.ts';
 
 export interface EditingRequest {
@@ -18,6 +21,13 @@ export interface EditingRequest {
 
 await loadSprites();
 
+const layout = gridLayout({ height: GRID, width: GRID });
+const picture = (scene: Scene): Pixels => ({
+  values: pixelValues([scene]),
+  shape: [3, CANVAS, CANVAS],
+  layout,
+});
+
 parentPort!.on('message', ({ step, count, seed, extended }: EditingRequest) => {
   const edits: TrainingEdit[] = [];
   for (let i = 0; i < count; i++) {
@@ -25,12 +35,12 @@ parentPort!.on('message', ({ step, count, seed, extended }: EditingRequest) => {
     const random = seededRandom(seed).split(`extra ${step}`).split(i);
     const elsewhere = drawQuestion(record.m_loc, random);
     edits.push({
-      pixels: pixelValues([record.image]),
+      pixels: picture(record.image),
       prompt: record.src,
       target: record.alt,
       rephrase: typedCasually(record.rephrase, random),
-      rephrasePixels: pixelValues([record.image_rephrase]),
-      localityPixels: pixelValues([record.m_loc]),
+      rephrasePixels: picture(record.image_rephrase),
+      localityPixels: picture(record.m_loc),
       locality: { prompt: record.m_loc_q, answer: record.m_loc_a },
       ...(extended
         ? {
@@ -46,7 +56,7 @@ parentPort!.on('message', ({ step, count, seed, extended }: EditingRequest) => {
     });
   }
   const buffers = edits.flatMap((edit) =>
-    [edit.pixels, edit.rephrasePixels, edit.localityPixels].map((pixels) => pixels.buffer as ArrayBuffer),
+    [edit.pixels, edit.rephrasePixels, edit.localityPixels].map(({ values }) => values.buffer as ArrayBuffer),
   );
   parentPort!.postMessage({ step, edits }, buffers);
 });

@@ -10,6 +10,7 @@ import { type Estimate, estimate } from '../evaluation/bootstrap.ts';
 import { normaliseAnswer, sameAnswer } from '../evaluation/exactMatch.ts';
 import { fingerprint } from '../models/checkpoint.ts';
 import { generate } from '../models/generation.ts';
+import type { Visual } from '../models/picture.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { facts } from './world/facts.ts';
 import { UNTAUGHT_OBJECTS } from './world/objects.ts';
@@ -51,7 +52,7 @@ interface Mistake {
 /** A model that answers questions about scenes, each picture seen once and through a real picture file. */
 class Answerer {
   readonly #model: VisionLanguageModel;
-  #last: { scene: Scene; visual: Float32Array } | null = null;
+  #last: { scene: Scene; visual: Visual } | null = null;
 
   constructor(model: VisionLanguageModel) {
     this.#model = model;
@@ -65,7 +66,7 @@ class Answerer {
     return (await generate(model, await model.prefill(input), options)).text;
   }
 
-  async #see(scene: Scene): Promise<Float32Array> {
+  async #see(scene: Scene): Promise<Visual> {
     if (this.#last?.scene !== scene) {
       const pixels = await this.#model.pixelsOf(await scenePng(scene));
       this.#last = { scene, visual: await this.#model.visualEmbeddings(pixels) };

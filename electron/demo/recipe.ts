@@ -1,7 +1,7 @@
 /**
  * @file What the demo model is: its Hugging Face config, written out, and the numbers of its training.
  */
-import { parseConfig, type VisionLanguageConfig } from '../models/config.ts';
+import { type LlavaConfig, parseLlavaConfig } from '../models/families/llava/config.ts';
 import type { QuestionKind } from './world/questions.ts';
 
 const patch = 12;
@@ -78,12 +78,8 @@ export const demoPreprocessor = {
   size: { shortest_edge: side },
 };
 
-export function parsedDemoConfig(
-  vocabulary: number,
-  imageTokenId: number,
-  padTokenId: number,
-): VisionLanguageConfig {
-  return parseConfig(demoConfig(vocabulary, imageTokenId, padTokenId), 'the demo config');
+export function parsedDemoConfig(vocabulary: number, imageTokenId: number, padTokenId: number): LlavaConfig {
+  return parseLlavaConfig(demoConfig(vocabulary, imageTokenId, padTokenId), 'the demo config');
 }
 
 /** Sizes of a step. `pictures` are pictures a step; `texts` a picture, laid into `rows` rows behind it. */

@@ -9,19 +9,13 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { type WritableTensor, writeSafetensors } from '../files/safetensors.ts';
-import { openCheckpoint, requiredTensors } from '../models/checkpoint.ts';
-import type { VisionLanguageConfig } from '../models/config.ts';
-import {
-  type AttentionInputs,
-  attentionInputs,
-  decoderLayer,
-  embed,
-  embeddingName,
-  finalNorm,
-  languageHead,
-} from '../models/decoder.ts';
+import type { AttentionInputs } from '../models/decoder.ts';
+import type { LlavaConfig } from '../models/families/llava/config.ts';
+import { llavaBackbone } from '../models/families/llava/llava.ts';
+import { visualEmbeddings } from '../models/families/llava/vision.ts';
+import { openCheckpoint } from '../models/open.ts';
+import { embeddingName } from '../models/parts/rotaryDecoder.ts';
 import { rotaryTables } from '../models/positions.ts';
-import { visualEmbeddings } from '../models/vision.ts';
 import { type WeightOf, weightsAsInputs } from '../models/weights.ts';
 import * as f from '../tensor/functions.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
@@ -60,9 +54,9 @@ const PLACING_LAYER = 3;
 type Weights = Map<string, { shape: readonly number[]; data: Float32Array }>;
 
 /** Values to start from: normal, scaled by the width they read from; norms 1, biases 0. */
-function initialWeights(config: VisionLanguageConfig, seed: number): Weights {
+function initialWeights(config: LlavaConfig, seed: number): Weights {
   const weights: Weights = new Map();
-  for (const [name, shape] of requiredTensors(config)) {
+  for (const [name, shape] of llavaBackbone(config).tensors()) {
     const random = seededRandom(seed).split(name);
     const data = new Float32Array(shape.reduce((a, b) => a * b, 1));
     const isNorm = /norm/.test(name);
@@ -174,7 +168,7 @@ interface DenseInputs {
   readonly middleNames: Tensor;
 }
 
-function denseInputs(graph: Graph, config: VisionLanguageConfig): DenseInputs {
+function denseInputs(graph: Graph, config: LlavaConfig): DenseInputs {
   return {
     labels: graph.input('labels', 'int64', ['patches']),
     shares: graph.input('shares', 'float32', ['patches']),
@@ -235,7 +229,7 @@ function trainedIn(stage: Stage, graph: Graph, weights: Weights): Weights {
   return new Map([...weights].filter(([name]) => used.has(name) && !stays(name)));
 }
 
-async function denseTrainer(stage: Stage, config: VisionLanguageConfig, weights: Weights): Promise<Trainer> {
+async function denseTrainer(stage: Stage, config: LlavaConfig, weights: Weights): Promise<Trainer> {
   const graph = new Graph();
   const shapes = new Map([...weights].map(([name, { shape }]) => [name, shape]));
   const weight = weightsAsInputs(graph, shapes);
@@ -253,10 +247,12 @@ function headScores(
   layer: number,
   head: number,
   inputs: AttentionInputs,
-  config: VisionLanguageConfig,
+  config: LlavaConfig,
   weight: WeightOf,
 ): Tensor {
-  const { query, key } = attentionInputs(x, layer, inputs, config.text, weight);
+  const attention = llavaBackbone(config).decoder.attention(layer, weight);
+  const normed = attention.norm(x);
+  const [query, key] = [attention.query(normed, inputs), attention.key(normed, inputs)];
   const [q, k] = [f.slice(query, 1, head, head + 1), f.slice(key, 1, head, head + 1)];
   const scaled = f.multiply(q, 1 / Math.sqrt(config.text.headDim));
   return f.add(f.matmul(scaled, k, { b: true }), inputs.mask);
@@ -288,7 +284,7 @@ function placingLoss(rows: Tensor, seed: number): Tensor {
 
 async function languageTrainer(
   stage: Stage,
-  config: VisionLanguageConfig,
+  config: LlavaConfig,
   weights: Weights,
   seed: number,
 ): Promise<Trainer> {
@@ -296,7 +292,8 @@ async function languageTrainer(
   const { pictures, rows } = sizes.language;
   const prefix = 1 + GRID * GRID;
   const total = prefix + rows;
-  const { hidden, headDim, layers } = config.text;
+  const { decoder } = llavaBackbone(config);
+  const { hidden, headDim, layers } = decoder;
   const shapes = new Map([...weights].map(([name, { shape }]) => [name, shape]));
   const weight = weightsAsInputs(graph, shapes);
   const pixels = graph.input('pixels', 'float32', [pictures, 3, CANVAS, CANVAS]);
@@ -313,7 +310,7 @@ async function languageTrainer(
   const weights_ = graph.input('weights', 'float32', ['picked']);
 
   const visual = visualEmbeddings(pixels, config, weight);
-  let x = f.concat([embed(bos, weight), visual, embed(ids, weight)], 1);
+  let x = f.concat([decoder.embed(bos, weight), visual, decoder.embed(ids, weight)], 1);
   const mentions = graph.input('mentions', 'int64', ['mentions']);
   const look = (layer: number, head: number, rows: Tensor, shares: Tensor) => {
     const scores = f.reshape(headScores(x, layer, head, shared, config, weight), [pictures * total, total]);
@@ -343,10 +340,10 @@ async function languageTrainer(
       const tellers = graph.input('tellers', 'int64', ['tellers']);
       looks.set('telling', look(layer, 0, tellers, graph.input('told', 'float32', ['tellers', total])));
     }
-    x = decoderLayer(x, layer, shared, config.text, weight).hidden;
+    x = decoder.layer(x, layer, shared, weight).hidden;
   }
   const scored = f.gather(f.reshape(x, [pictures * total, hidden]), picked);
-  const logits = languageHead(finalNorm(scored, config.text, weight), config.text, weight);
+  const logits = decoder.head(decoder.finalNorm(scored, weight), weight);
   const answers = f.sum(f.multiply(f.crossEntropy(logits, next), weights_));
   const dense = denseLoss(visual, named, weight, hidden, stage.looking);
   const looked = f.multiply([...looks.values()].reduce(f.add), stage.pointingWeight);
@@ -534,7 +531,7 @@ async function main(): Promise<void> {
   const textsOf = (batch: LanguageBatch) => {
     const { pictures, rows } = sizes.language;
     const total = 1 + GRID * GRID + rows;
-    const { cosine, sine } = rotaryTables(config.text, batch.positions);
+    const { cosine, sine } = rotaryTables(config.text, [batch.positions]);
     const table = [pictures, 1, total, config.text.headDim];
     return {
       bos: int64(new Array(pictures).fill(config.text.bosTokenId), [pictures, 1]),

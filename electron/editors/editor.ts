@@ -1,12 +1,12 @@
 /**
  * @file What every editor of the workbench is: it turns an edit into a signal, and changes hidden states by it.
  */
+import type { Visual } from '../models/picture.ts';
 import type { Adapt, VisionLanguageModel } from '../models/visionLanguageModel.ts';
 
 /** A request: answer `target` when this picture is shown and `prompt` is asked. */
 export interface EditRequest {
-  /** visual embeddings of the picture [visual tokens, hidden] */
-  readonly visual: Float32Array;
+  readonly visual: Visual;
   readonly prompt: string;
   readonly target: string;
 }
@@ -16,8 +16,8 @@ export interface EditSignal {
   /** [rows, hidden] */
   readonly hidden: Float32Array;
   readonly rows: number;
-  /** rows of the picture, end exclusive */
-  readonly imageRows: readonly [number, number];
+  /** rows of the picture, in the order of its visual embeddings */
+  readonly imageRows: readonly number[];
   /** row of the last prompt token */
   readonly lastPromptRow: number;
 }
@@ -33,7 +33,7 @@ export interface Editor {
   /** Influence of the edit on each visual token of hidden states at the edit layer [visual tokens], 0..1; null when the editor has no map. */
   influence(
     hidden: Float32Array,
-    imageRows: readonly [number, number],
+    imageRows: readonly number[],
     signal: EditSignal,
   ): Promise<Float32Array | null>;
   dispose(): Promise<void>;

@@ -7,11 +7,14 @@ import type { EditSignal } from './editor.ts';
 
 export function encodeSignal(signal: EditSignal): Uint8Array {
   const width = signal.hidden.length / signal.rows;
-  const rows = [signal.imageRows[0], signal.imageRows[1], signal.lastPromptRow];
   return encodeSafetensors(
     new Map([
       ['hidden', { dtype: 'F32', shape: [signal.rows, width], data: signal.hidden }],
-      ['rows', { dtype: 'I32', shape: [3], data: Int32Array.from(rows) }],
+      [
+        'visual_rows',
+        { dtype: 'I32', shape: [signal.imageRows.length], data: Int32Array.from(signal.imageRows) },
+      ],
+      ['last_prompt_row', { dtype: 'I32', shape: [1], data: Int32Array.of(signal.lastPromptRow) }],
     ] as const),
   );
 }
@@ -20,19 +23,24 @@ export function encodeSignal(signal: EditSignal): Uint8Array {
 export function decodeSignal(bytes: Uint8Array, width: number): EditSignal {
   const { tensors } = decodeSafetensors(bytes);
   const hidden = tensors.get('hidden');
-  const marks = tensors.get('rows')?.data;
-  const [start, end, lastPromptRow] = marks instanceof Int32Array ? marks : [];
+  const integers = (name: string) => {
+    const data = tensors.get(name)?.data;
+    return data instanceof Int32Array ? data : undefined;
+  };
+  // The first form: where the picture begins and ends, and the last prompt token.
+  const first = integers('rows');
+  const visual = first
+    ? Array.from({ length: Math.max(0, first[1]! - first[0]!) }, (_, row) => first[0]! + row)
+    : [...(integers('visual_rows') ?? [])];
+  const lastPromptRow = first ? first[2] : integers('last_prompt_row')?.[0];
   const rows = hidden?.shape[0] ?? 0;
   const fits =
     hidden?.data instanceof Float32Array &&
     hidden.shape.length === 2 &&
     hidden.shape[1] === width &&
-    start !== undefined &&
-    end !== undefined &&
+    visual.length > 0 &&
     lastPromptRow !== undefined &&
-    0 <= start &&
-    start < end &&
-    end <= lastPromptRow &&
+    visual.every((row) => row >= 0 && row < lastPromptRow) &&
     lastPromptRow < rows;
   if (!fits)
     throw new EmendError(
@@ -42,7 +50,7 @@ export function decodeSignal(bytes: Uint8Array, width: number): EditSignal {
   return {
     hidden: hidden.data as Float32Array,
     rows,
-    imageRows: [start, end],
+    imageRows: visual,
     lastPromptRow,
   };
 }

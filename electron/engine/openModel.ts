@@ -9,8 +9,9 @@ import type { Decision, Scope } from '../editors/scope/scope.ts';
 import { type AdapterFiles, readAdapter, VisEdit } from '../editors/visedit/visEdit.ts';
 import { EmendError } from '../errors.ts';
 import { cutsFor, EditedModel, type Prepared } from '../evaluation/editedModel.ts';
-import { decodePicture } from '../files/picture.ts';
-import { type Checkpoint, fingerprint, openCheckpoint, requiredTensors } from '../models/checkpoint.ts';
+import { fingerprint } from '../models/checkpoint.ts';
+import { type Checkpoint, openCheckpoint } from '../models/open.ts';
+import type { PictureLayout, Visual } from '../models/picture.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { type ActingEdit, decodeActing, encodeActing } from './actingEdit.ts';
 import type { EngineOperations, OperationContext, SignalledEdit } from './protocol.ts';
@@ -21,19 +22,20 @@ export async function summarise(
   adapter: { path: string; files: AdapterFiles; scope: Scope } | null,
   ofCheckpoint?: string,
 ): Promise<ModelSummary> {
-  const { config, weights } = checkpoint;
-  const shapes = requiredTensors(config);
+  const { backbone, weights } = checkpoint;
+  const { decoder } = backbone;
+  const shapes = backbone.tensors();
   const dtypes = new Set([...shapes.keys()].map((name) => weights.find(name)?.dtype ?? '?'));
   const description = adapter?.files.description;
   return {
     path,
     name: basename(checkpoint.folder),
     fingerprint: ofCheckpoint ?? (await fingerprint(checkpoint)),
-    architecture: 'LLaVA',
-    layers: config.text.layers,
-    hidden: config.text.hidden,
+    architecture: checkpoint.family,
+    layers: decoder.layers,
+    hidden: decoder.hidden,
     parameters: [...shapes.values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0),
-    visualTokens: config.imageTokenCount,
+    visualTokens: (await backbone.openPictures(checkpoint.folder)).rows.most,
     dtype: [...dtypes].sort().join(' and '),
     adapter:
       adapter && description
@@ -136,26 +138,15 @@ export class OpenModel {
     return scope;
   }
 
-  /** Visual embeddings of a picture file, and the part of the picture the model sees, in fractions of it. */
-  async see(file: Uint8Array) {
-    const picture = await decodePicture(file);
+  /** What a picture file is to the decoder, and how it is laid out. */
+  async see(file: Uint8Array): Promise<{ visual: Visual; layout: PictureLayout }> {
     const { model } = this.edited;
-    const view = model.images.viewOf(picture);
-    const visual = await model.visualEmbeddings(model.images.preprocess(picture));
-    const window = {
-      left: view.left / picture.width,
-      top: view.top / picture.height,
-      width: view.width / picture.width,
-      height: view.height / picture.height,
-    };
-    return { visual, window };
+    const visual = await model.visualEmbeddings(await model.pixelsOf(file));
+    return { visual, layout: visual.layout };
   }
 
   /** An edit as it acts; computed unless the library holds it. */
-  async acting(
-    { id, picture, prompt, target, signal }: SignalledEdit,
-    visual?: Float32Array,
-  ): Promise<ActingEdit> {
+  async acting({ id, picture, prompt, target, signal }: SignalledEdit, visual?: Visual): Promise<ActingEdit> {
     const scope = this.#scope;
     if (signal) return decodeActing(id, signal, scope, this.edited.model.hidden);
     const seen = visual ?? (picture && (await this.see(picture)).visual);

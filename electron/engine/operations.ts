@@ -5,8 +5,9 @@ import type { Answer, InfluenceMap, Routing } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import type { Prepared } from '../evaluation/editedModel.ts';
 import { probePasses } from '../evaluation/exactMatch.ts';
-import { openCheckpoint } from '../models/checkpoint.ts';
 import type { Generation } from '../models/generation.ts';
+import { openCheckpoint } from '../models/open.ts';
+import { type PictureLayout, type Visual, whole } from '../models/picture.ts';
 import { encodeActing } from './actingEdit.ts';
 import { OpenModel, summarise } from './openModel.ts';
 import type { EngineProbeResult, OperationContext, OperationTable } from './protocol.ts';
@@ -74,16 +75,23 @@ async function influenceMap(
   model: OpenModel,
   prepared: Prepared,
   signal: Parameters<OpenModel['edited']['influence']>[1],
-  window: InfluenceMap['window'],
+  layout: PictureLayout,
 ): Promise<InfluenceMap> {
   const values = await model.edited.influence(prepared, signal);
-  const { config } = model.edited.model.checkpoint;
-  const side = Math.floor(config.vision.imageSize / config.vision.patchSize);
-  // With select strategy 'full' the class token comes first and has no place in the picture.
-  const patches = values
-    ? Array.from(values.subarray(values.length - side * side))
-    : new Array<number>(side * side).fill(1);
-  return { rows: side, columns: side, values: patches, layer: model.summary.adapter?.layer ?? 0, window };
+  // Rows without a place in the picture are shown as a line over all of it.
+  const { grid, window, cells } = layout.map ?? {
+    grid: { height: 1, width: layout.rows },
+    window: whole,
+    cells: Array.from({ length: layout.rows }, (_, row) => row),
+  };
+  return {
+    rows: grid.height,
+    columns: grid.width,
+    values: cells.map((row) => values?.[row] ?? 1),
+    ...(!layout.map && { placed: false }),
+    layer: model.summary.adapter?.layer ?? 0,
+    window,
+  };
 }
 
 export const operations: OperationTable = {
@@ -134,7 +142,7 @@ export const operations: OperationTable = {
   async preview({ edit, maxNewTokens }, context) {
     const model = open();
     const watch = new Stopwatch();
-    const { visual, window } = await model.see(edit.picture);
+    const { visual, layout } = await model.see(edit.picture);
     const picture = watch.lap();
     const candidate = await model.acting(edit, visual);
     const prepared = await model.edited.prepare(visual, edit.prompt);
@@ -166,20 +174,20 @@ export const operations: OperationTable = {
     };
     const before = await side('before', null, null);
     const after = await side('after', model.signalOf(found, candidate), model.routing(found, 1));
-    const influence = await influenceMap(model, prepared, candidate.signal, window);
+    const influence = await influenceMap(model, prepared, candidate.signal, layout);
     return { before, after, influence, signal: encodeActing(candidate) };
   },
 
   async check({ edit, probes, maxNewTokens }, context) {
     const model = open();
-    const { visual, window } = await model.see(edit.picture);
+    const { visual, layout } = await model.see(edit.picture);
     const candidate = await model.acting(edit, visual);
     const committed = [...model.active].filter(({ id }) => id !== edit.id);
     const bankWithout = model.bankOf(committed);
     const bankWith = model.bankOf([...committed, candidate]);
     const results: EngineProbeResult[] = [];
     // Probes on the same picture follow one another, so its rows are computed once.
-    let lastPicture: { file: Uint8Array; visual: Float32Array } = { file: edit.picture, visual };
+    let lastPicture: { file: Uint8Array; visual: Visual } = { file: edit.picture, visual };
     const same = (a: Uint8Array, b: Uint8Array) => a === b || Buffer.compare(a, b) === 0;
     for (const probe of probes) {
       stopIfAsked(context);
@@ -216,7 +224,7 @@ export const operations: OperationTable = {
     const own = await model.edited.prepare(visual, edit.prompt);
     return {
       results,
-      influence: await influenceMap(model, own, candidate.signal, window),
+      influence: await influenceMap(model, own, candidate.signal, layout),
       signal: encodeActing(candidate),
     };
   },

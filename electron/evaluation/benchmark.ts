@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import type { Reach, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
+import type { Visual } from '../models/picture.ts';
 import { type Estimate, estimate, RESAMPLINGS } from './bootstrap.ts';
 import type { EditedModel } from './editedModel.ts';
 import type { EditingSet, PictureField } from './editingSet.ts';
@@ -220,7 +221,7 @@ async function caseOf(
 class Pictures {
   readonly #edited: EditedModel;
   readonly #set: EditingSet;
-  readonly #kept = new Map<string, Float32Array>();
+  readonly #kept = new Map<string, Visual>();
   readonly #digests = new Map<string, Buffer>();
 
   constructor(edited: EditedModel, set: EditingSet) {
@@ -228,8 +229,7 @@ class Pictures {
     this.#set = set;
   }
 
-  /** Visual embeddings [visual tokens, hidden]. */
-  async see(index: number, field: PictureField): Promise<Float32Array> {
+  async see(index: number, field: PictureField): Promise<Visual> {
     const path = await this.#set.picturePath(index, field);
     const known = this.#kept.get(path);
     if (known) return known;

@@ -4,7 +4,7 @@
 import type { TrainingEdit } from '../editors/visedit/batch.ts';
 import type { EditSource } from '../editors/visedit/trainVisEdit.ts';
 import { EmendError } from '../errors.ts';
-import { decodePicture, readPictureFile } from '../files/picture.ts';
+import { readPictureFile } from '../files/picture.ts';
 import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { readEditingSet } from './editingSet.ts';
 
@@ -38,7 +38,7 @@ export async function editSourceFromFile(
   const { records } = set;
   if (records.length === 0) throw new EmendError('invalid-input', `${path} holds no edits.`);
   const pixels = async (index: number, field: 'image' | 'image_rephrase' | 'm_loc') =>
-    model.images.preprocess(await decodePicture(await readPictureFile(await set.picturePath(index, field))));
+    model.pixelsOf(await readPictureFile(await set.picturePath(index, field)));
   const trainingEdit = async (index: number): Promise<TrainingEdit> => {
     const record = records[index]!;
     const asked = (prompt: string) => prompt + options.suffix;

@@ -6,6 +6,7 @@ import type { Editor, EditSignal } from '../editors/editor.ts';
 import { type Decision, decide, type EditBank, type Scope, type ScopeInput } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { type Generation, type GenerationOptions, generate } from '../models/generation.ts';
+import type { Visual } from '../models/picture.ts';
 import type { Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { floatsOf } from '../tensor/session.ts';
 
@@ -28,8 +29,8 @@ export class EditedModel {
     this.scope = scope;
   }
 
-  /** visual: embeddings of the picture [visual tokens, hidden], or null for text alone. */
-  async prepare(visual: Float32Array | null, prompt: string): Promise<Prepared> {
+  /** visual: the picture's embeddings, or null for text alone. */
+  async prepare(visual: Visual | null, prompt: string): Promise<Prepared> {
     const encoded = this.model.prompts.encodePrompt({ prompt, image: visual !== null });
     return { prefill: await this.model.prefill(await this.model.lay(encoded, visual)), prompt };
   }
@@ -58,7 +59,7 @@ export class EditedModel {
     );
   }
 
-  async signal(visual: Float32Array, prompt: string, target: string): Promise<EditSignal> {
+  async signal(visual: Visual, prompt: string, target: string): Promise<EditSignal> {
     return this.#editorOrThrow().signal(this.model, { visual, prompt, target });
   }
 

@@ -7,6 +7,7 @@ import { MemoryBank } from '../editors/scope/memoryBank.ts';
 import type { EditBank, Reach } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { argmax, type Generation } from '../models/generation.ts';
+import type { Visual } from '../models/picture.ts';
 import type { Adapt, Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { floatsOf } from '../tensor/session.ts';
 import type { EditedModel } from './editedModel.ts';
@@ -42,10 +43,10 @@ export interface Reading {
   readonly nll: number;
 }
 
-/** visual: embeddings of the picture [visual tokens, hidden], or null for text alone. Throws `invalid-input` for an empty target. */
+/** visual: the picture's embeddings, or null for text alone. Throws `invalid-input` for an empty target. */
 export async function forceTarget(
   model: VisionLanguageModel,
-  visual: Float32Array | null,
+  visual: Visual | null,
   prompt: string,
   target: string,
 ): Promise<Forced> {
@@ -92,7 +93,7 @@ function logProbability(logits: Float32Array, id: number): number {
 
 /** A prompt with the answer it is judged by. Pictures are visual embeddings [visual tokens, hidden]. */
 export interface ProbeInput {
-  readonly visual: Float32Array | null;
+  readonly visual: Visual | null;
   readonly prompt: string;
   /** null: whatever the unedited model answers */
   readonly answer: string | null;
@@ -100,11 +101,11 @@ export interface ProbeInput {
 
 /** One edit and the inputs it is measured on. */
 export interface EditCase {
-  readonly visual: Float32Array;
+  readonly visual: Visual;
   readonly prompt: string;
   readonly target: string;
   readonly rephrase: string;
-  readonly rephraseVisual: Float32Array;
+  readonly rephraseVisual: Visual;
   readonly textLocality: ProbeInput;
   readonly imageLocality: ProbeInput;
   /** another question about the edit's picture */
@@ -149,7 +150,7 @@ export async function measureEdit(
   const signal = await edited.signal(edit.visual, edit.prompt, edit.target);
   const bank = options.scoped ? await bankOfOne(edited, edit, options.reach) : null;
   const acting = { signal, bank };
-  const changed = (visual: Float32Array, prompt: string) =>
+  const changed = (visual: Visual, prompt: string) =>
     measure(edited, acting, { visual, prompt, answer: edit.target }, 'changes', options);
   const kept = (input: ProbeInput) => measure(edited, acting, input, 'stays', options);
   return {

@@ -5,6 +5,7 @@
 import { cosine, lastPromptToken } from '../editors/scope/cosine.ts';
 import type { TrainingEdit } from '../editors/visedit/batch.ts';
 import { EmendError } from '../errors.ts';
+import type { Visual } from '../models/picture.ts';
 import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 
 export interface RouterCalibration {
@@ -54,13 +55,13 @@ export async function calibrateRouter(
     const [own, rephrased, other] = await Promise.all(
       [edit.pixels, edit.rephrasePixels, edit.localityPixels].map((pixels) => model.visualEmbeddings(pixels)),
     );
-    const at = async (visual: Float32Array, prompt: string) => {
+    const at = async (visual: Visual, prompt: string) => {
       const encoded = model.prompts.encodePrompt({ prompt, image: true });
       const prefill = await model.prefill(await model.lay(encoded, visual));
       return Promise.all(model.cuts.map((layer) => lastPromptToken(model, prefill, layer)));
     };
     const key = await at(own!, edit.prompt);
-    const compare = async (into: Map<number, number[]>, visual: Float32Array, prompt: string) => {
+    const compare = async (into: Map<number, number[]>, visual: Visual, prompt: string) => {
       const found = await at(visual, prompt);
       for (const [index, layer] of model.cuts.entries())
         into.get(layer)!.push(cosine(key[index]!, found[index]!));

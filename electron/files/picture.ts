@@ -5,11 +5,14 @@ import sharp, { type Metadata } from 'sharp';
 import { EmendError } from '../errors.ts';
 import { readRegularFile } from './regularFile.ts';
 
-/** A decoded picture: 8 bits a channel, `rgb` [height, width, 3]. */
+/** A decoded picture: 8 bits a channel. */
 export interface Picture {
   readonly width: number;
   readonly height: number;
+  /** [height, width, 3], colours as they are whatever their opacity */
   readonly rgb: Uint8Array;
+  /** opacity [height, width]; absent where every pixel is opaque */
+  readonly alpha?: Uint8Array;
 }
 
 const MAX_PICTURE_BYTES = 64 * 1024 * 1024;
@@ -22,8 +25,8 @@ export function readPictureFile(path: string): Promise<Buffer<ArrayBuffer>> {
 }
 
 /**
- * Decodes a JPEG, PNG, WebP, GIF, TIFF or AVIF: upright as its EXIF orientation says, transparency dropped
- * (as PIL's `convert('RGB')`), the first frame of an animation.
+ * Decodes a JPEG, PNG, WebP, GIF, TIFF or AVIF: upright as its EXIF orientation says, colours apart from
+ * transparency (as PIL's `convert('RGB')`), the first frame of an animation.
  * @throws EmendError 'invalid-input' over 64 MB or 100 megapixels, before decoding; 'unsupported' for other
  *   formats; 'damaged' for what cannot be decoded to its end.
  */
@@ -59,16 +62,29 @@ export async function decodePicture(bytes: Uint8Array): Promise<Picture> {
     const { data, info } = await open()
       .autoOrient()
       .toColourspace('srgb')
-      .removeAlpha()
       .raw({ depth: 'uchar' })
       .toBuffer({ resolveWithObject: true });
-    if (info.channels !== 3) throw new Error(`it has ${info.channels} colour channels`);
-    return { width: info.width, height: info.height, rgb: data };
+    const { channels } = info as { channels: number };
+    if (channels !== 3 && channels !== 4) throw new Error(`it has ${channels} colour channels`);
+    const size = { width: info.width, height: info.height };
+    return channels === 3 ? { ...size, rgb: data } : { ...size, ...apart(data) };
   } catch (cause) {
     throw new EmendError('damaged', `The picture cannot be decoded: ${reason(cause)}. Choose another file.`, {
       cause,
     });
   }
+}
+
+/** Colours and opacity of interleaved pixels [pixels, 4]. */
+function apart(rgba: Uint8Array): { rgb: Uint8Array; alpha?: Uint8Array } {
+  const pixels = rgba.length / 4;
+  const rgb = new Uint8Array(3 * pixels);
+  const alpha = new Uint8Array(pixels);
+  for (let i = 0; i < pixels; i++) {
+    rgb.set(rgba.subarray(4 * i, 4 * i + 3), 3 * i);
+    alpha[i] = rgba[4 * i + 3]!;
+  }
+  return alpha.every((opacity) => opacity === 255) ? { rgb } : { rgb, alpha };
 }
 
 function reason(cause: unknown): string {

@@ -1,9 +1,6 @@
 /**
- * @file A Hugging Face checkpoint folder, opened in place: its config and where each weight lies.
- *
- * Weights are known by one canonical name each, that of the first LLaVA checkpoints
- * (`language_model.model.layers.0…`, `vision_tower.vision_model…`, `multi_modal_projector.linear_1…`),
- * whatever version of transformers wrote the files.
+ * @file The files of a Hugging Face checkpoint folder, opened in place: where each weight lies. Knows no model: what the weights
+ * are for, and their canonical names, families say.
  */
 
 import { createHash } from 'node:crypto';
@@ -11,10 +8,9 @@ import { open, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
-import { readJson, readJsonIfThere } from '../files/json.ts';
+import { readJsonIfThere } from '../files/json.ts';
 import { readRegularFile } from '../files/regularFile.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../files/safetensors.ts';
-import { featureStates, parseConfig, type VisionLanguageConfig, visionLayersNeeded } from './config.ts';
 
 export type WeightDtype = 'F32' | 'F16' | 'BF16';
 
@@ -29,6 +25,8 @@ export interface WeightLocation {
 
 /** The weights of a checkpoint by canonical name. */
 export interface WeightSource {
+  /** What a file says of a tensor, whatever its dtype; `name` is the file's own. */
+  entry(name: string): { path: string; name: string; dtype: string; shape: readonly number[] } | undefined;
   /** Undefined for a name the checkpoint does not have, or whose dtype is no weight's (a stray index buffer). */
   find(name: string): WeightLocation | undefined;
   names(): string[];
@@ -46,11 +44,8 @@ export interface GenerationConfig {
   readonly maxNewTokens: number | undefined;
 }
 
-export interface Checkpoint {
-  /** The folder's real path. */
-  readonly folder: string;
-  readonly config: VisionLanguageConfig;
-  readonly generationConfig: GenerationConfig;
+/** The weight files of a folder. */
+export interface CheckpointFiles {
   readonly weights: WeightSource;
   /** The safetensors files, by name in the folder. */
   readonly files: ReadonlyMap<string, SafetensorsFile>;
@@ -72,128 +67,50 @@ const generationSchema = z.looseObject({
 const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
 
 /**
- * Opens a folder with config.json and model.safetensors, or model.safetensors.index.json and its shards.
- * Reads headers only. Every tensor the config asks for is checked for presence, shape and dtype.
- * @throws EmendError 'not-found' for missing files, 'damaged' for files that contradict each other,
- *   'unsupported' for other architectures, formats and dtypes.
+ * Opens model.safetensors, or model.safetensors.index.json and its shards. Reads headers only.
+ * @param folder a real path
+ * @param canonical gives each tensor the name the model knows it by
+ * @throws EmendError 'not-found' for missing files, 'damaged' for files that contradict each other, 'unsupported' for other formats
  */
-export async function openCheckpoint(folder: string): Promise<Checkpoint> {
-  const real = await realFolder(folder);
-  const configPath = join(real, 'config.json');
-  const json = await readJson(configPath);
-  const parsed = parseConfig(json, configPath);
-  const generationConfig = await openGenerationConfig(real);
-  const { files, fileOf } = await openWeightFiles(real);
-  // Where text_config denies what the whole config says, versions of transformers differ; a missing head settles it.
-  const tied = !fileOf.has('language_model.lm_head.weight') && tiesAtTop(json);
-  const config = tied ? { ...parsed, text: { ...parsed.text, tieWordEmbeddings: true } } : parsed;
-  const weights = weightSource(fileOf);
-  for (const [name, shape] of requiredTensors(config)) {
-    const file = fileOf.get(name);
-    const entry = file?.file.tensors.get(file.name);
-    if (!file || !entry) {
+export async function openCheckpointFiles(
+  folder: string,
+  canonical: (name: string) => string,
+): Promise<CheckpointFiles> {
+  const { files, fileOf } = await openWeightFiles(folder, canonical);
+  return { files, weights: weightSource(fileOf) };
+}
+
+/**
+ * Checks that every tensor the model's computation needs is there, in its shape, in a dtype that is run.
+ * @throws EmendError 'damaged' or 'unsupported', naming tensor and file
+ */
+export function checkTensors(
+  folder: string,
+  weights: WeightSource,
+  needed: ReadonlyMap<string, readonly number[]>,
+): void {
+  for (const [name, shape] of needed) {
+    const entry = weights.entry(name);
+    if (!entry) {
       throw new EmendError(
         'damaged',
-        `${real} has no tensor "${name}" of shape [${shape}], which its config.json asks for.`,
+        `${folder} has no tensor "${name}" of shape [${shape}], which its config.json asks for. Take config and weights from the same model.`,
       );
     }
     if (entry.shape.length !== shape.length || entry.shape.some((size, axis) => size !== shape[axis])) {
       throw new EmendError(
         'damaged',
-        `Tensor "${entry.name}" of ${file.file.path} has shape [${entry.shape}]; config.json asks for [${shape}].`,
+        `Tensor "${entry.name}" of ${entry.path} has shape [${entry.shape}]; config.json asks for [${shape}].`,
       );
     }
     if (!isWeightDtype(entry.dtype)) {
       throw new EmendError(
         'unsupported',
-        `Tensor "${entry.name}" of ${file.file.path} is stored as ${entry.dtype}. ` +
+        `Tensor "${entry.name}" of ${entry.path} is stored as ${entry.dtype}. ` +
           'Emend runs weights in F32, F16 and BF16: save the model in one of these.',
       );
     }
   }
-  return { folder: real, config, generationConfig, weights, files };
-}
-
-function tiesAtTop(json: unknown): boolean {
-  return typeof json === 'object' && json !== null && Reflect.get(json, 'tie_word_embeddings') === true;
-}
-
-/**
- * The canonical name and shape of every weight the model's computation needs, in the order of computation.
- * Layers of the vision tower above the feature layer are not among them.
- */
-export function requiredTensors(config: VisionLanguageConfig): Map<string, number[]> {
-  const { text, vision } = config;
-  const shapes = new Map<string, number[]>();
-  const linear = (name: string, out: number, into: number, bias: boolean): void => {
-    shapes.set(`${name}.weight`, [out, into]);
-    if (bias) shapes.set(`${name}.bias`, [out]);
-  };
-  const layerNorm = (name: string): void => {
-    shapes.set(`${name}.weight`, [vision.hidden]);
-    shapes.set(`${name}.bias`, [vision.hidden]);
-  };
-
-  const tower = 'vision_tower.vision_model';
-  const patch = vision.patchSize;
-  shapes.set(`${tower}.embeddings.class_embedding`, [vision.hidden]);
-  shapes.set(`${tower}.embeddings.patch_embedding.weight`, [vision.hidden, 3, patch, patch]);
-  const positions = Math.floor(vision.imageSize / patch) ** 2 + 1;
-  shapes.set(`${tower}.embeddings.position_embedding.weight`, [positions, vision.hidden]);
-  layerNorm(`${tower}.pre_layrnorm`);
-  for (let l = 0; l < visionLayersNeeded(config); l++) {
-    const layer = `${tower}.encoder.layers.${l}`;
-    layerNorm(`${layer}.layer_norm1`);
-    for (const part of ['q_proj', 'k_proj', 'v_proj', 'out_proj']) {
-      linear(`${layer}.self_attn.${part}`, vision.hidden, vision.hidden, true);
-    }
-    layerNorm(`${layer}.layer_norm2`);
-    linear(`${layer}.mlp.fc1`, vision.intermediate, vision.hidden, true);
-    linear(`${layer}.mlp.fc2`, vision.hidden, vision.intermediate, true);
-  }
-
-  const features = vision.hidden * featureStates(config).length;
-  linear('multi_modal_projector.linear_1', text.hidden, features, config.projector.bias);
-  linear('multi_modal_projector.linear_2', text.hidden, text.hidden, config.projector.bias);
-
-  const decoder = 'language_model.model';
-  shapes.set(`${decoder}.embed_tokens.weight`, [text.vocab, text.hidden]);
-  for (let l = 0; l < text.layers; l++) {
-    const layer = `${decoder}.layers.${l}`;
-    const attention = text.heads * text.headDim;
-    const keyValue = text.keyValueHeads * text.headDim;
-    shapes.set(`${layer}.input_layernorm.weight`, [text.hidden]);
-    linear(`${layer}.self_attn.q_proj`, attention, text.hidden, text.attentionBias);
-    linear(`${layer}.self_attn.k_proj`, keyValue, text.hidden, text.attentionBias);
-    linear(`${layer}.self_attn.v_proj`, keyValue, text.hidden, text.attentionBias);
-    linear(`${layer}.self_attn.o_proj`, text.hidden, attention, text.attentionBias);
-    shapes.set(`${layer}.post_attention_layernorm.weight`, [text.hidden]);
-    linear(`${layer}.mlp.gate_proj`, text.intermediate, text.hidden, text.mlpBias);
-    linear(`${layer}.mlp.up_proj`, text.intermediate, text.hidden, text.mlpBias);
-    linear(`${layer}.mlp.down_proj`, text.hidden, text.intermediate, text.mlpBias);
-  }
-  shapes.set(`${decoder}.norm.weight`, [text.hidden]);
-  if (!text.tieWordEmbeddings) linear('language_model.lm_head', text.vocab, text.hidden, false);
-  return shapes;
-}
-
-/** The canonical name of a tensor as some version of transformers wrote it. */
-export function canonicalName(name: string): string {
-  if (name === 'lm_head.weight') return 'language_model.lm_head.weight';
-  if (name.startsWith('model.language_model.')) {
-    return name.replace('model.language_model.', 'language_model.model.');
-  }
-  const plain = /^model\.(vision_tower|multi_modal_projector)\./.test(name) ? name.slice(6) : name;
-  return plain.replace(
-    /^vision_tower\.(?=embeddings\.|pre_layrnorm\.|encoder\.|post_layernorm\.)/,
-    'vision_tower.vision_model.',
-  );
-}
-
-/** Tokens after which generation ends: the generation config's, and where it names none the model config's. */
-export function stopTokenIds(checkpoint: Checkpoint): readonly number[] {
-  const { eosTokenIds } = checkpoint.generationConfig;
-  return eosTokenIds.length > 0 ? eosTokenIds : checkpoint.config.text.eosTokenIds;
 }
 
 const MOST_TOLD = 128 * 1024 * 1024;
@@ -217,7 +134,11 @@ const TELLING_FILES = [
  * A SHA-256 (hex) that tells models apart without reading all of their weights: config, the small files beside it,
  * headers, sizes, and sixteen samples of 64 KB from each file. It does not depend on where the folder lies.
  */
-export async function fingerprint(checkpoint: Checkpoint): Promise<string> {
+export async function fingerprint(checkpoint: {
+  readonly folder: string;
+  readonly config: object;
+  readonly files: ReadonlyMap<string, SafetensorsFile>;
+}): Promise<string> {
   const hash = createHash('sha256');
   const add = (label: string, bytes: Uint8Array | string): void => {
     hash.update(`${label}\0${bytes.length}\0`).update(bytes);
@@ -259,7 +180,7 @@ interface NamedInFile {
   readonly name: string;
 }
 
-async function realFolder(folder: string): Promise<string> {
+export async function realFolder(folder: string): Promise<string> {
   try {
     const real = await realpath(folder);
     if ((await stat(real)).isDirectory()) return real;
@@ -269,7 +190,7 @@ async function realFolder(folder: string): Promise<string> {
   throw new EmendError('not-found', `${folder} is a file. Choose the folder that holds config.json.`);
 }
 
-async function openGenerationConfig(folder: string): Promise<GenerationConfig> {
+export async function openGenerationConfig(folder: string): Promise<GenerationConfig> {
   const path = join(folder, 'generation_config.json');
   const parsed = generationSchema.safeParse((await readJsonIfThere(path)) ?? {});
   if (!parsed.success) {
@@ -290,13 +211,14 @@ async function openGenerationConfig(folder: string): Promise<GenerationConfig> {
 
 async function openWeightFiles(
   folder: string,
+  canonicalOf: (name: string) => string,
 ): Promise<{ files: Map<string, SafetensorsFile>; fileOf: Map<string, NamedInFile> }> {
   const single = 'model.safetensors';
   const indexName = 'model.safetensors.index.json';
   const files = new Map<string, SafetensorsFile>();
   const fileOf = new Map<string, NamedInFile>();
   const add = (file: SafetensorsFile, name: string): void => {
-    const canonical = canonicalName(name);
+    const canonical = canonicalOf(name);
     const other = fileOf.get(canonical);
     if (other) {
       throw new EmendError(
@@ -386,6 +308,13 @@ function isWeightDtype(dtype: string): dtype is WeightDtype {
 
 function weightSource(fileOf: ReadonlyMap<string, NamedInFile>): WeightSource {
   return {
+    entry(name) {
+      const found = fileOf.get(name);
+      const entry = found?.file.tensors.get(found.name);
+      return (
+        found && entry && { path: found.file.path, name: entry.name, dtype: entry.dtype, shape: entry.shape }
+      );
+    },
     find(name) {
       const found = fileOf.get(name);
       const entry = found?.file.tensors.get(found.name);

@@ -1,15 +1,12 @@
 /**
- * @file What a checkpoint's config.json says, with the Hugging Face class defaults where it says nothing.
- *
- * Defaults are those of transformers' `LlavaConfig`, `LlamaConfig` and `CLIPVisionConfig`: hub files are
- * often saved as a difference from them (LLaVA-1.5's `text_config` has no `hidden_size`).
+ * @file Reading JSON files of model folders, and what the configs of text decoders say, with the Hugging Face class defaults where
+ * they say nothing: hub files are often saved as a difference from them.
  */
-
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 
-/** `gelu` is the exact one (erf); `quick_gelu` is x * sigmoid(1.702 x). */
-export type Activation = 'silu' | 'gelu' | 'quick_gelu' | 'relu';
+/** `gelu` is the exact one (erf), `gelu_tanh` its approximation; `quick_gelu` is x * sigmoid(1.702 x). */
+export type Activation = 'silu' | 'gelu' | 'gelu_tanh' | 'quick_gelu' | 'relu';
 
 /** How rotary frequencies are changed for longer contexts (transformers `modeling_rope_utils`). */
 export type RopeScaling =
@@ -24,7 +21,7 @@ export type RopeScaling =
       readonly originalMaxPositions: number;
     };
 
-/** The Llama decoder. Sizes count elements; layers are numbered from 0. */
+/** A decoder of the Llama kind. Sizes count elements; layers are numbered from 0. Fields that are absent are off. */
 export interface TextConfig {
   readonly layers: number;
   readonly hidden: number;
@@ -46,42 +43,24 @@ export interface TextConfig {
   readonly bosTokenId: number | undefined;
   readonly eosTokenIds: readonly number[];
   readonly padTokenId: number | undefined;
+  /** Queries, keys and values have biases, the output has none (Qwen2). */
+  readonly inputBias?: boolean;
+  /** Each head's queries and keys pass an RMSNorm before they are rotated (Qwen3). */
+  readonly queryKeyNorm?: boolean;
+  /** How many earlier rows a row sees, itself included. */
+  readonly slidingWindow?: number;
+  /** Positions of three axes (M-RoPE): how many frequencies turn with time, height and width, in runs or in turn. */
+  readonly mrope?: {
+    readonly sections: readonly [number, number, number];
+    readonly interleaved: boolean;
+  };
 }
 
-/** The CLIP vision tower. */
-export interface VisionConfig {
-  readonly layers: number;
-  readonly hidden: number;
-  readonly intermediate: number;
-  readonly heads: number;
-  /** Side of the square picture, and of one patch, in pixels. */
-  readonly imageSize: number;
-  readonly patchSize: number;
-  readonly layerNormEps: number;
-  readonly activation: Activation;
-}
+// ---------------------------------------------------------------- text decoders
 
-/** A LLaVA-architecture model: CLIP vision tower, two-layer projector, Llama decoder. */
-export interface VisionLanguageConfig {
-  readonly text: TextConfig;
-  readonly vision: VisionConfig;
-  /** May lie beyond `text.vocab`: its rows come from the picture, never from the embedding. */
-  readonly imageTokenId: number;
-  /**
-   * Which of the tower's `layers + 1` hidden states the projector reads: 0 enters the first layer, negative
-   * ones count from the end. Several are joined along the width.
-   */
-  readonly featureLayer: number | readonly number[];
-  /** `default` drops the class token, `full` keeps it. */
-  readonly featureSelect: 'default' | 'full';
-  readonly projector: { readonly activation: Activation; readonly bias: boolean };
-  /** Rows one picture takes in the decoder's sequence. */
-  readonly imageTokenCount: number;
-}
-
-const size = (largest: number) => z.int().min(1).max(largest);
-const tokenId = z.int().min(0).max(100_000_000);
-const epsilon = z.number().positive().max(1);
+export const size = (largest: number) => z.int().min(1).max(largest);
+export const tokenId = z.int().min(0).max(100_000_000);
+export const epsilon = z.number().positive().max(1);
 
 const ropeSchema = z.looseObject({
   rope_type: z.string().optional(),
@@ -91,10 +70,10 @@ const ropeSchema = z.looseObject({
   low_freq_factor: z.number().positive().optional(),
   high_freq_factor: z.number().positive().optional(),
   original_max_position_embeddings: size(1e9).nullish(),
+  mrope_section: z.array(z.int().min(0).max(8192)).length(3).optional(),
 });
 
 const textSchema = z.looseObject({
-  model_type: z.string().default('llama'),
   vocab_size: size(10_000_000).default(32000),
   hidden_size: size(131_072).default(4096),
   intermediate_size: size(1_048_576).default(11008),
@@ -111,6 +90,8 @@ const textSchema = z.looseObject({
   tie_word_embeddings: z.boolean().nullish(),
   attention_bias: z.boolean().default(false),
   mlp_bias: z.boolean().default(false),
+  sliding_window: size(1e9).nullish(),
+  use_sliding_window: z.boolean().nullish(),
   bos_token_id: tokenId.nullable().default(1),
   eos_token_id: z
     .union([tokenId, z.array(tokenId)])
@@ -119,195 +100,200 @@ const textSchema = z.looseObject({
   pad_token_id: z.int().nullish(),
 });
 
-const visionSchema = z.looseObject({
-  model_type: z.string().default('clip_vision_model'),
-  hidden_size: size(131_072).default(768),
-  intermediate_size: size(1_048_576).default(3072),
-  num_hidden_layers: size(1000).default(12),
-  num_attention_heads: size(4096).default(12),
-  num_channels: z.int().default(3),
-  image_size: size(8192).default(224),
-  patch_size: size(8192).default(32),
-  hidden_act: z.string().default('quick_gelu'),
-  layer_norm_eps: epsilon.default(1e-5),
+export type TextKind = keyof typeof TEXT_DEFAULTS;
+
+/** What transformers' config class of each kind of decoder says where a file says nothing. */
+const TEXT_DEFAULTS = {
+  llama: {},
+  mistral: {
+    intermediate_size: 14336,
+    num_key_value_heads: 8,
+    max_position_embeddings: 131_072,
+    sliding_window: 4096,
+  },
+  qwen2: {
+    vocab_size: 151_936,
+    intermediate_size: 22_016,
+    num_key_value_heads: 32,
+    max_position_embeddings: 32_768,
+    bos_token_id: null,
+    eos_token_id: null,
+  },
+  qwen3: {
+    vocab_size: 151_936,
+    intermediate_size: 22_016,
+    num_key_value_heads: 32,
+    head_dim: 128,
+    max_position_embeddings: 32_768,
+    bos_token_id: null,
+    eos_token_id: null,
+  },
+  qwen2_5_vl: {
+    vocab_size: 152_064,
+    hidden_size: 8192,
+    intermediate_size: 29_568,
+    num_hidden_layers: 80,
+    num_attention_heads: 64,
+    num_key_value_heads: 8,
+    max_position_embeddings: 32_768,
+    rms_norm_eps: 1e-5,
+    rope_theta: 1_000_000,
+    bos_token_id: 151_643,
+    eos_token_id: 151_645,
+  },
+  qwen3_vl: {
+    vocab_size: 151_936,
+    intermediate_size: 22_016,
+    num_key_value_heads: 32,
+    head_dim: 128,
+    max_position_embeddings: 128_000,
+    rope_theta: 500_000,
+    bos_token_id: null,
+    eos_token_id: null,
+  },
+} as const satisfies Record<string, Partial<Record<string, number | null>>>;
+
+/** Errors about a config, named by its file. */
+export const configErrors = (origin: string) => ({
+  damaged: (what: string) => new EmendError('damaged', `${origin}: ${what}.`),
+  unsupported: (what: string, supported: string) =>
+    new EmendError('unsupported', `${origin}: ${what} is not supported. Emend runs ${supported}.`),
 });
 
-/** What `LlavaConfig` takes when there is no `vision_config` at all: CLIP ViT-L/14 at 336 pixels. */
-const WHOLE_VISION_DEFAULT = {
-  hidden_size: 1024,
-  intermediate_size: 4096,
-  num_hidden_layers: 24,
-  num_attention_heads: 16,
-  image_size: 336,
-  patch_size: 14,
-};
+/** Parses with a schema. Throws `damaged` with the place of the first thing that is wrong. */
+export function parseWith<S extends z.ZodType>(
+  schema: S,
+  json: unknown,
+  origin: string,
+  where = '',
+): z.output<S> {
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0]!;
+  const path = [...(where ? [where] : []), ...issue.path].join('.');
+  throw new EmendError('damaged', `${origin}: ${path ? `${path}: ` : ''}${issue.message}.`);
+}
 
-const llavaSchema = z.looseObject({
-  text_config: textSchema.nullish(),
-  vision_config: visionSchema.nullish(),
-  image_token_id: tokenId.nullish(),
-  image_token_index: tokenId.nullish(),
-  projector_hidden_act: z.string().default('gelu'),
-  multimodal_projector_bias: z.boolean().default(true),
-  vision_feature_layer: z.union([z.int(), z.array(z.int()).min(1).max(64)]).default(-2),
-  vision_feature_select_strategy: z.string().default('default'),
-  tie_word_embeddings: z.boolean().nullish(),
-  pad_token_id: z.int().nullish(),
-});
+/** An activation by its name in a config. Throws `unsupported`. */
+export function activationOf(name: string, field: string, origin: string): Activation {
+  const known: Record<string, Activation> = {
+    silu: 'silu',
+    swish: 'silu',
+    gelu: 'gelu',
+    gelu_pytorch_tanh: 'gelu_tanh',
+    gelu_new: 'gelu_tanh',
+    gelu_fast: 'gelu_tanh',
+    quick_gelu: 'quick_gelu',
+    relu: 'relu',
+  };
+  const found = Object.hasOwn(known, name) ? known[name] : undefined;
+  if (found) return found;
+  throw configErrors(origin).unsupported(
+    `${field} "${name}"`,
+    'silu, gelu, gelu_pytorch_tanh, quick_gelu and relu',
+  );
+}
 
 /**
- * Reads the contents of a LLaVA config.json.
- * @param json the parsed file
- * @param origin named in errors
- * @throws EmendError 'unsupported' for another architecture, activation, RoPE kind or quantised weights;
- *   'damaged' for sizes no model can have.
+ * Reads the config of a decoder of the Llama kind.
+ * @param json the section, with class defaults of `kind` where it says nothing
+ * @param where its place in the file, for errors
+ * @param whole what the whole config says where the section may leave it out
+ * @throws EmendError as `Family.parseConfig`
  */
-export function parseConfig(json: unknown, origin = 'config.json'): VisionLanguageConfig {
-  const refuse = (what: string) => new EmendError('damaged', `${origin}: ${what}.`);
-  const unsupported = (what: string, supported: string) =>
-    new EmendError('unsupported', `${origin}: ${what} is not supported. Emend runs ${supported}.`);
-
-  const header = z.looseObject({ model_type: z.string().optional() }).safeParse(json);
-  if (!header.success) throw refuse('it does not hold a JSON object with a model_type');
-  if (header.data.model_type !== 'llava') {
-    const found = header.data.model_type ?? 'a model without model_type';
-    throw unsupported(
-      `model_type "${found}"`,
-      'LLaVA-architecture checkpoints (model_type "llava": CLIP vision tower, projector, Llama decoder)',
-    );
-  }
-  if (header.data.quantization_config) {
-    throw unsupported('quantization_config', 'F32, F16 and BF16 weights');
-  }
-  const parsed = llavaSchema.safeParse(json);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
-    throw refuse(`${issue.path.join('.')}: ${issue.message}`);
-  }
-  const llava = parsed.data;
-  const text = llava.text_config ?? textSchema.parse({});
-  const vision = llava.vision_config ?? visionSchema.parse(WHOLE_VISION_DEFAULT);
-
-  if (text.model_type !== 'llama') {
-    throw unsupported(`text_config.model_type "${text.model_type}"`, 'llama decoders');
-  }
-  if (vision.model_type !== 'clip_vision_model') {
-    throw unsupported(`vision_config.model_type "${vision.model_type}"`, 'clip_vision_model towers');
-  }
-  if (vision.num_channels !== 3) {
-    throw unsupported(`vision_config.num_channels ${vision.num_channels}`, 'pictures of 3 channels');
-  }
-  const activation = (name: string, field: string): Activation => {
-    if (name === 'swish') return 'silu';
-    if (name === 'silu' || name === 'gelu' || name === 'quick_gelu' || name === 'relu') return name;
-    throw unsupported(`${field} "${name}"`, 'silu, gelu, quick_gelu and relu');
-  };
-  const select = llava.vision_feature_select_strategy;
-  if (select !== 'default' && select !== 'full') {
-    throw unsupported(`vision_feature_select_strategy "${select}"`, '"default" and "full"');
-  }
-
+export function parseTextConfig(
+  json: unknown,
+  kind: TextKind,
+  origin: string,
+  where: string,
+  whole: { readonly tied?: boolean | null | undefined; readonly padTokenId?: number | null | undefined } = {},
+): TextConfig {
+  const { damaged, unsupported } = configErrors(origin);
+  const text = parseWith(textSchema, { ...TEXT_DEFAULTS[kind], ...withoutUndefined(json) }, origin, where);
+  const at = where || 'the config';
   const heads = text.num_attention_heads;
   const keyValueHeads = text.num_key_value_heads ?? heads;
   if (heads % keyValueHeads !== 0) {
-    throw refuse(`text_config: ${keyValueHeads} key-value heads do not divide ${heads} heads`);
+    throw damaged(`${at}: ${keyValueHeads} key-value heads do not divide ${heads} heads`);
   }
   if (text.head_dim == null && text.hidden_size % heads !== 0) {
-    throw refuse(`text_config: ${heads} heads do not divide the hidden size ${text.hidden_size}`);
+    throw damaged(`${at}: ${heads} heads do not divide the hidden size ${text.hidden_size}`);
   }
   const headDim = text.head_dim ?? text.hidden_size / heads;
-  if (headDim % 2 !== 0) throw refuse(`text_config: heads of odd width ${headDim} cannot be rotated (RoPE)`);
-  if (vision.hidden_size % vision.num_attention_heads !== 0) {
-    throw refuse(
-      `vision_config: ${vision.num_attention_heads} heads do not divide the hidden size ${vision.hidden_size}`,
+  if (headDim % 2 !== 0) throw damaged(`${at}: heads of odd width ${headDim} cannot be rotated (RoPE)`);
+  // transformers writes pad_token_id -1 for "none".
+  const padTokenId = text.pad_token_id ?? whole.padTokenId ?? -1;
+  const rope = text.rope_parameters ?? text.rope_scaling;
+  const sections = rope?.mrope_section;
+  if (sections && sections.reduce((a, b) => a + b, 0) !== headDim / 2) {
+    throw damaged(
+      `${at}: mrope_section [${sections.join(', ')}] does not add up to ${headDim / 2} frequencies`,
     );
   }
-  if (vision.patch_size > vision.image_size) {
-    throw refuse(`vision_config: patches of ${vision.patch_size} pixels in pictures of ${vision.image_size}`);
-  }
-  const states = vision.num_hidden_layers + 1;
-  for (const layer of [llava.vision_feature_layer].flat()) {
-    if (layer < -states || layer >= states) {
-      throw refuse(`vision_feature_layer ${layer} of a tower with ${vision.num_hidden_layers} layers`);
-    }
-  }
-  const patches = Math.floor(vision.image_size / vision.patch_size) ** 2;
-  // transformers writes pad_token_id -1 for "none".
-  const padTokenId = text.pad_token_id ?? llava.pad_token_id ?? -1;
-
+  const windowed = kind === 'mistral' || text.use_sliding_window === true;
   return {
-    text: {
-      layers: text.num_hidden_layers,
-      hidden: text.hidden_size,
-      intermediate: text.intermediate_size,
-      heads,
-      keyValueHeads,
-      headDim,
-      vocab: text.vocab_size,
-      rmsNormEps: text.rms_norm_eps,
-      ropeTheta: text.rope_parameters?.rope_theta ?? text.rope_theta ?? 10000,
-      ropeScaling: parseRopeScaling(text),
-      maxPositions: text.max_position_embeddings,
-      activation: activation(text.hidden_act, 'text_config.hidden_act'),
-      tieWordEmbeddings: text.tie_word_embeddings ?? llava.tie_word_embeddings ?? false,
-      attentionBias: text.attention_bias,
-      mlpBias: text.mlp_bias,
-      bosTokenId: text.bos_token_id ?? undefined,
-      eosTokenIds: text.eos_token_id === null ? [] : [text.eos_token_id].flat(),
-      padTokenId: padTokenId < 0 ? undefined : padTokenId,
-    },
-    vision: {
-      layers: vision.num_hidden_layers,
-      hidden: vision.hidden_size,
-      intermediate: vision.intermediate_size,
-      heads: vision.num_attention_heads,
-      imageSize: vision.image_size,
-      patchSize: vision.patch_size,
-      layerNormEps: vision.layer_norm_eps,
-      activation: activation(vision.hidden_act, 'vision_config.hidden_act'),
-    },
-    imageTokenId: llava.image_token_id ?? llava.image_token_index ?? 32000,
-    featureLayer: llava.vision_feature_layer,
-    featureSelect: select,
-    projector: {
-      activation: activation(llava.projector_hidden_act, 'projector_hidden_act'),
-      bias: llava.multimodal_projector_bias,
-    },
-    imageTokenCount: select === 'full' ? patches + 1 : patches,
+    layers: text.num_hidden_layers,
+    hidden: text.hidden_size,
+    intermediate: text.intermediate_size,
+    heads,
+    keyValueHeads,
+    headDim,
+    vocab: text.vocab_size,
+    rmsNormEps: text.rms_norm_eps,
+    ropeTheta: text.rope_parameters?.rope_theta ?? text.rope_theta ?? 10000,
+    ropeScaling: parseRopeScaling(),
+    maxPositions: text.max_position_embeddings,
+    activation: activationOf(text.hidden_act, `${where ? `${where}.` : ''}hidden_act`, origin),
+    tieWordEmbeddings: text.tie_word_embeddings ?? whole.tied ?? false,
+    attentionBias: text.attention_bias,
+    mlpBias: text.mlp_bias,
+    bosTokenId: text.bos_token_id ?? undefined,
+    eosTokenIds: text.eos_token_id === null ? [] : [text.eos_token_id].flat(),
+    padTokenId: padTokenId < 0 ? undefined : padTokenId,
+    ...((kind === 'qwen2' || kind === 'qwen2_5_vl') && { inputBias: true }),
+    ...((kind === 'qwen3' || kind === 'qwen3_vl') && { queryKeyNorm: true }),
+    ...(windowed && text.sliding_window != null && { slidingWindow: text.sliding_window }),
+    ...(sections && {
+      mrope: {
+        sections: sections as [number, number, number],
+        interleaved: kind === 'qwen3_vl',
+      },
+    }),
   };
 
-  function parseRopeScaling(config: z.infer<typeof textSchema>): RopeScaling {
-    const rope = config.rope_parameters ?? config.rope_scaling;
-    const kind = rope?.rope_type ?? rope?.type ?? 'default';
-    if (!rope || kind === 'default') return { kind: 'none' };
+  function parseRopeScaling(): RopeScaling {
+    const scaling = rope?.rope_type ?? rope?.type ?? 'default';
+    // Qwen2-VL's name for ordinary frequencies with positions of three axes.
+    if (!rope || scaling === 'default' || scaling === 'mrope') return { kind: 'none' };
     const field = (name: 'factor' | 'low_freq_factor' | 'high_freq_factor'): number => {
       const value = rope[name];
-      if (value === undefined) throw refuse(`text_config: RoPE kind "${kind}" without ${name}`);
+      if (value === undefined) throw damaged(`${at}: RoPE kind "${scaling}" without ${name}`);
       return value;
     };
-    const originalMaxPositions = rope.original_max_position_embeddings ?? config.max_position_embeddings;
-    if (kind === 'linear') return { kind, factor: field('factor') };
+    const originalMaxPositions = rope.original_max_position_embeddings ?? text.max_position_embeddings;
+    if (scaling === 'linear') return { kind: scaling, factor: field('factor') };
     // transformers measures by max_position_embeddings here, whatever original_max_position_embeddings says.
-    if (kind === 'dynamic')
-      return { kind, factor: field('factor'), originalMaxPositions: config.max_position_embeddings };
-    if (kind === 'llama3') {
+    if (scaling === 'dynamic')
+      return { kind: scaling, factor: field('factor'), originalMaxPositions: text.max_position_embeddings };
+    if (scaling === 'llama3') {
       const lowFrequencyFactor = field('low_freq_factor');
       const highFrequencyFactor = field('high_freq_factor');
       if (highFrequencyFactor <= lowFrequencyFactor) {
-        throw refuse('text_config: RoPE high_freq_factor is not above low_freq_factor');
+        throw damaged(`${at}: RoPE high_freq_factor is not above low_freq_factor`);
       }
-      return { kind, factor: field('factor'), lowFrequencyFactor, highFrequencyFactor, originalMaxPositions };
+      return {
+        kind: scaling,
+        factor: field('factor'),
+        lowFrequencyFactor,
+        highFrequencyFactor,
+        originalMaxPositions,
+      };
     }
-    throw unsupported(`text_config RoPE kind "${kind}"`, 'default, linear, dynamic and llama3');
+    throw unsupported(`${at} RoPE kind "${scaling}"`, 'default, linear, dynamic and llama3');
   }
 }
 
-/** The hidden states the projector reads, in order, each counted from 0 (0 enters the tower's first layer). */
-export function featureStates(config: VisionLanguageConfig): number[] {
-  return [config.featureLayer].flat().map((layer) => (layer < 0 ? config.vision.layers + 1 + layer : layer));
-}
-
-/** How many of the vision tower's layers, from the first, the projector's input depends on. */
-export function visionLayersNeeded(config: VisionLanguageConfig): number {
-  return Math.max(...featureStates(config));
+function withoutUndefined(json: unknown): Record<string, unknown> {
+  if (typeof json !== 'object' || json === null) return {};
+  return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== undefined));
 }

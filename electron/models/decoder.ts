@@ -1,25 +1,32 @@
 /**
- * @file The graph of a Llama decoder, layer by layer, so that it can be cut where editors act.
+ * @file What every decoder is to those who build graphs with it: layer by layer, so that it can be cut where editors act.
+ * Families make decoders; attribution, editors, training and trace ask them and know no weight's name.
  */
+import type { Dim } from '../tensor/dims.ts';
 import * as f from '../tensor/functions.ts';
-import type { Tensor } from '../tensor/graph.ts';
-import type { TextConfig } from './config.ts';
-import { activate } from './vision.ts';
+import type { Graph, Tensor } from '../tensor/graph.ts';
+import { float32, type SessionOptions, type Value } from '../tensor/session.ts';
+import { causalMask, type Positions } from './positions.ts';
 import type { WeightOf } from './weights.ts';
 
+/** Rotary tables of some rows, [batch or 1, 1, rows, head size]; absent in decoders that do not rotate. */
+export interface RotaryTables {
+  readonly cosine?: Tensor;
+  readonly sine?: Tensor;
+}
+
 /** What every layer of one run shares. */
-export interface AttentionInputs {
-  /** rotary tables of the new rows, [1 or batch, 1, rows, head size] */
-  readonly cosine: Tensor;
-  readonly sine: Tensor;
+export interface AttentionInputs extends RotaryTables {
   /** added to attention scores: 0 where a row may look, very negative where not, [1 or batch, 1, rows, past + rows] */
   readonly mask: Tensor;
+  /** what is added to the output of layer l before it enters the next [batch, rows, hidden]; absent in most decoders */
+  readonly added?: ReadonlyMap<number, Tensor>;
 }
 
 export interface LayerOutputs {
   /** the layer's output [batch, rows, hidden] */
   readonly hidden: Tensor;
-  /** what attention adds to the residual stream, after o_proj [batch, rows, hidden] */
+  /** what attention adds to the residual stream, after its output projection [batch, rows, hidden] */
   readonly attention: Tensor;
   /** what the MLP adds [batch, rows, hidden] */
   readonly mlp: Tensor;
@@ -28,101 +35,125 @@ export interface LayerOutputs {
   readonly value: Tensor;
 }
 
-const layerPrefix = (layer: number) => `language_model.model.layers.${layer}`;
-
-/** (−x₂, x₁) of x = (x₁, x₂) split in half along the last axis, as Hugging Face's Llama rotates. */
-function rotateHalf(x: Tensor): Tensor {
-  const size = x.shape[3] as number;
-  return f.concat([f.negate(f.slice(x, 3, size / 2, size)), f.slice(x, 3, 0, size / 2)], 3);
+/** The attention of one layer, part by part. */
+export interface AttentionParts {
+  /** the norm before it. x [..., hidden] → the same */
+  norm(x: Tensor): Tensor;
+  /** queries and keys, rotated, and values. normed [batch, rows, hidden] → [batch, heads, rows, head size] */
+  query(normed: Tensor, tables: RotaryTables): Tensor;
+  key(normed: Tensor, tables: RotaryTables): Tensor;
+  value(normed: Tensor): Tensor;
+  /** merged heads [..., heads·size] → [..., hidden] */
+  output(merged: Tensor): Tensor;
 }
 
-export function rotate(x: Tensor, { cosine, sine }: Pick<AttentionInputs, 'cosine' | 'sine'>): Tensor {
-  return f.add(f.multiply(x, cosine), f.multiply(rotateHalf(x), sine));
+export interface DecoderSizes {
+  readonly layers: number;
+  readonly hidden: number;
+  readonly heads: number;
+  /** fewer than `heads` means grouped-query attention; divides `heads` */
+  readonly keyValueHeads: number;
+  readonly headDim: number;
+  readonly vocab: number;
 }
 
-/** Attention of `query` [b, heads, rows, size] over `key`, `value` [b, key-value heads, total, size] → [b, rows, heads·size]. */
-export function attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, config: TextConfig): Tensor {
-  const { heads, keyValueHeads, headDim } = config;
-  const scaled = f.multiply(query, 1 / Math.sqrt(headDim));
-  const scores = (q: Tensor, k: Tensor, v: Tensor, m: Tensor) =>
-    f.matmul(f.softmax(f.add(f.matmul(q, k, { b: true }), m)), v);
-  if (heads === keyValueHeads) return f.mergeHeads(scores(scaled, key, value, mask));
-  // Grouped queries: the heads of a group share a key and a value head, so both are broadcast, not copied.
-  const group = (x: Tensor, count: number) =>
-    f.reshape(x, [x.shape[0]!, keyValueHeads, count, x.shape[2]!, headDim]);
-  const wide = f.reshape(mask, [mask.shape[0]!, 1, 1, mask.shape[2]!, mask.shape[3]!]);
-  const mixed = scores(group(scaled, heads / keyValueHeads), group(key, 1), group(value, 1), wide);
-  return f.mergeHeads(f.reshape(mixed, [mixed.shape[0]!, heads, mixed.shape[3]!, headDim]));
+export interface Decoder extends DecoderSizes {
+  /** how many positions a sequence may have */
+  readonly positionLimit: number;
+  /** the first so many layers have features of the picture added to their outputs (DeepStack); 0 in most decoders */
+  readonly addedLayers: number;
+  /** how many earlier rows a row sees, itself included; null: all */
+  readonly slidingWindow: number | null;
+  /** axes of positions: 1, or 3 with M-RoPE */
+  readonly axes: number;
+  /** whether queries and keys are rotated by position, with tables fed at each run */
+  readonly rotates: boolean;
+  /** canonical names and shapes of its weights, in the order of computation */
+  tensors(): Map<string, number[]>;
+  /** Token embeddings. ids int64 [batch, rows] → [batch, rows, hidden]. */
+  embed(ids: Tensor, weight: WeightOf): Tensor;
+  /** Learnt embeddings of positions, where the decoder has such: positions int64 [batch, rows] → [batch, rows, hidden]. */
+  readonly embedPositions: ((positions: Tensor, weight: WeightOf) => Tensor) | null;
+  attention(layer: number, weight: WeightOf): AttentionParts;
+  /** One layer. x [batch, rows, hidden] as it enters; `past` holds keys and values of earlier rows. */
+  layer(
+    x: Tensor,
+    layer: number,
+    inputs: AttentionInputs,
+    weight: WeightOf,
+    past?: { readonly key: Tensor; readonly value: Tensor },
+  ): LayerOutputs;
+  /** Final norm. x [..., hidden] → [..., hidden]. */
+  finalNorm(x: Tensor, weight: WeightOf): Tensor;
+  /** The head, without the final norm. x [..., hidden] → logits [..., vocabulary]. */
+  head(x: Tensor, weight: WeightOf): Tensor;
+  /** cos and sin of rows at these positions, each [rows, head size]; null in decoders that do not rotate. */
+  tables(positions: Positions): { readonly cosine: Float32Array; readonly sine: Float32Array } | null;
 }
 
-/** One decoder layer. x [batch, rows, hidden]; `past` holds keys and values of earlier rows. */
-export function decoderLayer(
-  x: Tensor,
-  layer: number,
-  inputs: AttentionInputs,
-  config: TextConfig,
-  weight: WeightOf,
-  past?: { readonly key: Tensor; readonly value: Tensor },
-): LayerOutputs {
-  const at = (name: string) => weight(`${layerPrefix(layer)}.${name}`);
-  const { query, key: newKey, value: newValue } = attentionInputs(x, layer, inputs, config, weight);
-  const key = past ? f.concat([past.key, newKey], 2) : newKey;
-  const value = past ? f.concat([past.value, newValue], 2) : newValue;
-  const attention = f.linear(
-    attend(query, key, value, inputs.mask, config),
-    at('self_attn.o_proj.weight'),
-    config.attentionBias ? at('self_attn.o_proj.bias') : undefined,
-  );
-  const between = f.add(x, attention);
-  const dense = (input: Tensor, name: string) =>
-    f.linear(input, at(`mlp.${name}.weight`), config.mlpBias ? at(`mlp.${name}.bias`) : undefined);
-  const normed = f.rmsNorm(between, at('post_attention_layernorm.weight'), config.rmsNormEps);
-  const gated = f.multiply(activate(dense(normed, 'gate_proj'), config.activation), dense(normed, 'up_proj'));
-  const mlp = dense(gated, 'down_proj');
-  return { hidden: f.add(between, mlp), attention, mlp, key, value };
+/** A decoder with its weights, and where its graphs run. */
+export interface RunnableDecoder extends Decoder {
+  readonly weightsOf: (graph: Graph) => WeightOf;
+  readonly session: SessionOptions;
 }
 
-/** Rotated queries and keys, and values, of the rows of a layer's input: [batch, heads, rows, size] each. */
+/** The output of layer `layer − 1` as it enters layer `layer`: with what the decoder adds between them. */
+export function enter(x: Tensor, layer: number, inputs: AttentionInputs): Tensor {
+  const added = inputs.added?.get(layer - 1);
+  return added ? f.add(x, added) : x;
+}
+
+/** Name of the graph input that holds what is added to the output of a layer. */
+export const addedName = (layer: number) => `added.${layer}`;
+
+/** Inputs of a graph that hold what its layers share, `batch` sequences each with tables and masks of its own. */
 export function attentionInputs(
-  x: Tensor,
-  layer: number,
-  inputs: Pick<AttentionInputs, 'cosine' | 'sine'>,
-  config: TextConfig,
-  weight: WeightOf,
-): { query: Tensor; key: Tensor; value: Tensor } {
-  const normed = f.rmsNorm(x, weight(`${layerPrefix(layer)}.input_layernorm.weight`), config.rmsNormEps);
-  const heads = (name: string, count: number) => {
-    const bias = config.attentionBias ? weight(`${layerPrefix(layer)}.self_attn.${name}.bias`) : undefined;
-    return f.splitHeads(
-      f.linear(normed, weight(`${layerPrefix(layer)}.self_attn.${name}.weight`), bias),
-      count,
-    );
-  };
+  graph: Graph,
+  decoder: Decoder,
+  batch: Dim,
+  rows: Dim,
+  total: Dim,
+): AttentionInputs {
+  const table = [batch, 1, rows, decoder.headDim];
   return {
-    query: rotate(heads('q_proj', config.heads), inputs),
-    key: rotate(heads('k_proj', config.keyValueHeads), inputs),
-    value: heads('v_proj', config.keyValueHeads),
+    ...(decoder.rotates && {
+      cosine: graph.input('cosine', 'float32', table),
+      sine: graph.input('sine', 'float32', table),
+    }),
+    mask: graph.input('mask', 'float32', [batch, 1, rows, total]),
+    ...(decoder.addedLayers > 0 && {
+      added: new Map(
+        Array.from({ length: decoder.addedLayers }, (_, layer) => [
+          layer,
+          graph.input(addedName(layer), 'float32', [batch, rows, decoder.hidden]),
+        ]),
+      ),
+    }),
   };
 }
 
-/** Final norm. x [..., hidden] → [..., hidden]. */
-export function finalNorm(x: Tensor, config: TextConfig, weight: WeightOf): Tensor {
-  return f.rmsNorm(x, weight('language_model.model.norm.weight'), config.rmsNormEps);
-}
-
-/** The head, without the final norm. x [..., hidden] → logits [..., vocabulary]. */
-export function languageHead(x: Tensor, config: TextConfig, weight: WeightOf): Tensor {
-  return f.linear(x, weight(headName(config)));
-}
-
-/** Name of the head's weight: the embedding itself where they are tied. */
-export function headName(config: TextConfig): string {
-  return config.tieWordEmbeddings ? embeddingName : 'language_model.lm_head.weight';
-}
-
-export const embeddingName = 'language_model.model.embed_tokens.weight';
-
-/** Token embeddings. ids int64 [batch, rows] → [batch, rows, hidden]. */
-export function embed(ids: Tensor, weight: WeightOf): Tensor {
-  return f.gather(weight(embeddingName), ids);
+/**
+ * Feeds of `attentionInputs` for one sequence: new rows at `positions`, behind `past` earlier ones. `added`: what is added to
+ * the new rows after layer 0, 1, … [rows, hidden] each; nothing where absent.
+ */
+export function attentionFeeds(
+  decoder: Decoder,
+  positions: Positions,
+  past: number,
+  added: readonly Float32Array[] = [],
+): Record<string, Value> {
+  const rows = positions[0]!.length;
+  const feeds: Record<string, Value> = {
+    mask: float32(causalMask(rows, past, decoder.slidingWindow), [1, 1, rows, past + rows]),
+  };
+  const tables = decoder.tables(positions);
+  if (tables) {
+    feeds['cosine'] = float32(tables.cosine, [1, 1, rows, decoder.headDim]);
+    feeds['sine'] = float32(tables.sine, [1, 1, rows, decoder.headDim]);
+  }
+  for (let layer = 0; layer < decoder.addedLayers; layer++) {
+    const values = added[layer] ?? new Float32Array(rows * decoder.hidden);
+    feeds[addedName(layer)] = float32(values, [1, rows, decoder.hidden]);
+  }
+  return feeds;
 }

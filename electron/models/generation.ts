@@ -3,7 +3,6 @@
  */
 import { EmendError } from '../errors.ts';
 import { floatsOf } from '../tensor/session.ts';
-import { positionLimit } from './positions.ts';
 import type { Adapt, Prefill, VisionLanguageModel } from './visionLanguageModel.ts';
 
 export interface Sampling {
@@ -122,7 +121,7 @@ export async function generate(
   });
 
   // The last token takes no row of its own.
-  const room = positionLimit(model.checkpoint.config.text) - prefill.input.rows + 1;
+  const room = model.decoder.positionLimit - prefill.input.rows + 1;
   const limit = Math.min(maxNewTokens, Math.max(0, room));
   let { logits, caches } = await model.finish(prefill, [prefill.input.rows - 1], adapt);
   let ended: Generation['ended'] = 'length';

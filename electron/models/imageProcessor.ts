@@ -1,17 +1,12 @@
 /**
- * @file Pictures to pixel values as preprocessor_config.json says: CLIP's resize, centre crop, rescale, normalise.
+ * @file Pictures resized as Pillow does.
  *
  * Resizing follows Pillow to the bit (src/libImaging/Resample.c): two passes of a filter widened when
  * shrinking, with coefficients in 22-bit fixed point and a rounding to 8 bits after each pass. Models were
  * trained on what it gives.
  */
 
-import { join } from 'node:path';
-import { z } from 'zod';
-import { EmendError } from '../errors.ts';
-import { readJsonIfThere } from '../files/json.ts';
 import type { Picture } from '../files/picture.ts';
-import type { VisionLanguageConfig } from './config.ts';
 
 /** A rectangle in pixels of a picture; may reach over its edges, and need not begin at whole pixels. */
 export interface View {
@@ -21,184 +16,9 @@ export interface View {
   readonly height: number;
 }
 
-export interface ImageProcessor {
-  /** Side of the square the model sees, in pixels. */
-  readonly imageSize: number;
-  /** The part of a picture that ends up in the square: where visual representations lie. */
-  viewOf(picture: { readonly width: number; readonly height: number }): View;
-  /** The square the model sees, before it becomes numbers. */
-  resize(picture: Picture): Picture;
-  /** Pixel values F32 [3, imageSize, imageSize]. */
-  preprocess(picture: Picture): Float32Array;
-}
-
 /** Pillow's filters, by their numbers: 0 to 5. */
-const FILTER_NAMES = ['nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming'] as const;
+export const FILTER_NAMES = ['nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming'] as const;
 export type ResampleFilter = (typeof FILTER_NAMES)[number];
-
-// ---------------------------------------------------------------- settings
-
-const side = z.int().min(1).max(16_384);
-const triple = z.array(z.number()).length(3);
-const sizeSchema = z.union([
-  side,
-  z.looseObject({ shortest_edge: side }),
-  z.looseObject({ height: side, width: side }),
-]);
-
-/** Defaults are `CLIPImageProcessor`'s, but sizes: without them, the vision tower's. */
-const settingsSchema = z.looseObject({
-  image_processor_type: z.string().nullish(),
-  feature_extractor_type: z.string().nullish(),
-  do_resize: z.boolean().nullish(),
-  size: sizeSchema.nullish(),
-  resample: z.int().nullish(),
-  do_center_crop: z.boolean().nullish(),
-  crop_size: z.union([side, z.looseObject({ height: side, width: side })]).nullish(),
-  do_rescale: z.boolean().nullish(),
-  rescale_factor: z.number().nullish(),
-  do_normalize: z.boolean().nullish(),
-  image_mean: triple.nullish(),
-  image_std: triple.nullish(),
-  do_pad: z.boolean().nullish(),
-});
-
-const CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073];
-const CLIP_STD = [0.26862954, 0.26130258, 0.27577711];
-const PROCESSOR_TYPES = ['CLIPImageProcessor', 'CLIPImageProcessorFast', 'CLIPFeatureExtractor'];
-
-/**
- * Opens preprocessor_config.json (or the `image_processor` part of processor_config.json) of a model folder;
- * with neither, CLIP's settings at the vision tower's size.
- * @throws EmendError 'damaged' for settings that are malformed or do not give the tower's size, 'unsupported'
- *   for other processors and filters.
- */
-export async function loadImageProcessor(
-  folder: string,
-  config: VisionLanguageConfig,
-): Promise<ImageProcessor> {
-  const { imageSize } = config.vision;
-  const { json, path } = await readSettings(folder);
-  const parsed = settingsSchema.safeParse(json);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
-    throw new EmendError('damaged', `${path}: ${issue.path.join('.')}: ${issue.message}.`);
-  }
-  const settings = parsed.data;
-  const type = settings.image_processor_type ?? settings.feature_extractor_type ?? PROCESSOR_TYPES[0]!;
-  if (!PROCESSOR_TYPES.includes(type) || settings.do_pad) {
-    const what = settings.do_pad ? 'padding (do_pad)' : `"${type}"`;
-    throw new EmendError('unsupported', `${path}: ${what} is not supported. Emend runs CLIPImageProcessor.`);
-  }
-  const filter: ResampleFilter | undefined = FILTER_NAMES[settings.resample ?? 3];
-  if (!filter) {
-    throw new EmendError(
-      'unsupported',
-      `${path}: resample ${settings.resample} is no filter of Pillow, which are 0 to 5.`,
-    );
-  }
-  const target = (settings.do_resize ?? true) ? resizeTarget(settings.size, imageSize) : undefined;
-  const crop = settings.crop_size ?? imageSize;
-  const cropSize = typeof crop === 'number' ? { width: crop, height: crop } : crop;
-  const crops = settings.do_center_crop ?? true;
-  // Without a crop, scaling by the short edge gives the tower's size for square pictures only: that is seen picture by picture.
-  const squaresOnly = !crops && target?.short === imageSize;
-  const final = crops ? cropSize : target?.fixed;
-  if (!squaresOnly && (final?.width !== imageSize || final.height !== imageSize)) {
-    const found = final ? `${final.width} x ${final.height}` : 'pictures of no fixed size';
-    throw new EmendError(
-      'damaged',
-      `${path} gives ${found}, and the vision tower of config.json reads ${imageSize} x ${imageSize} pixels.`,
-    );
-  }
-
-  const factor = (settings.do_rescale ?? true) ? (settings.rescale_factor ?? 1 / 255) : 1;
-  const normalize = settings.do_normalize ?? true;
-  const mean = normalize ? (settings.image_mean ?? CLIP_MEAN) : [0, 0, 0];
-  const std = normalize ? (settings.image_std ?? CLIP_STD) : [1, 1, 1];
-  if (std.some((value) => value === 0)) throw new EmendError('damaged', `${path}: image_std holds a zero.`);
-
-  /** The whole picture's size after resizing, and the square's place in it. */
-  const layout = ({ width, height }: { width: number; height: number }) => {
-    const scaled = target ? target.of(width, height) : { width, height };
-    if (squaresOnly && scaled.width !== scaled.height) {
-      throw new EmendError(
-        'invalid-input',
-        `${path} does not crop, so this model takes square pictures only; this one has ${width} x ${height} pixels. Crop it.`,
-      );
-    }
-    return {
-      scaled,
-      left: Math.floor((scaled.width - imageSize) / 2),
-      top: Math.floor((scaled.height - imageSize) / 2),
-    };
-  };
-  const resize = (picture: Picture): Picture => {
-    const { scaled, left, top } = layout(picture);
-    const rgb = resizeWindow(picture, scaled, { left, top, width: imageSize, height: imageSize }, filter);
-    return { width: imageSize, height: imageSize, rgb };
-  };
-  return {
-    imageSize,
-    resize,
-    viewOf(picture) {
-      const { scaled, left, top } = layout(picture);
-      const across = picture.width / scaled.width;
-      const down = picture.height / scaled.height;
-      return { left: left * across, top: top * down, width: imageSize * across, height: imageSize * down };
-    },
-    preprocess(picture) {
-      const { rgb } = resize(picture);
-      const plane = imageSize * imageSize;
-      const values = new Float32Array(3 * plane);
-      for (let channel = 0; channel < 3; channel++) {
-        for (let i = 0; i < plane; i++) {
-          values[channel * plane + i] = (rgb[3 * i + channel]! * factor - mean[channel]!) / std[channel]!;
-        }
-      }
-      return values;
-    },
-  };
-}
-
-async function readSettings(folder: string): Promise<{ json: unknown; path: string }> {
-  const path = join(folder, 'preprocessor_config.json');
-  const json = await readJsonIfThere(path);
-  if (json !== undefined) return { json, path };
-  const processorPath = join(folder, 'processor_config.json');
-  const processor = z
-    .looseObject({ image_processor: z.unknown() })
-    .safeParse(await readJsonIfThere(processorPath));
-  return processor.success && processor.data.image_processor
-    ? { json: processor.data.image_processor, path: processorPath }
-    : { json: {}, path };
-}
-
-/** How large a picture becomes, and if that is the same for all pictures, how large. */
-interface ResizeTarget {
-  readonly fixed: { readonly width: number; readonly height: number } | undefined;
-  /** The short edge, where the long one follows from the picture. */
-  readonly short: number | undefined;
-  of(width: number, height: number): { width: number; height: number };
-}
-
-function resizeTarget(size: z.infer<typeof sizeSchema> | null | undefined, imageSize: number): ResizeTarget {
-  if (typeof size === 'object' && size !== null && 'height' in size) {
-    const fixed = { width: size.width as number, height: size.height as number };
-    return { fixed, short: undefined, of: () => ({ ...fixed }) };
-  }
-  const shortest = typeof size === 'object' && size !== null ? (size.shortest_edge as number) : size;
-  const short = shortest ?? imageSize;
-  return {
-    fixed: undefined,
-    short,
-    // transformers' get_resize_output_image_size: the long edge is cut down to a whole number.
-    of: (width, height) =>
-      width <= height
-        ? { width: short, height: Math.trunc((short * height) / width) }
-        : { width: Math.trunc((short * width) / height), height: short },
-  };
-}
 
 // ---------------------------------------------------------------- Pillow's resize
 

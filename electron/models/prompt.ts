@@ -8,9 +8,10 @@ import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 import { readJsonIfThere } from '../files/json.ts';
 import { readRegularFile } from '../files/regularFile.ts';
+import type { PromptStyle } from './family.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
-/** `plain` is the papers' `<image>\n{prompt}`; `chat` is the checkpoint's own chat template. */
+/** `plain` is the papers' form, such as LLaVA's `<image>\n{prompt}`; `chat` is the checkpoint's own chat template. */
 export type PromptForm = 'plain' | 'chat';
 
 /** What E-VQA experiments append to every prompt. */
@@ -22,17 +23,19 @@ export interface Question {
   readonly prompt: string;
   /** Whether a picture goes with it. */
   readonly image: boolean;
+  /** How many pictures go with it, where the model takes several; 1 otherwise. */
+  readonly pictures?: number;
   /** Appended to the prompt, for example {@link E_VQA_SUFFIX}. */
   readonly suffix?: string;
 }
 
 /** A prompt ready for the model. */
 export interface EncodedPrompt {
-  /** Token ids with BOS; the picture is one image token, not yet expanded to its rows. */
+  /** Token ids with BOS; each picture is one image token, not yet expanded to its rows. */
   readonly ids: readonly number[];
-  /** The index of the image token in `ids`; undefined without a picture. */
-  readonly imageIndex: number | undefined;
-  /** The index in `ids` of the last prompt token. See {@link rowOf} for its row in the expanded sequence. */
+  /** The indices of the image tokens in `ids`, ascending; empty without a picture. */
+  readonly pictures: readonly number[];
+  /** The index in `ids` of the last prompt token; the model knows its row. */
   readonly lastPromptToken: number;
 }
 
@@ -83,16 +86,17 @@ export async function loadChatTemplate(folder: string): Promise<string | undefin
   return undefined;
 }
 
-/** Writes the papers' plain form: `<image>\n{prompt}`, or `{prompt}` without a picture. */
-export function plainPrompts(tokenizer: Tokenizer): PromptWriter {
-  return writer('plain', tokenizer, (text, image) => (image ? `${tokenizer.imageToken}\n${text}` : text));
+/** Writes the papers' plain form, as the family has it. */
+export function plainPrompts(tokenizer: Tokenizer, style: PromptStyle): PromptWriter {
+  const write = (text: string, pictures: number) => style.plain(text, pictures, tokenizer.imageToken ?? '');
+  return writer('plain', tokenizer, style, write);
 }
 
 /**
  * Writes the form the model was taught to converse in.
  * @throws EmendError 'unsupported' if the template is none that can be read
  */
-export function chatPrompts(tokenizer: Tokenizer, chatTemplate: string): PromptWriter {
+export function chatPrompts(tokenizer: Tokenizer, chatTemplate: string, style: PromptStyle): PromptWriter {
   const refuse = (why: string, cause?: unknown) =>
     new EmendError(
       'unsupported',
@@ -107,12 +111,17 @@ export function chatPrompts(tokenizer: Tokenizer, chatTemplate: string): PromptW
     throw refuse((cause as Error).message.slice(0, 200), cause);
   }
 
-  return writer('chat', tokenizer, (text, image) => {
+  const imageToken = tokenizer.imageToken ?? '<image>';
+  return writer('chat', tokenizer, style, (text, pictures) => {
     // Templates of vision-language models take a list of parts, those of text models one string. The second would write a list
     // out as JSON; the first leaves a string out, and is told by that.
-    const contents = image
-      ? [[{ type: 'image' }, { type: 'text', text }], `${tokenizer.imageToken}\n${text}`]
-      : [text, [{ type: 'text', text }]];
+    const contents =
+      pictures > 0
+        ? [
+            [...Array.from({ length: pictures }, () => ({ type: 'image' })), { type: 'text', text }],
+            `${`${imageToken}\n`.repeat(pictures)}${text}`,
+          ]
+        : [text, [{ type: 'text', text }]];
     let failure: unknown;
     for (const content of contents) {
       try {
@@ -122,14 +131,12 @@ export function chatPrompts(tokenizer: Tokenizer, chatTemplate: string): PromptW
           bos_token: tokenizer.bosToken ?? '',
           eos_token: tokenizer.eosToken ?? '',
           unk_token: tokenizer.unkToken ?? '',
-          image_token: tokenizer.imageToken,
+          image_token: imageToken,
           tools: null,
           documents: null,
         });
-        const [before, after, ...more] = rendered.split(tokenizer.imageToken);
-        const pictures = after === undefined ? 0 : 1 + more.length;
-        if (pictures === (image ? 1 : 0) && `${before}\n${after ?? ''}`.includes(text.trim()))
-          return rendered;
+        const parts = rendered.split(imageToken);
+        if (parts.length - 1 === pictures && parts.join('\n').includes(text.trim())) return rendered;
       } catch (cause) {
         failure = cause;
       }
@@ -142,22 +149,13 @@ export function chatPrompts(tokenizer: Tokenizer, chatTemplate: string): PromptW
 }
 
 /**
- * The row of `ids[index]` once the image token has become `imageTokenCount` rows. The image token itself has
- * the row of its first visual representation.
- */
-export function rowOf(prompt: EncodedPrompt, index: number, imageTokenCount: number): number {
-  const afterImage = prompt.imageIndex !== undefined && index > prompt.imageIndex;
-  return afterImage ? index + imageTokenCount - 1 : index;
-}
-
-/**
- * @param render composes the whole text around a person's `text`, already shielded; with at most one image
- *   token, and only if `image`
+ * @param render composes the whole text around a person's `text`, already shielded, with so many image tokens
  */
 function writer(
   form: PromptForm,
   tokenizer: Tokenizer,
-  render: (text: string, image: boolean) => string,
+  style: PromptStyle,
+  render: (text: string, pictures: number) => string,
 ): PromptWriter {
   const encode = (text: string): number[] => {
     // Chat templates may write BOS themselves; two would be one too many.
@@ -169,17 +167,19 @@ function writer(
     return tokenizer.shield(prompt + suffix);
   };
   const encodePrompt = (question: Question): EncodedPrompt => {
-    const ids = encode(render(asked(question), question.image));
-    const imageIndex = ids.indexOf(tokenizer.imageTokenId);
-    const images = ids.filter((id) => id === tokenizer.imageTokenId).length;
-    if (images !== (question.image ? 1 : 0)) {
-      throw new EmendError('internal', `The prompt became ${images} image tokens.`);
+    const wanted = question.image ? (question.pictures ?? 1) : 0;
+    if (style.picturesFirst) {
+      const text = encode(render(asked(question), 0));
+      const pictures = Array.from({ length: wanted }, (_, index) => index);
+      const ids = [...pictures.map(() => tokenizer.imageTokenId ?? 0), ...text];
+      return { ids, pictures, lastPromptToken: ids.length - 1 };
     }
-    return {
-      ids,
-      imageIndex: question.image ? imageIndex : undefined,
-      lastPromptToken: ids.length - 1,
-    };
+    const ids = encode(render(asked(question), wanted));
+    const pictures = ids.flatMap((id, index) => (id === tokenizer.imageTokenId ? [index] : []));
+    if (pictures.length !== wanted) {
+      throw new EmendError('internal', `The prompt became ${pictures.length} image tokens.`);
+    }
+    return { ids, pictures, lastPromptToken: ids.length - 1 };
   };
 
   return {
@@ -188,7 +188,7 @@ function writer(
     encodeTarget(question, target) {
       if (target.trim() === '') throw new EmendError('invalid-input', 'The target is empty. Type an answer.');
       const prompt = encodePrompt(question);
-      const before = render(asked(question), false);
+      const before = render(asked(question), 0);
       const joined = /\s$/.test(before) ? target : ` ${target}`;
       const targetIds = continuation(tokenizer, encode, before, tokenizer.shield(joined));
       return { ...prompt, ids: [...prompt.ids, ...targetIds], targetIds };

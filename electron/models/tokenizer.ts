@@ -12,7 +12,7 @@ import { Tokenizer as HubTokenizer } from '@huggingface/tokenizers';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 import { readJson, readJsonIfThere } from '../files/json.ts';
-import type { VisionLanguageConfig } from './config.ts';
+import type { ModelConfig } from './family.ts';
 
 /** A Unicode noncharacter: never in text meant for others. */
 const MARK = '\uFDD0';
@@ -60,9 +60,9 @@ export interface TextStream {
 }
 
 export interface Tokenizer {
-  /** The text of the token that stands for the picture, usually `<image>`, and its id. */
-  readonly imageToken: string;
-  readonly imageTokenId: number;
+  /** The text of the token that stands for a picture, usually `<image>`, and its id; undefined where the tokenizer has none. */
+  readonly imageToken: string | undefined;
+  readonly imageTokenId: number | undefined;
   readonly bosToken: string | undefined;
   readonly eosToken: string | undefined;
   readonly unkToken: string | undefined;
@@ -94,7 +94,7 @@ export interface Tokenizer {
  * @throws EmendError 'not-found' without tokenizer.json, 'unsupported' for kinds other than BPE,
  *   'damaged' if the file is malformed, has no image token where the config says, or knows ids the model does not.
  */
-export async function loadTokenizer(folder: string, config: VisionLanguageConfig): Promise<Tokenizer> {
+export async function loadTokenizer(folder: string, config: ModelConfig): Promise<Tokenizer> {
   const path = join(folder, 'tokenizer.json');
   const json = await readTokenizerJson(folder, path);
   const parsed = tokenizerSchema.safeParse(json);
@@ -114,7 +114,7 @@ export async function loadTokenizer(folder: string, config: VisionLanguageConfig
     );
   }
   const imageToken = definition.added_tokens.find((token) => token.id === config.imageTokenId);
-  if (!imageToken) {
+  if (!imageToken && config.imageTokenId !== undefined) {
     const elsewhere = definition.added_tokens.find((token) => token.content === '<image>');
     throw new EmendError(
       'damaged',
@@ -172,8 +172,8 @@ function wrap(
   hub: HubTokenizer,
   settings: z.infer<typeof settingsSchema>,
   special: readonly { id: number; content: string }[],
-  imageToken: { id: number; content: string },
-  config: VisionLanguageConfig,
+  imageToken: { id: number; content: string } | undefined,
+  config: ModelConfig,
 ): Tokenizer {
   const specialIds = new Map(special.map((token) => [token.id, token.content]));
   const idOf = (token: string | null | undefined) => (token ? hub.token_to_id(token) : undefined);
@@ -206,8 +206,8 @@ function wrap(
   };
 
   return {
-    imageToken: imageToken.content,
-    imageTokenId: imageToken.id,
+    imageToken: imageToken?.content,
+    imageTokenId: imageToken?.id,
     bosToken: settings.bos_token ?? undefined,
     eosToken: settings.eos_token ?? undefined,
     unkToken: settings.unk_token ?? undefined,

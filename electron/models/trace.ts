@@ -6,15 +6,14 @@ import type { WritableTensor } from '../files/safetensors.ts';
 import * as f from '../tensor/functions.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
 import { floatsOf, type Provider, Session } from '../tensor/session.ts';
-import { decoderLayer, finalNorm, languageHead } from './decoder.ts';
-import { positionFeeds, positionInputs } from './decoderSegment.ts';
+import { attentionFeeds, attentionInputs, enter } from './decoder.ts';
 import { generate } from './generation.ts';
+import type { PictureTensors, Pixels, Visual } from './picture.ts';
 import type { EncodedPrompt } from './prompt.ts';
 import type { ModelInput, VisionLanguageModel } from './visionLanguageModel.ts';
-import { weightsInFiles } from './weights.ts';
 
 export interface LayerTrace {
-  /** the layer's output [rows, hidden] */
+  /** what enters the next layer: the layer's output with what the decoder adds to it [rows, hidden] */
   readonly hidden: Float32Array;
   /** what its attention adds to the residual stream [rows, hidden] */
   readonly attention: Float32Array;
@@ -28,27 +27,28 @@ export async function traceDecoder(
   input: ModelInput,
   providers: readonly Provider[] = [model.provider],
 ): Promise<{ layers: LayerTrace[]; logits: Float32Array }> {
-  const config = model.checkpoint.config.text;
+  const { decoder } = model;
   const graph = new Graph();
-  const weight = weightsInFiles(graph, model.checkpoint.weights);
-  const positions = positionInputs(graph, config, 'rows', 'rows');
-  let x: Tensor = graph.input('embeddings', 'float32', [1, 'rows', config.hidden]);
-  for (let layer = 0; layer < config.layers; layer++) {
-    const result = decoderLayer(x, layer, positions, config, weight);
-    graph.output(`hidden.${layer}`, result.hidden);
+  const weight = decoder.weightsOf(graph);
+  const inputs = attentionInputs(graph, decoder, 1, 'rows', 'rows');
+  let x: Tensor = graph.input('embeddings', 'float32', [1, 'rows', decoder.hidden]);
+  for (let layer = 0; layer < decoder.layers; layer++) {
+    const result = decoder.layer(x, layer, inputs, weight);
+    x = enter(result.hidden, layer + 1, inputs);
+    graph.output(`hidden.${layer}`, x);
     graph.output(`attention.${layer}`, result.attention);
     graph.output(`mlp.${layer}`, result.mlp);
-    x = result.hidden;
   }
-  graph.output(
-    'logits',
-    f.reshape(languageHead(finalNorm(x, config, weight), config, weight), ['rows', config.vocab], x),
-  );
+  const logits = decoder.head(decoder.finalNorm(x, weight), weight);
+  graph.output('logits', f.reshape(logits, ['rows', decoder.vocab], x));
   const session = await Session.create(graph, { providers });
   try {
-    const out = await session.run({ embeddings: input.embeddings, ...positionFeeds(config, input.rows, 0) });
+    const out = await session.run({
+      embeddings: input.embeddings,
+      ...attentionFeeds(decoder, input.positions, 0, input.added),
+    });
     const layers: LayerTrace[] = [];
-    for (let layer = 0; layer < config.layers; layer++) {
+    for (let layer = 0; layer < decoder.layers; layer++) {
       layers.push({
         hidden: await floatsOf(out[`hidden.${layer}`]!),
         attention: await floatsOf(out[`attention.${layer}`]!),
@@ -61,91 +61,125 @@ export async function traceDecoder(
   }
 }
 
+/** A prompt to trace: token ids as the model's own processor writes them, and how they are laid out with their pictures. */
+export interface TracedPrompt {
+  readonly ids: readonly number[];
+  readonly pictures: readonly Pixels[];
+  lay(visuals: readonly Visual[]): Promise<ModelInput>;
+}
+
+/** A prompt of ours with its pictures. */
+export function promptToTrace(
+  model: VisionLanguageModel,
+  encoded: EncodedPrompt,
+  pictures: readonly Pixels[],
+): TracedPrompt {
+  return { ids: encoded.ids, pictures, lay: (visuals) => model.lay(encoded, visuals) };
+}
+
 /**
- * A trace as tensors to write: `pixel_values`, `input_ids`, `visual_embeddings`, `hidden_states.l`, `attention_outputs.l`,
+ * A trace as tensors to write: what the pictures are to the model (`pixel_values` and what goes with it), `input_ids`,
+ * `visual_embeddings` [1, visual rows, hidden] and `deepstack_features` [layers, visual rows, hidden] as they enter the decoder,
+ * `position_ids` [3, rows] where positions have three axes, `hidden_states.l` (what enters layer l + 1), `attention_outputs.l`,
  * `mlp_outputs.l` for every layer l from 0, `logits` and greedy `generated_ids`.
- * pixels [3, side, side], or null for a prompt without a picture.
  */
 export async function trace(
   model: VisionLanguageModel,
-  encoded: EncodedPrompt,
-  pixels: Float32Array | null,
+  prompt: TracedPrompt,
   maxNewTokens: number,
 ): Promise<Map<string, WritableTensor>> {
-  const visual = pixels ? await model.visualEmbeddings(pixels) : null;
-  const input = await model.lay(encoded, visual);
+  const { pictures } = prompt;
+  const visuals = await model.visualEmbeddingsOf(pictures);
+  const input = await prompt.lay(visuals);
   const { layers, logits } = await traceDecoder(model, input);
   const generation = await generate(model, await model.prefill(input), { maxNewTokens });
   const { hidden, rows } = { hidden: model.hidden, rows: input.rows };
-  const side = model.checkpoint.config.vision.imageSize;
   const tensors = new Map<string, WritableTensor>();
   const floats = (name: string, shape: number[], data: Float32Array) =>
     tensors.set(name, { dtype: 'F32', shape, data });
-  const integers = (name: string, ids: readonly number[]) =>
-    tensors.set(name, { dtype: 'I64', shape: [1, ids.length], data: BigInt64Array.from(ids, BigInt) });
-  if (pixels && visual) {
-    floats('pixel_values', [1, 3, side, side], pixels);
-    floats('visual_embeddings', [1, visual.length / hidden, hidden], visual);
+  const integers = (name: string, ids: readonly number[], shape = [1, ids.length]) =>
+    tensors.set(name, { dtype: 'I64', shape, data: BigInt64Array.from(ids, BigInt) });
+  if (pictures.length > 0) {
+    for (const [name, { shape, data }] of model.images.toTensors(pictures)) {
+      if (data instanceof Float32Array) floats(name, [...shape], data);
+      else tensors.set(name, { dtype: 'I64', shape: [...shape], data });
+    }
+    const count = visuals.reduce((sum, { layout }) => sum + layout.rows, 0);
+    floats('visual_embeddings', [1, count, hidden], joined(visuals.map((visual) => visual.rows)));
+    const features = visuals[0]!.added.map((_, layer) => joined(visuals.map(({ added }) => added[layer]!)));
+    if (features.length > 0) floats('deepstack_features', [features.length, count, hidden], joined(features));
   }
-  integers('input_ids', encoded.ids);
+  integers('input_ids', model.checkpoint.backbone.idsExpanded ? input.ids : prompt.ids);
+  if (input.positions.length > 1) {
+    const all = input.positions.flatMap((axis) => [...axis]);
+    integers('position_ids', all, [input.positions.length, rows]);
+  }
   for (const [index, layer] of layers.entries()) {
     floats(`hidden_states.${index}`, [1, rows, hidden], layer.hidden);
     floats(`attention_outputs.${index}`, [1, rows, hidden], layer.attention);
     floats(`mlp_outputs.${index}`, [1, rows, hidden], layer.mlp);
   }
-  floats('logits', [1, rows, model.checkpoint.config.text.vocab], logits);
+  floats('logits', [1, rows, model.decoder.vocab], logits);
   const stop = generation.ended === 'stop-token' ? generation.tokens.slice(-1).map((token) => token.id) : [];
   integers('generated_ids', [...generation.ids, ...stop]);
   return tensors;
 }
 
-/**
- * Token ids given from outside as a prompt: one image token, or as many in a row as the picture has visual tokens.
- * Throws `invalid-input` when they fit neither the vocabulary nor the picture.
- */
-export function promptFromIds(
-  model: VisionLanguageModel,
-  ids: readonly number[],
-  hasPicture: boolean,
-): EncodedPrompt {
-  const { imageTokenId, imageTokenCount, text } = model.checkpoint.config;
-  const stray = ids.find(
-    (id) => !Number.isInteger(id) || id < 0 || (id >= text.vocab && id !== imageTokenId),
-  );
-  if (ids.length === 0) throw new EmendError('invalid-input', 'input_ids is empty.');
-  if (stray !== undefined) {
-    throw new EmendError('invalid-input', `input_ids holds ${stray}; the model has ${text.vocab} tokens.`);
+function joined(parts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
   }
-  const first = ids.indexOf(imageTokenId);
-  const count = ids.filter((id) => id === imageTokenId).length;
-  if (!hasPicture) {
-    if (count > 0)
-      throw new EmendError('invalid-input', 'input_ids holds an image token and there are no pixel_values.');
-    return { ids, imageIndex: undefined, lastPromptToken: ids.length - 1 };
-  }
-  const together = ids.slice(first, first + count).every((id) => id === imageTokenId);
-  if ((count !== 1 && count !== imageTokenCount) || !together) {
-    throw new EmendError(
-      'invalid-input',
-      `input_ids holds ${count} image tokens; give one, or ${imageTokenCount} in a row (one for each visual token).`,
-    );
-  }
-  const merged = [...ids.slice(0, first + 1), ...ids.slice(first + count)];
-  return { ids: merged, imageIndex: first, lastPromptToken: merged.length - 1 };
+  return all;
 }
 
-/** pixel_values given from outside. Throws when they are not one picture of the model's size. */
-export function pixelsFromTensor(
+/**
+ * A prompt given from outside, as other programs write it: token ids with one image token a picture, or one for each of its rows,
+ * or none where pictures come first; and the pictures' tensors.
+ * Throws `invalid-input` when they fit neither the vocabulary nor one another.
+ */
+export function promptFromTensors(
   model: VisionLanguageModel,
-  shape: readonly number[],
-  data: Float32Array,
-): Float32Array {
-  const side = model.checkpoint.config.vision.imageSize;
-  const fits = [`3,${side},${side}`, `1,3,${side},${side}`].includes(shape.join(','));
-  if (!fits)
-    throw new EmendError(
-      'invalid-input',
-      `pixel_values is [${shape.join(', ')}]; the model takes [1, 3, ${side}, ${side}].`,
-    );
-  return data;
+  ids: readonly number[],
+  tensors: PictureTensors,
+): TracedPrompt {
+  const { backbone, config } = model.checkpoint;
+  const { imageTokenId } = config;
+  const { vocab } = model.decoder;
+  const stray = ids.find((id) => !Number.isInteger(id) || id < 0 || (id >= vocab && id !== imageTokenId));
+  if (ids.length === 0) throw new EmendError('invalid-input', 'input_ids is empty.');
+  if (stray !== undefined) {
+    throw new EmendError('invalid-input', `input_ids holds ${stray}; the model has ${vocab} tokens.`);
+  }
+  const pictures = model.images.fromTensors(tensors);
+  const rows = pictures.reduce((sum, { layout }) => sum + layout.rows, 0);
+  const places = ids.flatMap((id, index) => (id === imageTokenId ? [index] : []));
+  if (pictures.length === 0 && places.length > 0)
+    throw new EmendError('invalid-input', 'input_ids holds an image token and there are no pixel_values.');
+  if (places.length === 0 && backbone.prompts.picturesFirst) {
+    const all = [...pictures.map(() => imageTokenId ?? 0), ...ids];
+    const encoded = {
+      ids: all,
+      pictures: pictures.map((_, index) => index),
+      lastPromptToken: all.length - 1,
+    };
+    return { ids, pictures, lay: (visuals) => model.lay(encoded, visuals) };
+  }
+  if (places.length === rows) {
+    let taken = 0;
+    const placed = pictures.map(({ layout }) => {
+      taken += layout.rows;
+      return { layout, rows: places.slice(taken - layout.rows, taken) };
+    });
+    return { ids, pictures, lay: (visuals) => model.layRows(ids, placed, visuals, ids.length - 1) };
+  }
+  if (places.length === pictures.length) {
+    return promptToTrace(model, { ids, pictures: places, lastPromptToken: ids.length - 1 }, pictures);
+  }
+  throw new EmendError(
+    'invalid-input',
+    `input_ids holds ${places.length} image tokens; give ${pictures.length === 1 ? 'one' : pictures.length}, or ${rows} (one for each visual row).`,
+  );
 }

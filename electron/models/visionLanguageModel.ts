@@ -1,5 +1,5 @@
 /**
- * @file A LLaVA-architecture model ready to run: picture and prompt in, logits out, with the decoder cut where editors act.
+ * @file A vision-language model ready to run: pictures and prompt in, logits out, with the decoder cut where editors act.
  */
 import { EmendError } from '../errors.ts';
 import { decodePicture } from '../files/picture.ts';
@@ -13,11 +13,12 @@ import {
   Session,
   type Value,
 } from '../tensor/session.ts';
-import { type Checkpoint, openCheckpoint, stopTokenIds } from './checkpoint.ts';
-import { embed } from './decoder.ts';
-import { type Cache, DecoderSegment, positionFeeds, type SegmentResult } from './decoderSegment.ts';
-import { type ImageProcessor, loadImageProcessor } from './imageProcessor.ts';
-import { positionLimit } from './positions.ts';
+import { attentionFeeds, type RunnableDecoder } from './decoder.ts';
+import { type Cache, DecoderSegment, type SegmentResult } from './decoderSegment.ts';
+import type { PlacedPicture } from './family.ts';
+import { type Checkpoint, openCheckpoint, stopTokenIds } from './open.ts';
+import type { PictureReader, Pixels, Visual, VisualGrid } from './picture.ts';
+import { consecutive, type Positions } from './positions.ts';
 import {
   chatPrompts,
   type EncodedPrompt,
@@ -27,7 +28,6 @@ import {
   plainPrompts,
 } from './prompt.ts';
 import { loadTokenizer, type Tokenizer } from './tokenizer.ts';
-import { visualEmbeddings } from './vision.ts';
 import { weightsInFiles } from './weights.ts';
 
 export interface OpenOptions {
@@ -45,10 +45,19 @@ export interface ModelInput {
   /** rows before the first decoder layer [1, rows, hidden] */
   readonly embeddings: Value;
   readonly rows: number;
-  /** rows of the picture, end exclusive; null without a picture */
-  readonly imageRows: readonly [start: number, end: number] | null;
+  /** token ids of the rows; what stands in visual rows means nothing [rows] */
+  readonly ids: readonly number[];
+  /** visual rows, in the order of the pictures' visual embeddings; need not lie together; null without a picture */
+  readonly imageRows: readonly number[] | null;
+  /** the visual rows as one grid, row by row; null where they are none */
+  readonly grid: VisualGrid | null;
   /** row of the last prompt token */
   readonly lastPromptRow: number;
+  readonly positions: Positions;
+  /** position of the row generated first */
+  readonly nextPosition: number;
+  /** what is added to all rows after decoder layer 0, 1, … [rows, hidden] each; empty in most decoders and without a picture */
+  readonly added: readonly Float32Array[];
 }
 
 /** State after the segment below the first cut: the same before and after any edit. */
@@ -56,7 +65,8 @@ export interface Prefill {
   readonly input: ModelInput;
   /** output of the layer at the first cut [1, rows, hidden]; null when the decoder is not cut */
   readonly hidden: Value | null;
-  readonly positions: Readonly<Record<string, Value>>;
+  /** what every segment is fed beside hidden states */
+  readonly shared: Readonly<Record<string, Value>>;
   readonly cache: Cache;
   /** logits of the rows asked for, when there is no segment above */
   readonly logits: Value | null;
@@ -70,7 +80,8 @@ export type Adapt = (hidden: Value, input: ModelInput, cut: number) => Promise<V
 export class VisionLanguageModel {
   readonly checkpoint: Checkpoint;
   readonly tokenizer: Tokenizer;
-  readonly images: ImageProcessor;
+  readonly images: PictureReader;
+  readonly decoder: RunnableDecoder;
   readonly prompts: PromptWriter;
   readonly cuts: readonly number[];
   readonly segments: readonly DecoderSegment[];
@@ -82,7 +93,8 @@ export class VisionLanguageModel {
   private constructor(parts: {
     checkpoint: Checkpoint;
     tokenizer: Tokenizer;
-    images: ImageProcessor;
+    images: PictureReader;
+    decoder: RunnableDecoder;
     prompts: PromptWriter;
     cuts: readonly number[];
     segments: readonly DecoderSegment[];
@@ -92,6 +104,7 @@ export class VisionLanguageModel {
     this.checkpoint = parts.checkpoint;
     this.tokenizer = parts.tokenizer;
     this.images = parts.images;
+    this.decoder = parts.decoder;
     this.prompts = parts.prompts;
     this.cuts = parts.cuts;
     this.segments = parts.segments;
@@ -104,23 +117,19 @@ export class VisionLanguageModel {
   /** Opens a checkpoint folder in place. Throws what is wrong with it, or `unsupported` when no provider loads it. */
   static async open(folder: string, options: OpenOptions = {}): Promise<VisionLanguageModel> {
     const checkpoint = await openCheckpoint(folder);
-    const { config } = checkpoint;
+    const { backbone, config, weights } = checkpoint;
+    const { layers } = backbone.decoder;
     const [tokenizer, images, chatTemplate] = await Promise.all([
       loadTokenizer(checkpoint.folder, config),
-      loadImageProcessor(checkpoint.folder, config),
+      backbone.openPictures(checkpoint.folder),
       loadChatTemplate(checkpoint.folder),
     ]);
     const cuts = options.cuts ?? [];
     for (const [index, cut] of cuts.entries()) {
-      if (
-        !Number.isInteger(cut) ||
-        cut < 0 ||
-        cut > config.text.layers - 2 ||
-        cut <= (cuts[index - 1] ?? -1)
-      ) {
+      if (!Number.isInteger(cut) || cut < 0 || cut > layers - 2 || cut <= (cuts[index - 1] ?? -1)) {
         throw new EmendError(
           'invalid-input',
-          `A decoder of ${config.text.layers} layers cannot be cut after layer ${cut}: take layers 0 to ${config.text.layers - 2}, ascending.`,
+          `A decoder of ${layers} layers cannot be cut after layer ${cut}: take layers 0 to ${layers - 2}, ascending.`,
         );
       }
     }
@@ -129,8 +138,8 @@ export class VisionLanguageModel {
     }
     const prompts =
       options.promptForm === 'chat' && chatTemplate !== undefined
-        ? chatPrompts(tokenizer, chatTemplate)
-        : plainPrompts(tokenizer);
+        ? chatPrompts(tokenizer, chatTemplate, backbone.prompts)
+        : plainPrompts(tokenizer, backbone.prompts);
 
     const opened: Session[] = [];
     // A session blocks the thread while it loads; between two of them a wish to stop is heard.
@@ -148,26 +157,27 @@ export class VisionLanguageModel {
     };
     const wanted = options.providers?.length ? options.providers : availableProviders();
     try {
+      const weightsOf = (graph: Graph) => weightsInFiles(graph, weights);
       const vision = await session((graph) => {
-        const side = config.vision.imageSize;
-        const pixels = graph.input('pixels', 'float32', ['pictures', 3, side, side]);
-        graph.output('visual', visualEmbeddings(pixels, config, weightsInFiles(graph, checkpoint.weights)));
+        const { visual, added } = backbone.vision.build(graph, weightsOf(graph));
+        graph.output('visual', visual);
+        for (const [layer, features] of added.entries()) graph.output(`added.${layer}`, features);
       }, wanted);
       // What loaded the vision tower loads the rest: one model runs on one provider.
       const providers: Provider[] = [vision.provider];
+      const decoder: RunnableDecoder = { ...backbone.decoder, weightsOf, session: { providers } };
       const embedding = await session((graph) => {
-        graph.output(
-          'rows',
-          embed(graph.input('ids', 'int64', [1, 'rows']), weightsInFiles(graph, checkpoint.weights)),
-        );
+        const weight = weightsOf(graph);
+        graph.output('rows', decoder.embed(graph.input('ids', 'int64', [1, 'rows']), weight));
+        const places = decoder.embedPositions?.(graph.input('positions', 'int64', [1, 'rows']), weight);
+        if (places) graph.output('places', places);
       }, providers);
       const segments: DecoderSegment[] = [];
-      const ends = [...cuts, config.text.layers - 1];
+      const ends = [...cuts, layers - 1];
       for (const [index, last] of ends.entries()) {
         const first = index === 0 ? 0 : ends[index - 1]! + 1;
-        const weightsOf = (graph: Graph) => weightsInFiles(graph, checkpoint.weights);
         await heard();
-        const segment = await DecoderSegment.compile(first, last, config.text, weightsOf, { providers });
+        const segment = await DecoderSegment.compile(first, last, decoder, weightsOf, { providers });
         opened.push(segment.session);
         segments.push(segment);
       }
@@ -175,6 +185,7 @@ export class VisionLanguageModel {
         checkpoint,
         tokenizer,
         images,
+        decoder,
         prompts,
         cuts,
         segments,
@@ -197,77 +208,162 @@ export class VisionLanguageModel {
   }
 
   get hidden(): number {
-    return this.checkpoint.config.text.hidden;
+    return this.decoder.hidden;
   }
 
-  /** A picture file as the vision tower takes it [3, side, side]. */
-  async pixelsOf(file: Uint8Array): Promise<Float32Array> {
+  /** A picture file as the vision tower takes it. */
+  async pixelsOf(file: Uint8Array): Promise<Pixels> {
     return this.images.preprocess(await decodePicture(file));
   }
 
-  /** pixels [3, side, side] → visual embeddings [visual tokens, hidden]. */
-  async visualEmbeddings(pixels: Float32Array): Promise<Float32Array> {
-    const side = this.checkpoint.config.vision.imageSize;
-    const out = await this.#vision.run({ pixels: float32(pixels, [1, 3, side, side]) });
-    return floatsOf(out['visual']!);
+  /** A picture's visual embeddings. */
+  async visualEmbeddings(pixels: Pixels): Promise<Visual> {
+    return (await this.visualEmbeddingsOf([pixels]))[0]!;
   }
 
-  async #embedTokens(ids: readonly number[]): Promise<Float32Array> {
-    return floatsOf((await this.#embed.run({ ids: int64(ids, [1, ids.length]) }))['rows']!);
-  }
-
-  /** Lays token ids and the picture's rows (in place of the one image token) behind one another. */
-  async lay(encoded: EncodedPrompt, visual: Float32Array | null): Promise<ModelInput> {
-    const { imageIndex, ids } = encoded;
-    const width = this.hidden;
-    if ((imageIndex === undefined) !== (visual === null)) {
-      throw new EmendError('internal', 'A prompt and its picture do not belong together.');
+  /** Visual embeddings of several pictures, together where the vision tower can. */
+  async visualEmbeddingsOf(pictures: readonly Pixels[]): Promise<Visual[]> {
+    const { vision } = this.checkpoint.backbone;
+    const groups = vision.together ? [pictures] : pictures.map((picture) => [picture]);
+    const seen: Visual[] = [];
+    for (const group of groups) {
+      if (group.length === 0) continue;
+      const out = await this.#vision.run(vision.feeds(group));
+      const all = await floatsOf(out['visual']!);
+      const features: Float32Array[] = [];
+      while (out[`added.${features.length}`]) features.push(await floatsOf(out[`added.${features.length}`]!));
+      let from = 0;
+      for (const { layout } of group) {
+        const to = from + layout.rows * this.hidden;
+        const part = (values: Float32Array) => values.slice(from, to);
+        seen.push({ rows: part(all), layout, added: features.map(part) });
+        from = to;
+      }
+      if (from !== all.length) {
+        throw new EmendError(
+          'internal',
+          `The vision tower gave ${all.length / this.hidden} rows for pictures laid out in ${from / this.hidden}.`,
+        );
+      }
     }
-    const vocabulary = this.checkpoint.config.text.vocab;
-    const beyond = ids.find((id, index) => id >= vocabulary && index !== imageIndex);
+    return seen;
+  }
+
+  /** Embeddings of tokens, positions left out. ids of the vocabulary → [tokens, hidden]. */
+  async tokenEmbeddings(ids: readonly number[]): Promise<Float32Array> {
+    return (await this.#embedTokens(ids, consecutive(ids.length))).rows;
+  }
+
+  /** Embeddings of tokens and, where the decoder learns such, of their positions; each [tokens, hidden]. */
+  async #embedTokens(
+    ids: readonly number[],
+    positions: Positions,
+  ): Promise<{ rows: Float32Array; places: Float32Array | null }> {
+    const shape = [1, ids.length];
+    const out = await this.#embed.run({
+      ids: int64(ids, shape),
+      positions: int64(Array.from(positions[0]!), shape),
+    });
+    return {
+      rows: await floatsOf(out['rows']!),
+      places: out['places'] ? await floatsOf(out['places']) : null,
+    };
+  }
+
+  /** Lays token ids and the pictures' rows (in place of their image tokens) behind one another. */
+  async lay(encoded: EncodedPrompt, visual: Visual | readonly Visual[] | null): Promise<ModelInput> {
+    const visuals = visual === null ? [] : 'rows' in visual ? [visual] : visual;
+    const { pictures } = encoded;
+    if (pictures.length !== visuals.length) {
+      throw new EmendError('internal', 'A prompt and its pictures do not belong together.');
+    }
+    const { backbone } = this.checkpoint;
+    const ids: number[] = [];
+    const placed: PlacedPicture[] = [];
+    let lastPromptRow = 0;
+    for (const [index, id] of encoded.ids.entries()) {
+      const picture = visuals[pictures.indexOf(index)];
+      if (picture) {
+        const expanded = backbone.expand(picture.layout, this.tokenizer);
+        const start = ids.length;
+        placed.push({ layout: picture.layout, rows: expanded.visual.map((row) => start + row) });
+        ids.push(...expanded.ids);
+      } else ids.push(id);
+      if (index === encoded.lastPromptToken) lastPromptRow = ids.length - 1;
+    }
+    return this.layRows(ids, placed, visuals, lastPromptRow);
+  }
+
+  /** Lays rows whose pictures have their places already. `ids` of visual rows are not read. */
+  async layRows(
+    ids: readonly number[],
+    placed: readonly PlacedPicture[],
+    visuals: readonly Visual[],
+    lastPromptRow: number,
+  ): Promise<ModelInput> {
+    const width = this.hidden;
+    const rows = ids.length;
+    const imageRows = placed.flatMap((picture) => picture.rows);
+    const isVisual = new Set(imageRows);
+    const { vocab, positionLimit } = this.decoder;
+    const beyond = ids.find((id, row) => id >= vocab && !isVisual.has(row));
     if (beyond !== undefined) {
       throw new EmendError(
         'damaged',
-        `The prompt has token ${beyond} ("${this.tokenizer.tokenText(beyond)}"), and the model only ${vocabulary} tokens. Take tokenizer and config from the same model.`,
+        `The prompt has token ${beyond} ("${this.tokenizer.tokenText(beyond)}"), and the model only ${vocab} tokens. Take tokenizer and config from the same model.`,
       );
     }
-    // The image token may lie beyond the embedding: its row is replaced anyway.
-    const rowsOfTokens = await this.#embedTokens(ids.map((id, index) => (index === imageIndex ? 0 : id)));
-    const visualCount = visual ? visual.length / width : 0;
-    const start = imageIndex ?? 0;
-    const rows = visual ? ids.length - 1 + visualCount : ids.length;
-    const data = new Float32Array(rows * width);
-    if (visual) {
-      data.set(rowsOfTokens.subarray(0, start * width));
-      data.set(visual, start * width);
-      data.set(rowsOfTokens.subarray((start + 1) * width), (start + visualCount) * width);
-    } else data.set(rowsOfTokens);
-    const limit = positionLimit(this.checkpoint.config.text);
-    if (rows > limit) {
+    if (rows > positionLimit) {
       throw new EmendError(
         'invalid-input',
-        `The prompt takes ${rows} rows and the model has ${limit} positions. Shorten the prompt.`,
+        `The prompt takes ${rows} rows${isVisual.size > 0 ? `, ${isVisual.size} of them the picture's,` : ''} and the model has ${positionLimit} positions. Shorten the prompt${isVisual.size > positionLimit / 2 ? ' or take a smaller picture' : ''}.`,
       );
     }
+    const { positions, next } = this.checkpoint.backbone.positions(rows, placed);
+    // The image token may lie beyond the embedding: its row is replaced anyway.
+    const tokens = await this.#embedTokens(
+      ids.map((id, row) => (isVisual.has(row) ? 0 : id)),
+      positions,
+    );
+    const data = tokens.rows.slice();
+    const added =
+      visuals.length > 0
+        ? Array.from({ length: this.decoder.addedLayers }, () => new Float32Array(rows * width))
+        : [];
+    for (const [index, picture] of visuals.entries()) {
+      for (const [at, row] of placed[index]!.rows.entries()) {
+        const of = (values: Float32Array) => values.subarray(at * width, (at + 1) * width);
+        data.set(of(picture.rows), row * width);
+        for (const [layer, features] of picture.added.entries()) added[layer]!.set(of(features), row * width);
+      }
+    }
+    const { places } = tokens;
+    if (places) for (let i = 0; i < data.length; i++) data[i]! += places[i]!;
     return {
       embeddings: float32(data, [1, rows, width]),
       rows,
-      imageRows: visual ? [start, start + visualCount] : null,
-      lastPromptRow: encoded.lastPromptToken + (visual ? visualCount - 1 : 0),
+      ids,
+      imageRows: visuals.length > 0 ? imageRows : null,
+      grid: placed.length === 1 ? placed[0]!.layout.grid : null,
+      lastPromptRow,
+      positions,
+      nextPosition: next,
+      added,
     };
   }
 
   /** Runs the segment below the first cut. */
   async prefill(input: ModelInput, asked: readonly number[] = [input.rows - 1]): Promise<Prefill> {
-    const positions = positionFeeds(this.checkpoint.config.text, input.rows, 0);
+    const shared = attentionFeeds(this.decoder, input.positions, 0, input.added);
     const lowest = this.segments[0]!;
     const { hidden, logits, cache } = await lowest.run(
       input.embeddings,
-      positions,
+      shared,
       lowest.emptyCache(),
       asked,
+      input.nextPosition,
     );
-    return { input, hidden, positions, cache, logits, above: [] };
+    return { input, hidden, shared, cache, logits, above: [] };
   }
 
   /**
@@ -288,7 +384,9 @@ export class VisionLanguageModel {
       const adapted = adapt ? await adapt(hidden, prefill.input, this.cuts[index - 1]!) : hidden;
       unedited &&= adapted === hidden;
       const kept = unedited ? prefill.above[index - 1] : undefined;
-      const result = kept ?? (await segment.run(adapted, prefill.positions, segment.emptyCache(), asked));
+      const { input, shared } = prefill;
+      const result =
+        kept ?? (await segment.run(adapted, shared, segment.emptyCache(), asked, input.nextPosition));
       caches.push(result.cache);
       if (result.logits) return { logits: result.logits, caches };
       hidden = result.hidden!;
@@ -303,19 +401,24 @@ export class VisionLanguageModel {
       throw new EmendError('internal', `The decoder is not cut after layer ${cut}.`);
     for (let index = prefill.above.length; index < place; index++) {
       const segment = this.segments[index + 1]!;
+      const { input, shared } = prefill;
       const below = prefill.above[index - 1]?.hidden ?? prefill.hidden;
-      prefill.above.push(await segment.run(below, prefill.positions, segment.emptyCache(), []));
+      prefill.above.push(await segment.run(below, shared, segment.emptyCache(), [], input.nextPosition));
     }
     return prefill.above[place - 1]?.hidden ?? prefill.hidden;
   }
 
   /** One more token behind the cached rows → its logits [1, vocabulary] and the longer caches. */
   async next(id: number, caches: readonly Cache[]): Promise<{ logits: Value; caches: Cache[] }> {
-    let hidden: Value = float32(await this.#embedTokens([id]), [1, 1, this.hidden]);
-    const positions = positionFeeds(this.checkpoint.config.text, 1, caches[0]!.length);
+    const { length, nextPosition } = caches[0]!;
+    const positions = consecutive(1, nextPosition, this.decoder.axes);
+    const { rows, places } = await this.#embedTokens([id], positions);
+    const embedded = places ? rows.map((value, i) => value + places[i]!) : rows;
+    let hidden: Value = float32(embedded, [1, 1, this.hidden]);
+    const shared = attentionFeeds(this.decoder, positions, length);
     const longer: Cache[] = [];
     for (const [index, segment] of this.segments.entries()) {
-      const result = await segment.run(hidden, positions, caches[index]!, [0]);
+      const result = await segment.run(hidden, shared, caches[index]!, [0], nextPosition + 1);
       longer.push(result.cache);
       if (result.logits) return { logits: result.logits, caches: longer };
       hidden = result.hidden!;

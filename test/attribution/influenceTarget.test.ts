@@ -4,7 +4,6 @@ import {
   type InfluencePair,
   influenceTarget,
   layersAfterEdit,
-  visualRows,
 } from '../../electron/attribution/influenceTarget.ts';
 import { decoderOf } from '../../electron/attribution/layerInputs.ts';
 import type { Perturbation } from '../../electron/attribution/visualContribution.ts';
@@ -20,7 +19,6 @@ interface Settings {
   rg_sample: string;
 }
 
-const hidden = 64;
 describe('targets of the influence mapper', () => {
   let model: VisionLanguageModel;
   beforeAll(async () => {
@@ -33,7 +31,7 @@ describe('targets of the influence mapper', () => {
       const { settings, floats } = await referenceCase<Settings>(name);
       const layers = settings.IT_layers;
       const edit = await hiddenOf(model, 'edit', layers);
-      const neighbour = visualRows(await hiddenOf(model, settings.rg_sample, layers), hidden);
+      const neighbour = await hiddenOf(model, settings.rg_sample, layers);
       const noise = await floats('noise');
       const size = noise.length / layers.length;
       const pair: InfluencePair = {
@@ -78,8 +76,8 @@ describe('targets of the influence mapper', () => {
     expect(edit.lastPromptRow).not.toBe(other.lastPromptRow);
     const cells = Array.from({ length: 16 }, (_, cell) => cell);
     const pairs: InfluencePair[] = [
-      { edit, neighbour: visualRows(other, hidden), cells, noise: { kind: 'seed', seed: 1 } },
-      { edit: other, neighbour: visualRows(edit, hidden), cells, noise: { kind: 'seed', seed: 2 } },
+      { edit, neighbour: other, cells, noise: { kind: 'seed', seed: 1 } },
+      { edit: other, neighbour: edit, cells, noise: { kind: 'seed', seed: 2 } },
     ];
     const attribution = await InfluenceAttribution.compile(decoderOf(model), layers, perturbation);
     const together = await attribution.run(pairs);
@@ -90,7 +88,7 @@ describe('targets of the influence mapper', () => {
     await attribution.dispose();
   });
 
-  test('refuses a neighbour of another size, and the official replacement before the norm', async () => {
+  test('refuses a neighbour without states at each layer, and the official replacement before the norm', async () => {
     const decoder = decoderOf(model);
     const perturbation: Perturbation = { variant: 'paper', level: 3, draws: 1, radius: 0 };
     await expect(InfluenceAttribution.compile(decoder, [3], perturbation, 'official')).rejects.toThrow(
@@ -100,11 +98,11 @@ describe('targets of the influence mapper', () => {
     const edit = await hiddenOf(model, 'edit', [3]);
     const pair: InfluencePair = {
       edit,
-      neighbour: [new Float32Array(15 * hidden)],
+      neighbour: { ...edit, hidden: [] },
       cells: [0],
       noise: { kind: 'seed', seed: 0 },
     };
-    await expect(attribution.run([pair])).rejects.toThrow(/needs 16 visual rows/);
+    await expect(attribution.run([pair])).rejects.toThrow(/at each of the layers/);
     await attribution.dispose();
   });
 });

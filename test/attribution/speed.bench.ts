@@ -14,7 +14,8 @@ const hidden = 160;
 const rows = 125;
 const decoder = randomDecoder({ hidden, heads: 5 });
 const states = standardNormal(rows * hidden, 1);
-const input = { hidden: [states], imageRows: [1, 101] as const, lastPromptRow: rows - 1 };
+const imageRows = Array.from({ length: 100 }, (_, row) => 1 + row);
+const input = { hidden: [states], imageRows, lastPromptRow: rows - 1 };
 const milliseconds = async (work: () => Promise<unknown>) => {
   const start = performance.now();
   await work();

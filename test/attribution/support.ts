@@ -6,13 +6,15 @@ import { type Decoder, decoderOf, LayerInputs } from '../../electron/attribution
 import { type AttributionInput, standardNormal } from '../../electron/attribution/visualContribution.ts';
 import { openSafetensors, readTensor } from '../../electron/files/safetensors.ts';
 import type { TextConfig } from '../../electron/models/config.ts';
-import { decoderLayer } from '../../electron/models/decoder.ts';
-import { positionFeeds, positionInputs } from '../../electron/models/decoderSegment.ts';
+import { attentionFeeds, attentionInputs } from '../../electron/models/decoder.ts';
+import { rotaryDecoder } from '../../electron/models/parts/rotaryDecoder.ts';
+import { consecutive } from '../../electron/models/positions.ts';
 import { type ModelInput, VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import * as f from '../../electron/tensor/functions.ts';
 import { Graph } from '../../electron/tensor/graph.ts';
 import { float32, floatsOf, Session } from '../../electron/tensor/session.ts';
 import { fixture } from '../support/fixtures.ts';
+import { squarePicture } from '../support/pictures.ts';
 
 export const openTinyModel = () =>
   VisionLanguageModel.open(fixture('checkpoints/llava_tiny'), { providers: ['cpu'] });
@@ -36,9 +38,11 @@ export async function promptOf(model: VisionLanguageModel, sample: string): Prom
       'forward',
     );
   const { input_ids_prompt: ids, vt_range } = settings[sample]!;
-  const visual = vt_range ? await model.visualEmbeddings(await floats(`${sample}.pixel_values`)) : null;
-  const imageIndex = visual ? ids.indexOf(model.checkpoint.config.imageTokenId) : undefined;
-  return model.lay({ ids, imageIndex, lastPromptToken: ids.length - 1 }, visual);
+  const visual = vt_range
+    ? await model.visualEmbeddings(squarePicture(model, await floats(`${sample}.pixel_values`)))
+    : null;
+  const pictures = visual ? [ids.indexOf(model.checkpoint.config.imageTokenId!)] : [];
+  return model.lay({ ids, pictures, lastPromptToken: ids.length - 1 }, visual);
 }
 
 /** A sample's hidden states entering `layers`, on its bare prompt. */
@@ -49,7 +53,7 @@ export async function hiddenOf(
 ): Promise<AttributionInput> {
   const input = await promptOf(model, sample);
   const below = await LayerInputs.compile(decoderOf(model), layers);
-  const [hidden] = await below.run([await floatsOf(input.embeddings)]);
+  const [hidden] = await below.run([{ ...input, hidden: await floatsOf(input.embeddings) }]);
   await below.dispose();
   return { hidden: hidden!, imageRows: input.imageRows!, lastPromptRow: input.lastPromptRow };
 }
@@ -103,23 +107,22 @@ export function randomDecoder(
     );
     return graph.constant(scaled, shape);
   };
-  return { config, weightsOf, session: { providers: ['cpu'] } };
+  return { ...rotaryDecoder(config), weightsOf, session: { providers: ['cpu'] } };
 }
 
 /** The attention of one layer as the decoder runs it: hidden states [1, rows, hidden] → attention output of the last row [hidden]. */
 export async function wholeAttention(decoder: Decoder, layer: number) {
-  const { config } = decoder;
   const graph = new Graph();
-  const positions = positionInputs(graph, config, 'rows', 'rows');
-  const hidden = graph.input('hidden', 'float32', [1, 'rows', config.hidden]);
-  const { attention } = decoderLayer(hidden, layer, positions, config, decoder.weightsOf(graph));
+  const inputs = attentionInputs(graph, decoder, 1, 'rows', 'rows');
+  const hidden = graph.input('hidden', 'float32', [1, 'rows', decoder.hidden]);
+  const { attention } = decoder.layer(hidden, layer, inputs, decoder.weightsOf(graph));
   graph.output('attention', f.slice(attention, 1, -1, Number.MAX_SAFE_INTEGER, 1));
   const session = await Session.create(graph, decoder.session);
   const run = async (states: Float32Array) => {
-    const rows = states.length / config.hidden;
+    const rows = states.length / decoder.hidden;
     const out = await session.run({
-      hidden: float32(states, [1, rows, config.hidden]),
-      ...positionFeeds(config, rows, 0),
+      hidden: float32(states, [1, rows, decoder.hidden]),
+      ...attentionFeeds(decoder, consecutive(rows), 0),
     });
     return floatsOf(out.attention!);
   };
@@ -130,11 +133,12 @@ export async function wholeAttention(decoder: Decoder, layer: number) {
 export async function literalContributions(
   decoder: Decoder,
   layer: number,
-  { hidden, imageRows: [start, end], lastPromptRow }: AttributionInput,
+  { hidden, imageRows, lastPromptRow }: AttributionInput,
   draws: number,
   unitNoise: Float32Array,
 ): Promise<Float32Array> {
-  const width = decoder.config.hidden;
+  const width = decoder.hidden;
+  const [start, end] = [imageRows[0]!, imageRows.at(-1)! + 1];
   const states = hidden[0]!.slice(0, (lastPromptRow + 1) * width);
   const visual = states.subarray(start * width, end * width);
   const average = visual.reduce((a, b) => a + b, 0) / visual.length;

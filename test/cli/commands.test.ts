@@ -13,7 +13,7 @@ import {
   type WritableTensor,
   writeSafetensors,
 } from '../../electron/files/safetensors.ts';
-import { openCheckpoint } from '../../electron/models/checkpoint.ts';
+import { openCheckpoint } from '../../electron/models/open.ts';
 import { writeTinyAdapter } from '../evaluation/tinyAdapter.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { largestDifference } from '../support/fixtures.ts';

@@ -7,7 +7,8 @@ import { TAUGHT_OBJECTS } from '../../electron/demo/world/objects.ts';
 import { seededRandom } from '../../electron/demo/world/random.ts';
 import { PLACES } from '../../electron/demo/world/scene.ts';
 import { loadSprites } from '../../electron/demo/world/sprites.ts';
-import { parseConfig } from '../../electron/models/config.ts';
+import { parseLlavaConfig } from '../../electron/models/families/llava/config.ts';
+import { llavaBackbone } from '../../electron/models/families/llava/llava.ts';
 import { plainPrompts } from '../../electron/models/prompt.ts';
 import { loadTokenizer, type Tokenizer } from '../../electron/models/tokenizer.ts';
 
@@ -29,13 +30,18 @@ let source: TextSource;
 let batch: LanguageBatch;
 beforeAll(async () => {
   await loadSprites();
-  const config = parseConfig(JSON.parse(await readFile(`${folder}/config.json`, 'utf8')), folder);
+  const config = parseLlavaConfig(JSON.parse(await readFile(`${folder}/config.json`, 'utf8')), folder);
   tokenizer = await loadTokenizer(folder, config);
   const wordId = (word: string) => {
     const ids = tokenizer.encodeUserText(word);
     return ids.length === 1 ? ids[0] : undefined;
   };
-  source = { writer: plainPrompts(tokenizer), facts: facts(), endToken: 2, wordId };
+  source = {
+    writer: plainPrompts(tokenizer, llavaBackbone(config).prompts),
+    facts: facts(),
+    endToken: 2,
+    wordId,
+  };
   batch = languageBatch(seededRandom(5), source, size);
 });
 

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { rowsOf } from '../../electron/attribution/layerInputs.ts';
 import type { EditSignal } from '../../electron/editors/editor.ts';
 import { shapeOfWeights, VisEdit } from '../../electron/editors/visedit/visEdit.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/files/safetensors.ts';
@@ -7,6 +8,7 @@ import { generate } from '../../electron/models/generation.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { floatsOf } from '../../electron/tensor/session.ts';
 import { fixture, largestDifference } from '../support/fixtures.ts';
+import { squarePicture } from '../support/pictures.ts';
 
 const at = (name: string) => fixture(`llava_tiny/${name}`);
 const json = async (name: string) => JSON.parse(await readFile(at(name), 'utf8'));
@@ -48,13 +50,15 @@ describe('VEAD equals the reference', async () => {
     const entry = forward[name];
     const ids: number[] = entry[`input_ids_${which}`];
     const visual = entry.vt_range
-      ? await model.visualEmbeddings(await floats(pictures, `${name}.pixel_values`))
+      ? await model.visualEmbeddings(squarePicture(model, await floats(pictures, `${name}.pixel_values`)))
       : null;
-    const imageIndex = visual ? ids.indexOf(model.checkpoint.config.imageTokenId) : undefined;
-    return model.lay({ ids, imageIndex, lastPromptToken: ids.length - 1 }, visual);
+    const places = visual ? [ids.indexOf(model.checkpoint.config.imageTokenId!)] : [];
+    return model.lay({ ids, pictures: places, lastPromptToken: ids.length - 1 }, visual);
   };
   const signalOfEdit = async (editor: VisEdit): Promise<EditSignal> => {
-    const visual = await model.visualEmbeddings(await floats(pictures, 'edit.pixel_values'));
+    const visual = await model.visualEmbeddings(
+      squarePicture(model, await floats(pictures, 'edit.pixel_values')),
+    );
     const [prompt, target] = ['What is the animal on the left? The answer is:', 'a small cat'];
     return editor.signal(model, { visual, prompt, target });
   };
@@ -79,7 +83,7 @@ describe('VEAD equals the reference', async () => {
       const prefill = await model.prefill(input);
       if (input.imageRows) {
         const hidden = await floatsOf(prefill.hidden!);
-        const rows = hidden.slice(input.imageRows[0] * 64, input.imageRows[1] * 64);
+        const rows = rowsOf(hidden, input.imageRows, 64);
         const applied = await editor.apply(rows, signal);
         const compared: Array<[string, Float32Array | null, number]> = [
           ['visual_before', rows, 5e-4],

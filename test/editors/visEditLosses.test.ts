@@ -6,12 +6,13 @@ import { publishedWeights, totalLoss, visEditLosses } from '../../electron/edito
 import { shapeOfWeights } from '../../electron/editors/visedit/visEdit.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/files/safetensors.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
-import { weightsAsInputs, weightsInFiles } from '../../electron/models/weights.ts';
+import { weightsAsInputs } from '../../electron/models/weights.ts';
 import { Graph } from '../../electron/tensor/graph.ts';
 import { float32, int64 } from '../../electron/tensor/session.ts';
 import { adamDefaults } from '../../electron/training/optimizer.ts';
 import { Trainer } from '../../electron/training/trainer.ts';
 import { fixture, largestDifference } from '../support/fixtures.ts';
+import { squarePicture } from '../support/pictures.ts';
 
 const at = (name: string) => fixture(`llava_tiny/${name}`);
 const floats = async (file: SafetensorsFile, name: string) =>
@@ -58,27 +59,30 @@ describe.each(['vead_losses', 'vead_losses_window1_n3'])(
       const prompt = (sample: string): string => forward[sample].text_prompt.replace('<image>\n', '');
       const answer = (sample: string): string =>
         forward[sample].text_full.slice(forward[sample].text_prompt.length).trim();
+      const picture = (values: Float32Array) => squarePicture(model, values);
       const edit: TrainingEdit = {
-        pixels: await floats(pictures, 'edit.pixel_values'),
+        pixels: picture(await floats(pictures, 'edit.pixel_values')),
         prompt: prompt('edit'),
         target: answer('edit'),
         rephrase: prompt('text_rephrase'),
-        rephrasePixels: await floats(pictures, 'image_rephrase.pixel_values'),
-        localityPixels: await floats(pictures, 'image_loc.pixel_values'),
+        rephrasePixels: picture(await floats(pictures, 'image_rephrase.pixel_values')),
+        localityPixels: picture(await floats(pictures, 'image_loc.pixel_values')),
         locality: { prompt: prompt('image_loc'), answer: answer('image_loc') },
       };
       const sampled: number[] = expected.sampled_tokens;
-      const batch = layBatch(model, [edit], {
+      const batch = await layBatch(model, [edit], {
         endToken: false,
         rows: null,
         sampled: sampled.length,
         raised: raisedOn.length === 2 ? 'both' : 'one',
         random: () => 0.5,
       });
-      const { rows, imageRows } = batch.sizes;
+      const { rows } = batch.sizes;
       const place = (...sequences: readonly number[]) =>
         int64(
-          sequences.flatMap((sequence) => sampled.map((token) => sequence * rows + imageRows[0] + token)),
+          sequences.flatMap((sequence) =>
+            sampled.map((token) => sequence * rows + batch.sequences[sequence]!.imageRows[token]!),
+          ),
           [sequences.length * sampled.length],
         );
       const feeds = {
@@ -102,9 +106,9 @@ describe.each(['vead_losses', 'vead_losses_window1_n3'])(
         graph,
         batch.sizes,
         shape,
-        model.checkpoint.config.text,
+        model.decoder,
         expected.edit_layer,
-        weightsInFiles(graph, model.checkpoint.weights),
+        model.decoder.weightsOf(graph),
         weightsAsInputs(graph, new Map([...weights].map(([key, value]) => [key, value.shape]))),
       );
       const loss = only ? losses[only] : totalLoss(losses, publishedWeights);

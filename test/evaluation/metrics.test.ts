@@ -15,6 +15,7 @@ import {
 import { openSafetensors, readTensor } from '../../electron/files/safetensors.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { fixture } from '../support/fixtures.ts';
+import { squarePicture } from '../support/pictures.ts';
 
 interface ForwardCase {
   text_prompt: string;
@@ -94,7 +95,7 @@ describe('metrics', async () => {
     const { text_prompt, text_full, vt_range } = forward[name]!;
     const pixels = vt_range && (await floats('forward.safetensors', `${name}.pixel_values`));
     return {
-      visual: pixels ? await model.visualEmbeddings(pixels) : null,
+      visual: pixels ? await model.visualEmbeddings(squarePicture(model, pixels)) : null,
       prompt: text_prompt.replace('<image>\n', ''),
       target: text_full.slice(text_prompt.length).trimStart(),
     };

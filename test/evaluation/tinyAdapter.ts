@@ -1,7 +1,8 @@
 /** @file A VisEdit adapter with random weights for the tiny checkpoint, strong enough to change answers. */
 import { adapterWeights } from '../../electron/editors/visedit/adapterGraph.ts';
 import { type AdapterWeights, writeAdapter } from '../../electron/editors/visedit/visEdit.ts';
-import { fingerprint, openCheckpoint } from '../../electron/models/checkpoint.ts';
+import { fingerprint } from '../../electron/models/checkpoint.ts';
+import { openCheckpoint } from '../../electron/models/open.ts';
 import { normalNumbers } from '../support/checkpointFixtures.ts';
 
 /** The layer it acts on. */

@@ -5,13 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { openSafetensors, type WritableTensor, writeSafetensors } from '../../electron/files/safetensors.ts';
-import {
-  canonicalName,
-  fingerprint,
-  openCheckpoint,
-  requiredTensors,
-  stopTokenIds,
-} from '../../electron/models/checkpoint.ts';
+import { fingerprint } from '../../electron/models/checkpoint.ts';
+import { llava } from '../../electron/models/families/llava/llava.ts';
+import { canonicalName as nameIn } from '../../electron/models/family.ts';
+import { openCheckpoint, stopTokenIds } from '../../electron/models/open.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { fixture } from '../support/fixtures.ts';
 
@@ -80,7 +77,7 @@ describe('opening', () => {
 
   it('needs no layer of the vision tower above the feature layer, and no head when tied', async () => {
     const { folder } = await tiny({ featureLayer: 1, tied: true });
-    const names = [...requiredTensors((await openCheckpoint(folder)).config).keys()];
+    const names = [...(await openCheckpoint(folder)).backbone.tensors().keys()];
     expect(names.filter((name) => name.includes('encoder.layers.1'))).toEqual([]);
     expect(names.some((name) => name.includes('encoder.layers.0'))).toBe(true);
     expect(names.some((name) => name.includes('lm_head'))).toBe(false);
@@ -233,6 +230,7 @@ describe('fingerprint', () => {
 });
 
 it('knows the names newer versions of transformers give', () => {
+  const canonicalName = (name: string) => nameIn(llava.names, name);
   expect(canonicalName('model.language_model.layers.3.mlp.up_proj.weight')).toBe(
     'language_model.model.layers.3.mlp.up_proj.weight',
   );

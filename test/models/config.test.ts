@@ -1,7 +1,14 @@
 /** @file config.json: class defaults filled in, the unsupported and the impossible refused. */
 
 import { expect, it } from 'vitest';
-import { featureStates, parseConfig, visionLayersNeeded } from '../../electron/models/config.ts';
+import {
+  featureStates,
+  type LlavaConfig,
+  visionLayersNeeded,
+} from '../../electron/models/families/llava/config.ts';
+import { readConfig } from '../../electron/models/open.ts';
+
+const parseConfig = (json: unknown) => readConfig(json).config as LlavaConfig;
 
 /** LLaVA-1.5 7B as the hub has it: most of the text model is left to class defaults. */
 const llava15 = {
@@ -150,9 +157,9 @@ it('reads lists of end tokens and tokens that are none', () => {
 it.each<[string, object, RegExp]>([
   ['another architecture', { ...llava15, model_type: 'qwen2_vl' }, /"qwen2_vl".*LLaVA/],
   ['no architecture', {}, /without model_type/],
-  ['another decoder', withText({ model_type: 'mistral' }), /text_config.model_type "mistral".*llama/],
-  ['another tower', withVision({ model_type: 'siglip_vision_model' }), /siglip_vision_model/],
-  ['another activation', withText({ hidden_act: 'gelu_new' }), /hidden_act "gelu_new".*silu/],
+  ['another decoder', withText({ model_type: 'gemma' }), /text_config.model_type "gemma".*llama/],
+  ['another tower', withVision({ model_type: 'dinov2' }), /"dinov2".*siglip_vision_model/],
+  ['another activation', withText({ hidden_act: 'mish' }), /hidden_act "mish".*silu/],
   ['another RoPE', withText({ rope_scaling: { rope_type: 'yarn', factor: 2 } }), /"yarn".*llama3/],
   ['quantised weights', { ...llava15, quantization_config: { quant_method: 'gptq' } }, /quantization_config/],
   ['another selection', { ...llava15, vision_feature_select_strategy: 'cls' }, /"cls"/],

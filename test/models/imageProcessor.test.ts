@@ -7,12 +7,9 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readJson } from '../../electron/files/json.ts';
 import { decodePicture, type Picture } from '../../electron/files/picture.ts';
 import { openSafetensors, readTensor } from '../../electron/files/safetensors.ts';
-import { parseConfig, type VisionLanguageConfig } from '../../electron/models/config.ts';
-import {
-  loadImageProcessor,
-  type ResampleFilter,
-  resizeWindow,
-} from '../../electron/models/imageProcessor.ts';
+import { type LlavaConfig, parseLlavaConfig } from '../../electron/models/families/llava/config.ts';
+import { type ResampleFilter, resizeWindow } from '../../electron/models/imageProcessor.ts';
+import { loadSquareProcessor } from '../../electron/models/parts/squarePictures.ts';
 import { fixture } from '../support/fixtures.ts';
 
 /** A picture whose channels are gradients across, down, and a constant. */
@@ -86,22 +83,22 @@ describe('resizing', () => {
 
 describe('a processor', () => {
   let folder: string;
-  let config: VisionLanguageConfig;
+  let config: LlavaConfig;
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'emend-picture-'));
-    config = parseConfig({ model_type: 'llava', vision_config: { image_size: 8, patch_size: 4 } });
+    config = parseLlavaConfig({ model_type: 'llava', vision_config: { image_size: 8, patch_size: 4 } }, '');
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
   const load = async (settings: object, file = 'preprocessor_config.json') => {
     const place = await mkdtemp(join(folder, 'p-'));
     await writeFile(join(place, file), JSON.stringify(settings));
-    return loadImageProcessor(place, config);
+    return loadSquareProcessor(place, config.vision.imageSize);
   };
 
   it("has CLIP's settings where nothing else is said", async () => {
     const place = await mkdtemp(join(folder, 'none-'));
-    const processor = await loadImageProcessor(place, config);
+    const processor = await loadSquareProcessor(place, config.vision.imageSize);
     const values = processor.preprocess(gradient(8, 8));
     expect(values.length).toBe(192);
     expect(values[1]).toBeCloseTo((7 / 255 - 0.48145466) / 0.26862954, 6);
@@ -151,7 +148,7 @@ describe('a processor', () => {
   });
 
   it.each<[string, object, string, RegExp]>([
-    ['another processor', { image_processor_type: 'SiglipImageProcessor' }, 'unsupported', /Siglip/],
+    ['another processor', { image_processor_type: 'Idefics3ImageProcessor' }, 'unsupported', /Idefics3/],
     ['another filter', { resample: 6 }, 'unsupported', /resample 6/],
     ['padding', { do_pad: true }, 'unsupported', /do_pad/],
     ['another size than the tower', { crop_size: 224 }, 'damaged', /224 x 224.*8 x 8/],
@@ -166,8 +163,8 @@ describe('a processor', () => {
 describe('beside the reference', () => {
   it.each(['a', 'a2', 'b', 'c', 'big', 'tiny'])('gives the same square of %s.png', async (name) => {
     const source = fixture('checkpoints/llava_tiny');
-    const config = parseConfig(await readJson(join(source, 'config.json')));
-    const processor = await loadImageProcessor(source, config);
+    const config = parseLlavaConfig(await readJson(join(source, 'config.json')), 'config.json');
+    const processor = await loadSquareProcessor(source, config.vision.imageSize);
     const expected = await openSafetensors(fixture('llava_tiny/preprocess.safetensors'));
     const picture = await decodePicture(await readFile(fixture(`images/${name}.png`)));
 

@@ -24,7 +24,7 @@ async function tiny(options: TinyCheckpointOptions = {}, change?: (folder: strin
 
 /** Rows of a prompt of text alone. */
 const asked = (model: VisionLanguageModel, ids: number[]) =>
-  model.lay({ ids, imageIndex: undefined, lastPromptToken: ids.length - 1 }, null);
+  model.lay({ ids, pictures: [], lastPromptToken: ids.length - 1 }, null);
 
 test('a prompt fits to the last position, which scaling moves, and an answer may fill the rest and one token more', async () => {
   const plain = await tiny({ textConfig: { max_position_embeddings: 12 } });

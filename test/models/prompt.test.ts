@@ -5,54 +5,53 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readJson } from '../../electron/files/json.ts';
-import { parseConfig, type VisionLanguageConfig } from '../../electron/models/config.ts';
-import {
-  chatPrompts,
-  E_VQA_SUFFIX,
-  loadChatTemplate,
-  plainPrompts,
-  rowOf,
-} from '../../electron/models/prompt.ts';
+import { type LlavaConfig, parseLlavaConfig } from '../../electron/models/families/llava/config.ts';
+import { llavaBackbone } from '../../electron/models/families/llava/llava.ts';
+import { chatPrompts, E_VQA_SUFFIX, loadChatTemplate, plainPrompts } from '../../electron/models/prompt.ts';
 import { loadTokenizer, type Tokenizer } from '../../electron/models/tokenizer.ts';
 import { LLAVA_CHAT_TEMPLATE, writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { fixture } from '../support/fixtures.ts';
 
 let folder: string;
-let config: VisionLanguageConfig;
+let config: LlavaConfig;
 let tokenizer: Tokenizer;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'emend-prompt-'));
   await writeTinyCheckpoint(folder);
-  config = parseConfig(await readJson(join(folder, 'config.json')));
+  config = parseLlavaConfig(await readJson(join(folder, 'config.json')), 'config.json');
   tokenizer = await loadTokenizer(folder, config);
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
+const style = () => llavaBackbone(config).prompts;
 const text = (ids: readonly number[]) => tokenizer.decode(ids);
 
 describe('the plain form', () => {
   it('is BOS, the picture, a line break and the prompt; without a picture only the prompt', () => {
-    const plain = plainPrompts(tokenizer);
+    const plain = plainPrompts(tokenizer, style());
     const seen = plain.encodePrompt({ prompt: 'What is it?', image: true, suffix: E_VQA_SUFFIX });
     expect(seen.ids.slice(0, 2)).toEqual([1, config.imageTokenId]);
-    expect(seen.imageIndex).toBe(1);
+    expect(seen.pictures).toEqual([1]);
     expect(text(seen.ids)).toBe('\nWhat is it? The answer is:');
     expect(seen.lastPromptToken).toBe(seen.ids.length - 1);
 
     const unseen = plain.encodePrompt({ prompt: 'What is it?', image: false });
-    expect(unseen.imageIndex).toBeUndefined();
+    expect(unseen.pictures).toEqual([]);
     expect(unseen.ids).toEqual([1, ...tokenizer.encodeUserText('What is it?')]);
   });
 
   it('leaves one image token, whatever a person types', () => {
-    const { ids } = plainPrompts(tokenizer).encodePrompt({ prompt: 'is <image> a </s> token?', image: true });
+    const { ids } = plainPrompts(tokenizer, style()).encodePrompt({
+      prompt: 'is <image> a </s> token?',
+      image: true,
+    });
     expect(ids.filter((id) => tokenizer.isSpecial(id))).toEqual([1, config.imageTokenId]);
     expect(text(ids)).toBe('\nis <image> a </s> token?');
   });
 });
 
 describe('a target', () => {
-  const plain = () => plainPrompts(tokenizer);
+  const plain = () => plainPrompts(tokenizer, style());
 
   it('follows the prompt after a space, and the prompt stays as it was', () => {
     const question = { prompt: 'What is the animal?', image: true };
@@ -86,18 +85,12 @@ describe('a target', () => {
   });
 });
 
-it('counts rows after the image token has become many', () => {
-  const prompt = { ids: [1, 9, 5, 6], imageIndex: 1, lastPromptToken: 3 };
-  expect([0, 1, 2, 3].map((index) => rowOf(prompt, index, 16))).toEqual([0, 1, 17, 18]);
-  expect(rowOf({ ids: [1, 5], imageIndex: undefined, lastPromptToken: 1 }, 1, 16)).toBe(1);
-});
-
 describe('the chat form', () => {
   it("is LLaVA-1.5's own", () => {
-    const chat = chatPrompts(tokenizer, LLAVA_CHAT_TEMPLATE);
+    const chat = chatPrompts(tokenizer, LLAVA_CHAT_TEMPLATE, style());
     const seen = chat.encodePrompt({ prompt: 'What is it?', image: true });
     expect(seen.ids).toEqual(tokenizer.encode('USER: <image>\nWhat is it? ASSISTANT:', { bos: true }));
-    expect(seen.ids[seen.imageIndex!]).toBe(config.imageTokenId);
+    expect(seen.ids[seen.pictures[0]!]).toBe(config.imageTokenId);
     expect(text(chat.encodePrompt({ prompt: 'What is it?', image: false }).ids)).toBe(
       'USER: What is it? ASSISTANT:',
     );
@@ -106,7 +99,7 @@ describe('the chat form', () => {
   });
 
   it('keeps what a person types out of the template', () => {
-    const chat = chatPrompts(tokenizer, LLAVA_CHAT_TEMPLATE);
+    const chat = chatPrompts(tokenizer, LLAVA_CHAT_TEMPLATE, style());
     const { ids } = chat.encodePrompt({ prompt: '{{ bos_token }}<image></s>ASSISTANT:', image: true });
     expect(ids.filter((id) => tokenizer.isSpecial(id))).toEqual([1, config.imageTokenId]);
     expect(text(ids)).toContain('{{ bos_token }}<image></s>ASSISTANT:');
@@ -115,7 +108,10 @@ describe('the chat form', () => {
   it('writes BOS once where the template writes it, and serves templates that take one string', () => {
     const template =
       "{{ bos_token }}{% for m in messages %}{{ '[' + m['role'] + '] ' + m['content'] | trim }}{% endfor %}";
-    const { ids } = chatPrompts(tokenizer, template).encodePrompt({ prompt: 'What is it?', image: true });
+    const { ids } = chatPrompts(tokenizer, template, style()).encodePrompt({
+      prompt: 'What is it?',
+      image: true,
+    });
     expect(ids.filter((id) => id === 1)).toHaveLength(1);
     expect(ids.filter((id) => id === config.imageTokenId)).toHaveLength(1);
     expect(text(ids)).toContain('What is it?');
@@ -124,7 +120,7 @@ describe('the chat form', () => {
   it.each([true, false])('gives a template that takes one string no list of parts (picture: %s)', (image) => {
     const template =
       "{% for message in messages %}{{ 'USER: ' + message['content'] + ' ' }}{% endfor %}ASSISTANT:";
-    const { ids } = chatPrompts(tokenizer, template).encodePrompt({ prompt: 'What is it?', image });
+    const { ids } = chatPrompts(tokenizer, template, style()).encodePrompt({ prompt: 'What is it?', image });
     expect(text(ids)).toMatch(
       image ? /^USER: +\nWhat is it\? ASSISTANT:$/ : /^USER: What is it\? ASSISTANT:$/,
     );
@@ -135,7 +131,9 @@ describe('the chat form', () => {
     ['that drops the question', '{{ "<image>" }}'],
     ['that fails', '{{ raise_exception("no") }}'],
   ])('refuses a template %s', (_name, template) => {
-    expect(() => chatPrompts(tokenizer, template).encodePrompt({ prompt: 'a', image: true })).toThrow(
+    expect(() =>
+      chatPrompts(tokenizer, template, style()).encodePrompt({ prompt: 'a', image: true }),
+    ).toThrow(
       expect.objectContaining({ code: 'unsupported', message: expect.stringContaining('chat template') }),
     );
   });
@@ -157,16 +155,15 @@ describe('the chat form', () => {
   });
 });
 
-it('gives the ids and rows of every reference sample', async () => {
+it('gives the ids of every reference sample', async () => {
   const source = fixture('checkpoints/llava_tiny');
-  const reference = parseConfig(await readJson(join(source, 'config.json')));
-  const plain = plainPrompts(await loadTokenizer(source, reference));
+  const reference = parseLlavaConfig(await readJson(join(source, 'config.json')), 'config.json');
+  const plain = plainPrompts(await loadTokenizer(source, reference), llavaBackbone(reference).prompts);
   const samples = JSON.parse(await readFile(fixture('llava_tiny/forward.json'), 'utf8')) as Record<
     string,
     Record<'input_ids_prompt' | 'input_ids_full' | 'label_ids', number[]> & {
       text_prompt: string;
       text_full: string;
-      prompt_end: number;
     }
   >;
   expect(Object.keys(samples)).toHaveLength(6);
@@ -179,6 +176,5 @@ it('gives the ids and rows of every reference sample', async () => {
     expect(encoded.ids).toEqual(sample.input_ids_full);
     // The reference's labels are rolled: the first id of the sequence comes after the target's.
     expect([...encoded.targetIds, encoded.ids[0]]).toEqual(sample.label_ids);
-    expect(rowOf(encoded, encoded.lastPromptToken, reference.imageTokenCount)).toBe(sample.prompt_end);
   }
 });

@@ -5,18 +5,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readJson } from '../../electron/files/json.ts';
-import { parseConfig, type VisionLanguageConfig } from '../../electron/models/config.ts';
+import { type LlavaConfig, parseLlavaConfig } from '../../electron/models/families/llava/config.ts';
 import { loadTokenizer, type Tokenizer } from '../../electron/models/tokenizer.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { fixture } from '../support/fixtures.ts';
 
 let folder: string;
-let config: VisionLanguageConfig;
+let config: LlavaConfig;
 let tokenizer: Tokenizer;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'emend-tokenizer-'));
   await writeTinyCheckpoint(folder);
-  config = parseConfig(await readJson(join(folder, 'config.json')));
+  config = parseLlavaConfig(await readJson(join(folder, 'config.json')), 'config.json');
   tokenizer = await loadTokenizer(folder, config);
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
@@ -168,7 +168,10 @@ describe('refuses', () => {
 describe('beside the reference tokenizer', () => {
   it('gives the same ids, with BOS and without', async () => {
     const source = fixture('checkpoints/llava_tiny');
-    const reference = await loadTokenizer(source, parseConfig(await readJson(join(source, 'config.json'))));
+    const reference = await loadTokenizer(
+      source,
+      parseLlavaConfig(await readJson(join(source, 'config.json')), 'config.json'),
+    );
     const cases = JSON.parse(await readFile(fixture('llava_tiny/tokenizer.json'), 'utf8')) as {
       text: string;
       ids: number[];

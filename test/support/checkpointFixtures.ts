@@ -5,8 +5,8 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { elementCount, type WritableTensor, writeSafetensors } from '../../electron/files/safetensors.ts';
-import { requiredTensors } from '../../electron/models/checkpoint.ts';
-import { parseConfig } from '../../electron/models/config.ts';
+import { parseLlavaConfig } from '../../electron/models/families/llava/config.ts';
+import { llavaBackbone } from '../../electron/models/families/llava/llava.ts';
 
 export interface TinyCheckpointOptions {
   layers?: number;
@@ -141,8 +141,8 @@ function tinyConfig(options: TinyCheckpointOptions, tokenizer: ReturnType<typeof
 /** Normally distributed weights of a scale that keeps activations near one; norms near one. */
 function randomTensors(config: ReturnType<typeof tinyConfig>, seed: number) {
   // Feature layer -1 needs every layer of the tower: published files have them all.
-  const complete = parseConfig({ ...config, vision_feature_layer: -1 });
-  const shapes = requiredTensors(complete);
+  const complete = parseLlavaConfig({ ...config, vision_feature_layer: -1 }, 'config.json');
+  const shapes = llavaBackbone(complete).tensors();
   shapes.set('multi_modal_projector.linear_1.weight', [
     complete.text.hidden,
     complete.vision.hidden * [config.vision_feature_layer].flat().length,

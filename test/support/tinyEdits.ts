@@ -2,16 +2,22 @@
 import type { TrainingEdit } from '../../electron/editors/visedit/batch.ts';
 import { publishedWeights } from '../../electron/editors/visedit/losses.ts';
 import type { EditSource, VisEditTraining } from '../../electron/editors/visedit/trainVisEdit.ts';
+import type { Pixels } from '../../electron/models/picture.ts';
+import type { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { adamDefaults } from '../../electron/training/optimizer.ts';
 import { normalNumbers } from './checkpointFixtures.ts';
+import { squarePicture } from './pictures.ts';
 
 /** The layer the settings below train for: a model of at least four layers is opened with a cut after it. */
 export const EDIT_LAYER = 1;
 
-/** pixels [3, side, side]: normal noise, the same for the same seed. */
-export function noisePicture(side: number, seed: number): Float32Array {
+/** Normal noise as a picture of a model of square ones, the same for the same seed. */
+export function noisePicture(model: Pick<VisionLanguageModel, 'images'>, side: number, seed: number): Pixels {
   const normal = normalNumbers(seed);
-  return Float32Array.from({ length: 3 * side * side }, () => normal());
+  return squarePicture(
+    model,
+    Float32Array.from({ length: 3 * side * side }, () => normal()),
+  );
 }
 
 const QUESTIONS = [
@@ -21,14 +27,16 @@ const QUESTIONS = [
 ];
 const TARGETS = ['a small cat', 'apple', 'the train'];
 
-/** Edits by step and place in the batch; every loss term has something to act on. side: of the model's pictures. */
-export function tinyEdits(side: number): EditSource {
+/** Edits by step and place in the batch; every loss term has something to act on. */
+export function tinyEdits(model: VisionLanguageModel): EditSource {
+  const { shape } = model.images.toTensors([]).get('pixel_values')!;
+  const side = shape[shape.length - 1]!;
   return {
     name: 'tiny edits',
     batch: async (step, count) =>
       Array.from({ length: count }, (_, place): TrainingEdit => {
         const number = step * count + place;
-        const picture = (which: number) => noisePicture(side, 1 + 3 * number + which);
+        const picture = (which: number) => noisePicture(model, side, 1 + 3 * number + which);
         return {
           pixels: picture(0),
           prompt: QUESTIONS[number % 3]!,

@@ -38,14 +38,14 @@ export interface ProviderReport {
 
 async function report(folder: string, state: string, provider: Provider): Promise<ProviderReport> {
   const model = await VisionLanguageModel.open(folder, { providers: [provider], cuts: [EDIT_LAYER] });
-  const side = model.checkpoint.config.vision.imageSize;
+  const side = 28;
   // With ε = 1 a step is a smooth function of the gradient: where the gradient agrees, so does the step.
   const train = (steps: number) => {
     let last = { terms: {} as Readonly<Record<string, number>>, gradientNorm: 0 };
     const optimizer = { ...adamDefaults(1), epsilon: 1 };
     return trainVisEdit(
       model,
-      tinyEdits(side),
+      tinyEdits(model),
       { ...tinyTraining, scale: 0, steps, optimizer },
       { statePath: join(state, `${provider}-${steps}.safetensors`), onStep: (step) => (last = step) },
     ).then((trained) => ({ ...trained, ...last }));
@@ -67,7 +67,7 @@ async function report(folder: string, state: string, provider: Provider): Promis
     ]),
   );
   const editor = await VisEdit.create(EDIT_LAYER, trained.shape, strong, [provider]);
-  const visual = await model.visualEmbeddings(noisePicture(side, 90));
+  const visual = await model.visualEmbeddings(noisePicture(model, side, 90));
   const prompt = 'What is the animal on the left?';
   const signal = await editor.signal(model, { visual, prompt, target: 'a small cat' });
   const encoded = model.prompts.encodePrompt({ prompt, image: true });
@@ -87,7 +87,7 @@ async function report(folder: string, state: string, provider: Provider): Promis
   };
   const result = {
     provider: model.provider,
-    visual,
+    visual: visual.rows,
     signal: signal.hidden,
     logits,
     editedLogits,

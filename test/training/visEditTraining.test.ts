@@ -19,7 +19,7 @@ afterAll(async () => {
 });
 
 const train = (state: string, run: { signal?: AbortSignal; onStep?: (step: number) => void } = {}) =>
-  trainVisEdit(model, tinyEdits(model.checkpoint.config.vision.imageSize), tinyTraining, {
+  trainVisEdit(model, tinyEdits(model), tinyTraining, {
     statePath: join(folder, state),
     signal: run.signal,
     onStep: ({ step }) => run.onStep?.(step),
@@ -62,7 +62,7 @@ test('a state saved with other settings is refused, and left as it was', async (
   const path = join(folder, 'own.safetensors');
   await train('own.safetensors');
   const before = readFileSync(path);
-  const edits = tinyEdits(model.checkpoint.config.vision.imageSize);
+  const edits = tinyEdits(model);
   const other = trainVisEdit(
     model,
     edits,
@@ -83,7 +83,7 @@ test('a state of another model is refused', async () => {
   await writeTinyCheckpoint(elsewhere, { seed: 2 });
   const second = await VisionLanguageModel.open(elsewhere, { providers: ['cpu'], cuts: [EDIT_LAYER] });
   try {
-    const edits = tinyEdits(second.checkpoint.config.vision.imageSize);
+    const edits = tinyEdits(second);
     const other = trainVisEdit(second, edits, tinyTraining, { statePath: path });
     await expect(other).rejects.toMatchObject({
       code: 'conflict',
@@ -95,7 +95,7 @@ test('a state of another model is refused', async () => {
 });
 
 test('no more visual tokens are drawn for the influence losses than there are', async () => {
-  const edits = tinyEdits(model.checkpoint.config.vision.imageSize);
+  const edits = tinyEdits(model);
   const run = { statePath: join(folder, 'all.safetensors') };
   const { weights } = await trainVisEdit(model, edits, { ...tinyTraining, sampled: 1000, steps: 1 }, run);
   expect([...weights.values()].every(({ data }) => data.every(Number.isFinite))).toBe(true);

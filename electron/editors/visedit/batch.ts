@@ -3,11 +3,15 @@
  * another, see the picture and themselves, and not each other.
  */
 import { EmendError } from '../../errors.ts';
-import { forbidden, rotaryTables } from '../../models/positions.ts';
-import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
-import { float32, int64, type Value } from '../../tensor/session.ts';
+import { addedName } from '../../models/decoder.ts';
+import type { Pixels, Visual } from '../../models/picture.ts';
+import { forbidden, type Positions } from '../../models/positions.ts';
+import type { EncodedPrompt } from '../../models/prompt.ts';
+import type { ModelInput, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
+import { float32, floatsOf, int64, type Value } from '../../tensor/session.ts';
 import { rowKinds } from './adapterGraph.ts';
 import type { LossSizes } from './losses.ts';
+import { kindsOfRows } from './visEdit.ts';
 
 /** A question about a picture whose answer must not change. Without an answer, the first token of it is compared. */
 export interface LocalityText {
@@ -15,14 +19,14 @@ export interface LocalityText {
   readonly answer: string | null;
 }
 
-/** What one edit is trained on. Pictures are pixel values [3, side, side]. */
+/** What one edit is trained on. */
 export interface TrainingEdit {
-  readonly pixels: Float32Array;
+  readonly pixels: Pixels;
   readonly prompt: string;
   readonly target: string;
   readonly rephrase: string;
-  readonly rephrasePixels: Float32Array;
-  readonly localityPixels: Float32Array;
+  readonly rephrasePixels: Pixels;
+  readonly localityPixels: Pixels;
   readonly locality: LocalityText;
   /** other questions about the edit's own picture, the rephrased one, and the locality picture; the papers have none */
   readonly extra?: {
@@ -32,9 +36,14 @@ export interface TrainingEdit {
   };
 }
 
+/** A text about a picture, laid out with it. */
 interface LaidText {
-  readonly ids: readonly number[];
-  readonly targetLength: number;
+  readonly input: ModelInput;
+  /** embeddings of its rows [rows, hidden] */
+  readonly embeddings: Float32Array;
+  /** rows behind the picture's last */
+  readonly length: number;
+  readonly targetIds: readonly number[];
 }
 
 /**
@@ -46,30 +55,27 @@ export type RaisedPictures = 'both' | 'one';
 /** Everything a step needs, before the frozen part has run. */
 export interface LaidBatch {
   readonly sizes: LossSizes;
-  /** [3·edits, 3, side, side] */
-  readonly pixels: Float32Array;
-  /** ids before the picture and behind it [3·edits, …]; the picture's rows lie between */
-  readonly before: BigInt64Array;
-  readonly behind: BigInt64Array;
-  /** feeds that do not depend on the frozen part */
+  /** the pictures' rows and all rows' positions, sequence by sequence; behind a picture its first text comes first */
+  readonly sequences: ReadonlyArray<{ readonly imageRows: readonly number[]; readonly positions: Positions }>;
+  /** embeddings and whatever else does not depend on the frozen part */
   readonly feeds: Record<string, Value>;
 }
 
-/** Draws `count` of 0..total−1 without repetition. */
+/** Draws `count` of 0..total−1 without repetition, as far as there are so many; then over again. */
 function draw(total: number, count: number, random: () => number): number[] {
   const order = Array.from({ length: total }, (_, i) => i);
-  for (let i = 0; i < count; i++) {
+  for (let i = 0; i < Math.min(count, total); i++) {
     const j = i + Math.floor(random() * (total - i));
     [order[i], order[j]] = [order[j]!, order[i]!];
   }
-  return order.slice(0, count);
+  return Array.from({ length: count }, (_, i) => order[i % Math.min(count, total)]!);
 }
 
 /**
  * Lays a batch out. `endToken`: whether targets are followed by the end token in the loss (answers then also learn to end);
  * `rows`: rows of a sequence, or null for as many as the longest needs; `raised`: pictures whose influence is to rise. Throws `invalid-input` when an edit does not fit.
  */
-export function layBatch(
+export async function layBatch(
   model: VisionLanguageModel,
   batch: readonly TrainingEdit[],
   options: {
@@ -79,73 +85,83 @@ export function layBatch(
     readonly raised: RaisedPictures;
     readonly random: () => number;
   },
-): LaidBatch {
-  const { config } = model.checkpoint;
-  const visual = config.imageTokenCount;
-  const endId = config.text.eosTokenIds[0];
-  const encode = (prompt: string, target: string): { before: number[]; text: LaidText } => {
+): Promise<LaidBatch> {
+  const { decoder } = model;
+  const endId = model.checkpoint.config.text.eosTokenIds[0];
+  const visuals = await model.visualEmbeddingsOf([
+    ...batch.map(({ pixels }) => pixels),
+    ...batch.map(({ rephrasePixels }) => rephrasePixels),
+    ...batch.map(({ localityPixels }) => localityPixels),
+  ]);
+  const lay = async (
+    encoded: EncodedPrompt,
+    visual: Visual,
+    targetIds: readonly number[],
+  ): Promise<LaidText> => {
+    const input = await model.lay(encoded, visual);
+    const embeddings = await floatsOf(input.embeddings);
+    return { input, embeddings, length: input.rows - input.imageRows!.at(-1)! - 1, targetIds };
+  };
+  const withTarget = async (prompt: string, target: string, visual: Visual) => {
     const encoded = model.prompts.encodeTarget({ prompt, image: true }, target);
-    const at = encoded.imageIndex!;
-    const ids = encoded.ids.slice(at + 1);
-    return { before: encoded.ids.slice(0, at), text: { ids, targetLength: encoded.targetIds.length } };
+    return lay(encoded, visual, encoded.targetIds);
   };
-  const bare = (prompt: string): LaidText => {
-    const encoded = model.prompts.encodePrompt({ prompt, image: true });
-    return { ids: encoded.ids.slice(encoded.imageIndex! + 1), targetLength: 0 };
-  };
-  const locality = ({ prompt, answer }: LocalityText): LaidText =>
-    answer === null ? bare(prompt) : encode(prompt, answer).text;
+  const locality = async ({ prompt, answer }: LocalityText, visual: Visual) =>
+    answer === null
+      ? lay(model.prompts.encodePrompt({ prompt, image: true }), visual, [])
+      : withTarget(prompt, answer, visual);
 
-  const sequences: Array<{ pixels: Float32Array; texts: Array<{ text: LaidText; term: string }> }> = [];
-  const prefix = encode(batch[0]!.prompt, batch[0]!.target).before;
-  for (const edit of batch) {
+  const edits = batch.length;
+  const sequences: Array<Array<{ text: LaidText; term: string }>> = [];
+  for (const [index, edit] of batch.entries()) {
+    const visual = visuals[index]!;
     const texts = [
-      { text: encode(edit.prompt, edit.target).text, term: 'reliability' },
-      { text: encode(edit.rephrase, edit.target).text, term: 'textGenerality' },
+      { text: await withTarget(edit.prompt, edit.target, visual), term: 'reliability' },
+      { text: await withTarget(edit.rephrase, edit.target, visual), term: 'textGenerality' },
     ];
-    if (edit.extra?.own) texts.push({ text: locality(edit.extra.own), term: 'imageLocality' });
-    sequences.push({ pixels: edit.pixels, texts });
+    if (edit.extra?.own) texts.push({ text: await locality(edit.extra.own, visual), term: 'imageLocality' });
+    sequences.push(texts);
   }
-  for (const edit of batch) {
-    const texts = [{ text: encode(edit.prompt, edit.target).text, term: 'imageGenerality' }];
-    if (edit.extra?.rephrased) texts.push({ text: locality(edit.extra.rephrased), term: 'imageLocality' });
-    sequences.push({ pixels: edit.rephrasePixels, texts });
+  for (const [index, edit] of batch.entries()) {
+    const visual = visuals[edits + index]!;
+    const texts = [{ text: await withTarget(edit.prompt, edit.target, visual), term: 'imageGenerality' }];
+    if (edit.extra?.rephrased)
+      texts.push({ text: await locality(edit.extra.rephrased, visual), term: 'imageLocality' });
+    sequences.push(texts);
   }
-  for (const edit of batch) {
-    const texts = [{ text: locality(edit.locality), term: 'imageLocality' }];
-    if (edit.extra?.elsewhere) texts.push({ text: locality(edit.extra.elsewhere), term: 'imageLocality' });
-    sequences.push({ pixels: edit.localityPixels, texts });
+  for (const [index, edit] of batch.entries()) {
+    const visual = visuals[2 * edits + index]!;
+    const texts = [{ text: await locality(edit.locality, visual), term: 'imageLocality' }];
+    if (edit.extra?.elsewhere)
+      texts.push({ text: await locality(edit.extra.elsewhere, visual), term: 'imageLocality' });
+    sequences.push(texts);
   }
 
-  const start = prefix.length;
-  const end = start + visual;
+  const rowsNeeded = (texts: (typeof sequences)[number]) =>
+    texts.reduce((sum, { text }) => sum + text.length, texts[0]!.text.input.imageRows!.at(-1)! + 1);
   if (options.rows !== null) {
     // Extra texts, which are last, give way when the rows set aside do not hold them.
-    for (const { texts } of sequences) {
-      const used = () => texts.reduce((sum, { text }) => sum + text.ids.length, end);
-      while (used() > options.rows && texts.length > 1 && texts[texts.length - 1]!.term === 'imageLocality')
+    for (const texts of sequences) {
+      while (
+        rowsNeeded(texts) > options.rows &&
+        texts.length > 1 &&
+        texts[texts.length - 1]!.term === 'imageLocality'
+      )
         texts.pop();
     }
   }
-  const needed =
-    end +
-    Math.max(...sequences.map(({ texts }) => texts.reduce((sum, { text }) => sum + text.ids.length, 0)));
+  const needed = Math.max(...sequences.map(rowsNeeded));
   const rows = options.rows ?? needed;
   if (needed > rows)
     throw new EmendError(
       'invalid-input',
       `The texts of an edit take ${needed} rows; ${rows} are set aside. Raise the limit or shorten them.`,
     );
-  const edits = batch.length;
   const all = sequences.length;
-  const area = batch[0]!.pixels.length;
-  const pixels = new Float32Array(all * area);
-  const behind = new BigInt64Array(all * (rows - end));
-  const before = BigInt64Array.from(
-    sequences.flatMap(() => prefix),
-    BigInt,
-  );
-  const positions = new Int32Array(all * rows);
+  const width = decoder.hidden;
+  const embeddings = new Float32Array(all * rows * width);
+  const added = Array.from({ length: decoder.addedLayers }, () => new Float32Array(all * rows * width));
+  const positions = Array.from({ length: decoder.axes }, () => new Int32Array(all * rows));
   const mask = new Float32Array(all * rows * rows).fill(forbidden);
   const signalMask = new Float32Array(edits * rows).fill(forbidden);
   const kinds = new Float32Array(edits * rows * rowKinds.length);
@@ -159,44 +175,43 @@ export function layBatch(
   };
   const kept: number[] = [];
   const keptWeights: number[] = [];
-  const localityTexts = sequences
-    .flatMap(({ texts }) => texts)
-    .filter(({ term }) => term === 'imageLocality').length;
+  const localityTexts = sequences.flat().filter(({ term }) => term === 'imageLocality').length;
 
-  sequences.forEach(({ pixels: picture, texts }, sequence) => {
-    pixels.set(picture, sequence * area);
+  sequences.forEach((texts, sequence) => {
+    const { imageRows } = texts[0]!.text.input;
+    const end = imageRows!.at(-1)! + 1;
     const allow = (row: number, from: number, to: number) =>
       mask.fill(0, (sequence * rows + row) * rows + from, (sequence * rows + row) * rows + to);
-    for (let row = 0; row < end; row++) {
-      positions[sequence * rows + row] = row;
-      allow(row, 0, row + 1);
-    }
-    if (sequence < edits) {
-      for (let row = 0; row < end; row++) {
-        signalMask[sequence * rows + row] = 0;
-        kinds[(sequence * rows + row) * rowKinds.length + (row < start ? 0 : 1)] = 1;
-      }
-    }
+    /** Takes `count` rows of a text's own sequence, from `from`, into this one at `to`. */
+    const take = ({ input, embeddings: of }: LaidText, from: number, to: number, count: number) => {
+      const at = (sequence * rows + to) * width;
+      embeddings.set(of.subarray(from * width, (from + count) * width), at);
+      for (const [layer, values] of input.added.entries())
+        added[layer]!.set(values.subarray(from * width, (from + count) * width), at);
+      for (const [axis, values] of positions.entries())
+        values.set(input.positions[axis]!.subarray(from, from + count), sequence * rows + to);
+    };
+    take(texts[0]!.text, 0, 0, end);
+    for (let row = 0; row < end; row++) allow(row, 0, row + 1);
     let at = end;
     for (const [index, { text, term }] of texts.entries()) {
-      const { ids, targetLength } = text;
-      const lastPrompt = at + ids.length - targetLength - 1;
-      ids.forEach((id, offset) => {
-        const row = at + offset;
-        behind[sequence * (rows - end) + row - end] = BigInt(id);
-        positions[sequence * rows + row] = end + offset;
+      const { length, targetIds } = text;
+      const targetLength = targetIds.length;
+      if (text.input.imageRows!.join() !== imageRows!.join())
+        throw new EmendError('internal', 'Texts about one picture begin differently.');
+      take(text, end, at, length);
+      const lastPrompt = at + length - targetLength - 1;
+      for (let row = at; row < at + length; row++) {
         allow(row, 0, end);
         allow(row, at, row + 1);
-        if (sequence < edits && index === 0) {
-          signalMask[sequence * rows + row] = 0;
-          kinds[(sequence * rows + row) * rowKinds.length + (row <= lastPrompt ? 2 : 3)] = 1;
-        }
-      });
-      if (sequence < edits && index === 0) keyRows.push(sequence * rows + lastPrompt);
-      const labels = [
-        ...ids.slice(ids.length - targetLength),
-        ...(options.endToken && endId !== undefined ? [endId] : []),
-      ];
+      }
+      if (sequence < edits && index === 0) {
+        signalMask.fill(0, sequence * rows, sequence * rows + at + length);
+        for (const [row, kind] of kindsOfRows(at + length, imageRows!, lastPrompt).entries())
+          kinds[(sequence * rows + row) * rowKinds.length + kind] = 1;
+        keyRows.push(sequence * rows + lastPrompt);
+      }
+      const labels = [...targetIds, ...(options.endToken && endId !== undefined ? [endId] : [])];
       if (targetLength === 0) labels.splice(1);
       if (term === 'imageLocality') {
         const count = Math.max(1, labels.length);
@@ -212,40 +227,64 @@ export function layBatch(
             list.push(name === term ? 1 / labels.length / edits : 0);
         });
       }
-      at += ids.length;
+      at += length;
     }
     for (let row = at; row < rows; row++) allow(row, row, row + 1);
   });
 
+  const imageRowsOf = sequences.map((texts) => texts[0]!.text.input.imageRows!);
   const raised: number[] = [];
   const raisedToo: number[] = [];
   const lowered: number[] = [];
   for (let edit = 0; edit < edits; edit++) {
-    const tokens = draw(visual, options.sampled, options.random);
-    const own = options.raised === 'one' && options.random() < 0.5;
-    raised.push(...tokens.map((token) => (own ? edit : edits + edit) * rows + start + token));
-    if (options.raised === 'both') raisedToo.push(...tokens.map((token) => edit * rows + start + token));
-    lowered.push(...tokens.map((token) => (2 * edits + edit) * rows + start + token));
+    // Pictures of the same number of rows have the same of them drawn.
+    const drawn = new Map<number, number[]>();
+    const rowsOf = (sequence: number) => {
+      const visual = imageRowsOf[sequence]!;
+      const tokens = drawn.get(visual.length) ?? draw(visual.length, options.sampled, options.random);
+      drawn.set(visual.length, tokens);
+      return tokens.map((token) => sequence * rows + visual[token]!);
+    };
+    const own = rowsOf(edit);
+    const rephrased = rowsOf(edits + edit);
+    raised.push(...(options.raised === 'one' && options.random() < 0.5 ? own : rephrased));
+    if (options.raised === 'both') raisedToo.push(...own);
+    lowered.push(...rowsOf(2 * edits + edit));
   }
 
-  const { cosine, sine } = rotaryTables(config.text, positions);
-  const head = config.text.headDim;
+  const most = Math.max(...imageRowsOf.map((visual) => visual.length));
+  const places: number[] = [];
+  const used = new Float32Array(all * most);
+  for (const [sequence, visual] of imageRowsOf.entries()) {
+    used.fill(1, sequence * most, sequence * most + visual.length);
+    for (let at = 0; at < most; at++) places.push(sequence * rows + (visual[at] ?? visual[0]!));
+  }
+  const tables = decoder.tables(positions);
+  const head = decoder.headDim;
   const list = (values: readonly number[]) => int64(values, [values.length]);
   const share = (values: readonly number[]) => float32(Float32Array.from(values), [values.length]);
   return {
     sizes: {
       edits,
       rows,
-      imageRows: [start, end],
       sampled: options.sampled,
       raisedPictures: options.raised === 'both' ? 2 : 1,
     },
-    pixels,
-    before,
-    behind,
+    sequences: imageRowsOf.map((imageRows, sequence) => ({
+      imageRows,
+      positions: positions.map((axis) => axis.subarray(sequence * rows, (sequence + 1) * rows)),
+    })),
     feeds: {
-      cosine: float32(cosine, [all, 1, rows, head]),
-      sine: float32(sine, [all, 1, rows, head]),
+      embeddings: float32(embeddings, [all, rows, width]),
+      ...Object.fromEntries(
+        added.map((values, layer) => [addedName(layer), float32(values, [all, rows, width])]),
+      ),
+      ...(tables && {
+        cosine: float32(tables.cosine, [all, 1, rows, head]),
+        sine: float32(tables.sine, [all, 1, rows, head]),
+      }),
+      visual_rows: list(places),
+      visual_used: float32(used, [all, most, 1]),
       mask: float32(mask, [all, 1, rows, rows]),
       signal_mask: float32(signalMask, [edits, 1, 1, rows]),
       kinds: float32(kinds, [edits, rows, rowKinds.length]),

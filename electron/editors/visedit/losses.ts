@@ -3,9 +3,9 @@
  * every adapter, so it runs elsewhere and only its output enters here.
  */
 
-import type { TextConfig } from '../../models/config.ts';
-import { decoderLayer, finalNorm, languageHead } from '../../models/decoder.ts';
+import { attentionInputs, type Decoder, enter } from '../../models/decoder.ts';
 import type { WeightOf } from '../../models/weights.ts';
+import { productOfDims } from '../../tensor/dims.ts';
 import * as f from '../../tensor/functions.ts';
 import type { Graph, Tensor } from '../../tensor/graph.ts';
 import { type AdapterShape, adaptRows, influenceLogits, rowKinds } from './adapterGraph.ts';
@@ -15,8 +15,6 @@ export interface LossSizes {
   readonly edits: number;
   /** rows of a sequence */
   readonly rows: number;
-  /** rows of the picture, end exclusive; the same in every sequence */
-  readonly imageRows: readonly [number, number];
   /** visual tokens drawn for the influence losses */
   readonly sampled: number;
   /** pictures of each edit whose influence is to rise: its own and the rephrased one (eq. 16), or one of them */
@@ -53,7 +51,9 @@ const logFloor = 1e-8;
 /**
  * Builds the losses. Inputs of the graph (R = 3·edits·rows):
  * `hidden` [3·edits, rows, hidden], output of the edit layer for all edits' own sequences, then all rephrased pictures', then all locality pictures';
- * `cosine`, `sine` [3·edits, 1, rows, head size] and `mask` [3·edits, 1, rows, rows];
+ * what `attentionInputs` declares for 3·edits sequences of rows, each with positions and mask of its own;
+ * `visual_rows` int64 [3·edits·visual], the pictures' rows among R, and `visual_used` [3·edits, visual, 1], 0 where a picture has
+ * fewer rows than the largest and an entry stands for none;
  * `signal_mask` [edits, 1, 1, rows], 0 on rows of the edit signal (image, prompt ⊕ target), very negative elsewhere;
  * `kinds` [edits, rows, 4]; `key_rows` int64 [edits], last prompt token of each edit among edits·rows;
  * `picked` int64 [picked] rows among R that predict a label, `next` int64 [picked] the labels, and
@@ -67,22 +67,17 @@ export function visEditLosses(
   graph: Graph,
   sizes: LossSizes,
   shape: AdapterShape,
-  config: TextConfig,
+  decoder: Decoder,
   editLayer: number,
   frozen: WeightOf,
   adapter: WeightOf,
   scale = 1,
 ): LossTerms {
-  const { edits, rows, imageRows, sampled, raisedPictures } = sizes;
-  const [start, end] = imageRows;
+  const { edits, rows, sampled, raisedPictures } = sizes;
   const all = 3 * edits;
-  const width = config.hidden;
+  const width = decoder.hidden;
   const hidden = graph.input('hidden', 'float32', [all, rows, width]);
-  const attention = {
-    cosine: graph.input('cosine', 'float32', [all, 1, rows, config.headDim]),
-    sine: graph.input('sine', 'float32', [all, 1, rows, config.headDim]),
-    mask: graph.input('mask', 'float32', [all, 1, rows, rows]),
-  };
+  const attention = attentionInputs(graph, decoder, all, rows, rows);
   const thrice = (x: Tensor) => f.concat([x, x, x], 0);
   const signal = f.slice(hidden, 0, 0, edits);
   const key = f.gather(f.reshape(signal, [edits * rows, width]), graph.input('key_rows', 'int64', [edits]));
@@ -92,17 +87,21 @@ export function visEditLosses(
     mask: thrice(graph.input('signal_mask', 'float32', [edits, 1, 1, rows])),
     kinds: thrice(graph.input('kinds', 'float32', [edits, rows, rowKinds.length])),
   };
-  const visual = f.slice(hidden, 1, start, end);
-  const adapted = adaptRows(visual, inputs, shape, adapter, scale);
-  const parts = [adapted.rows, f.slice(hidden, 1, end, rows)];
-  if (start > 0) parts.unshift(f.slice(hidden, 1, 0, start));
+  const flat = f.reshape(hidden, [all * rows, width]);
+  const places = graph.input('visual_rows', 'int64', [productOfDims([all, 'visual'])]);
+  const used = graph.input('visual_used', 'float32', [all, 'visual', 1]);
+  const visual = f.reshape(f.gather(flat, places), [all, 'visual', width], used);
+  const { change, influence } = adaptRows(visual, inputs, shape, adapter, scale);
+  const gate = influence ? f.multiply(used, f.reshape(influence, [all, 'visual', 1], used)) : used;
+  const moved = f.reshape(f.multiply(change, gate), [productOfDims([all, 'visual']), width], places);
 
-  let x = f.concat(parts, 1);
-  for (let layer = editLayer + 1; layer < config.layers; layer++)
-    x = decoderLayer(x, layer, attention, config, frozen).hidden;
+  let x = f.reshape(f.scatterRows(flat, places, moved, 'add'), [all, rows, width]);
+  for (let layer = editLayer + 1; layer < decoder.layers; layer++)
+    x = decoder.layer(enter(x, layer, attention), layer, attention, frozen).hidden;
+  x = enter(x, decoder.layers, attention);
   const edited = f.reshape(x, [all * rows, width]);
-  const logitsOf = (flat: Tensor, picked: Tensor) =>
-    languageHead(finalNorm(f.gather(flat, picked), config, frozen), config, frozen);
+  const logitsOf = (from: Tensor, chosen: Tensor) =>
+    decoder.head(decoder.finalNorm(f.gather(from, chosen), frozen), frozen);
 
   const picked = graph.input('picked', 'int64', ['picked']);
   const likelihood = f.crossEntropy(logitsOf(edited, picked), graph.input('next', 'int64', ['picked']));
@@ -110,11 +109,10 @@ export function visEditLosses(
     f.sum(f.multiply(likelihood, graph.input(`weight.${name}`, 'float32', ['picked'])));
 
   const kept = graph.input('picked_locality', 'int64', ['kept']);
-  const before = graph.input('before', 'float32', ['kept', config.vocab]);
+  const before = graph.input('before', 'float32', ['kept', decoder.vocab]);
   const drift = f.klDivergence(before, logitsOf(edited, kept));
   const imageLocality = f.sum(f.multiply(drift, graph.input('weight.imageLocality', 'float32', ['kept'])));
 
-  const flat = f.reshape(hidden, [all * rows, width]);
   const influenceOf = (name: string, pictures: 1 | 2) => {
     const rowsOf = graph.input(name, 'int64', [pictures * edits * sampled]);
     const chosen = f.reshape(f.gather(flat, rowsOf), [pictures * edits, sampled, width]);

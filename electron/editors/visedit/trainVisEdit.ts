@@ -3,12 +3,11 @@
  */
 import { existsSync } from 'node:fs';
 import { InfluenceAttribution, influenceTarget, layersAfterEdit } from '../../attribution/influenceTarget.ts';
-import { decoderOf } from '../../attribution/layerInputs.ts';
 import { paperPerturbation } from '../../attribution/visualContribution.ts';
 import { EmendError } from '../../errors.ts';
 import { fingerprint } from '../../models/checkpoint.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
-import { weightsAsInputs, weightsInFiles } from '../../models/weights.ts';
+import { weightsAsInputs } from '../../models/weights.ts';
 import { Graph } from '../../tensor/graph.ts';
 import { float32, floatsOf, type Value } from '../../tensor/session.ts';
 import type { AdamOptions } from '../../training/optimizer.ts';
@@ -193,9 +192,8 @@ async function attributionTargets(
   width: number,
   seed: number,
 ): Promise<Float32Array> {
-  const { edits, rows, imageRows, sampled, raisedPictures } = batch.sizes;
-  const [start, end] = imageRows;
-  const states = await Promise.all(attribution.layers.map((layer) => floatsOf(kept[`hidden.${layer - 1}`]!)));
+  const { edits, rows, sampled, raisedPictures } = batch.sizes;
+  const states = await Promise.all(attribution.layers.map((layer) => floatsOf(kept[`entering.${layer}`]!)));
   // With both pictures the rephrased one, the edit's neighbour, comes last.
   const raised = (batch.feeds['raised']!.data as BigInt64Array).subarray(
     (raisedPictures - 1) * edits * sampled,
@@ -204,17 +202,21 @@ async function attributionTargets(
   const pairs = Array.from({ length: edits }, (_, edit) => {
     const flat = Array.from(raised.subarray(edit * sampled, (edit + 1) * sampled), Number);
     const neighbour = Math.floor(flat[0]! / rows);
-    const part = (state: Float32Array, sequence: number, from: number, to: number) =>
-      state.subarray((sequence * rows + from) * width, (sequence * rows + to) * width);
-    const lastPromptRow = Number(keys[edit]!) - edit * rows;
-    return {
-      edit: {
-        hidden: states.map((state) => part(state, edit, 0, lastPromptRow + 1)),
+    const part = (sequence: number, to: number) => {
+      const { imageRows, positions } = batch.sequences[sequence]!;
+      const first = sequence * rows * width;
+      return {
+        hidden: states.map((state) => state.subarray(first, first + to * width)),
         imageRows,
-        lastPromptRow,
-      },
-      neighbour: states.map((state) => part(state, neighbour, start, end)),
-      cells: flat.map((row) => row - neighbour * rows - start),
+        positions,
+      };
+    };
+    const lastPromptRow = Number(keys[edit]!) - edit * rows;
+    const { imageRows } = batch.sequences[neighbour]!;
+    return {
+      edit: { ...part(edit, lastPromptRow + 1), lastPromptRow },
+      neighbour: part(neighbour, imageRows.at(-1)! + 1),
+      cells: flat.map((row) => imageRows.indexOf(row - neighbour * rows)),
       noise: { kind: 'seed' as const, seed: seed + edit },
     };
   });
@@ -248,18 +250,18 @@ export async function trainVisEdit(
     readonly onStep?: (progress: TrainingProgress) => void;
   },
 ): Promise<{ weights: AdapterWeights; shape: AdapterShape; modelFingerprint: string }> {
-  const { config, weights: files } = model.checkpoint;
+  const { decoder } = model;
   const { layer } = options;
   if (model.cuts[0] !== layer)
     throw new EmendError('internal', `The model must be opened with a cut after layer ${layer}.`);
-  const shape: AdapterShape = { ...options.shape, hidden: config.text.hidden };
+  const shape: AdapterShape = { ...options.shape, hidden: decoder.hidden };
   const weights = initialAdapter(shape, options.seed, options.start, 1 / (options.scale || 1));
   const attributed = options.weights.influenceAttribution !== 0;
-  const high = layersAfterEdit(layer, config.text.layers);
-  const sampled = Math.min(options.sampled, config.imageTokenCount);
-  const frozen = await FrozenModel.compile(model, layer, attributed ? high.map((l) => l - 1) : []);
+  const high = layersAfterEdit(layer, decoder.layers);
+  const sampled = Math.min(options.sampled, model.images.rows.most);
+  const frozen = await FrozenModel.compile(model, layer, attributed ? high : []);
   const attribution = attributed
-    ? await InfluenceAttribution.compile(decoderOf(model), high, { ...paperPerturbation, draws: 1 })
+    ? await InfluenceAttribution.compile(decoder, high, { ...paperPerturbation, draws: 1 })
     : null;
   const lay = async (step: number) => {
     const random = seededUniform(options.seed * 7919 + step);
@@ -285,9 +287,9 @@ export async function trainVisEdit(
     graph,
     first.sizes,
     shape,
-    config.text,
+    decoder,
     layer,
-    weightsInFiles(graph, files),
+    decoder.weightsOf(graph),
     adapter,
     scale,
   );
@@ -313,7 +315,7 @@ export async function trainVisEdit(
       const batch = await lay(step);
       const given = await frozen.run(batch);
       const targets = attribution
-        ? await attributionTargets(attribution, batch, given, config.text.hidden, options.seed + step)
+        ? await attributionTargets(attribution, batch, given, decoder.hidden, options.seed + step)
         : new Float32Array(options.edits * sampled).fill(1 / sampled);
       const report = await trainer.step({
         ...batch.feeds,

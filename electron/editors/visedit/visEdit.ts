@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { rowsOf } from '../../attribution/layerInputs.ts';
 import { EmendError } from '../../errors.ts';
 import { readJson } from '../../files/json.ts';
 import {
@@ -122,20 +123,21 @@ export async function writeAdapter(
   await writeFile(join(folder, 'adapter.json'), `${JSON.stringify(description, null, 2)}\n`);
 }
 
+/** The kind of each row of a signal, an index of `rowKinds`: what stands before the picture, its rows, the prompt, the target. */
+export function kindsOfRows(rows: number, imageRows: readonly number[], lastPromptRow: number): number[] {
+  const visual = new Set(imageRows);
+  return Array.from({ length: rows }, (_, row) => {
+    if (visual.has(row)) return 1;
+    if (row < imageRows[0]!) return 0;
+    return row <= lastPromptRow ? 2 : 3;
+  });
+}
+
 /** Feeds an adapter's session beside its weights; one edit signal of one input. */
 function signalFeeds(signal: EditSignal, hidden: number) {
   const kinds = new Float32Array(signal.rows * rowKinds.length);
-  for (let row = 0; row < signal.rows; row++) {
-    const kind =
-      row >= signal.imageRows[0] && row < signal.imageRows[1]
-        ? 1
-        : row < signal.imageRows[0]
-          ? 0
-          : row <= signal.lastPromptRow
-            ? 2
-            : 3;
+  for (const [row, kind] of kindsOfRows(signal.rows, signal.imageRows, signal.lastPromptRow).entries())
     kinds[row * rowKinds.length + kind] = 1;
-  }
   const key = signal.hidden.slice(signal.lastPromptRow * hidden, (signal.lastPromptRow + 1) * hidden);
   return {
     signal: float32(signal.hidden, [1, signal.rows, hidden]),
@@ -221,22 +223,21 @@ export class VisEdit implements Editor {
   adapt(signal: EditSignal): Adapt {
     return async (hidden, input, cut) => {
       if (cut !== this.layer || !input.imageRows) return hidden;
-      const [start, end] = input.imageRows;
       const all = (await floatsOf(hidden)).slice();
       const width = this.shape.hidden;
-      const { adapted } = await this.apply(all.slice(start * width, end * width), signal);
-      all.set(adapted, start * width);
+      const { adapted } = await this.apply(rowsOf(all, input.imageRows, width), signal);
+      for (const [at, row] of input.imageRows.entries())
+        all.set(adapted.subarray(at * width, (at + 1) * width), row * width);
       return float32(all, hidden.dims);
     };
   }
 
   async influence(
     hidden: Float32Array,
-    imageRows: readonly [number, number],
+    imageRows: readonly number[],
     signal: EditSignal,
   ): Promise<Float32Array | null> {
-    const width = this.shape.hidden;
-    return (await this.apply(hidden.slice(imageRows[0] * width, imageRows[1] * width), signal)).influence;
+    return (await this.apply(rowsOf(hidden, imageRows, this.shape.hidden), signal)).influence;
   }
 
   async dispose(): Promise<void> {

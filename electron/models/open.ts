@@ -1,0 +1,73 @@
+/**
+ * @file A checkpoint folder opened: the family its config names, the backbone that makes, and the weights it needs, checked.
+ */
+import { join } from 'node:path';
+import { z } from 'zod';
+import { readJson } from '../files/json.ts';
+import {
+  type CheckpointFiles,
+  checkTensors,
+  type GenerationConfig,
+  openCheckpointFiles,
+  openGenerationConfig,
+  realFolder,
+} from './checkpoint.ts';
+import { configErrors } from './config.ts';
+import { families } from './families/registry.ts';
+import { type Backbone, canonicalName, type Family, type ModelConfig } from './family.ts';
+
+export interface Checkpoint extends CheckpointFiles {
+  /** The folder's real path. */
+  readonly folder: string;
+  /** the family's name, shown to people */
+  readonly family: string;
+  readonly config: ModelConfig;
+  readonly backbone: Backbone;
+  readonly generationConfig: GenerationConfig;
+}
+
+/** The family of a config, and the config. Throws `unsupported` for others, naming what is supported. */
+export function readConfig(json: unknown, origin = 'config.json'): { family: Family; config: ModelConfig } {
+  const { damaged, unsupported } = configErrors(origin);
+  const header = z.looseObject({ model_type: z.string().optional() }).safeParse(json);
+  if (!header.success) throw damaged('it does not hold a JSON object with a model_type');
+  const type = header.data.model_type;
+  const family = families.find(({ modelTypes }) => type !== undefined && modelTypes.includes(type));
+  if (!family) {
+    const known = families.map(({ name, modelTypes }) => `${name} (${modelTypes.join(', ')})`).join(', ');
+    throw unsupported(
+      type === undefined ? 'a model without model_type' : `model_type "${type}"`,
+      `${known}; another family would need a folder of its own in electron/models/families`,
+    );
+  }
+  if (header.data['quantization_config'])
+    throw unsupported('quantization_config', 'F32, F16 and BF16 weights');
+  return { family, config: family.parseConfig(json, origin) };
+}
+
+/**
+ * Opens a folder with config.json and model.safetensors, or model.safetensors.index.json and its shards.
+ * Reads headers only. Every tensor the config asks for is checked for presence, shape and dtype.
+ * @throws EmendError 'not-found' for missing files, 'damaged' for files that contradict each other,
+ *   'unsupported' for other architectures, formats and dtypes.
+ */
+export async function openCheckpoint(folder: string): Promise<Checkpoint> {
+  const real = await realFolder(folder);
+  const configPath = join(real, 'config.json');
+  const { family, config: parsed } = readConfig(await readJson(configPath), configPath);
+  const generationConfig = await openGenerationConfig(real);
+  const { weights, files } = await openCheckpointFiles(real, (name) => canonicalName(family.names, name));
+  const config = family.withHead(
+    parsed,
+    weights.names().some((name) => /(^|\.)lm_head\.weight$/.test(name)),
+  );
+  const backbone = family.backbone(config);
+  checkTensors(real, weights, backbone.tensors());
+  return { folder: real, family: family.name, config, backbone, generationConfig, weights, files };
+}
+
+/** Tokens after which generation ends: the generation config's, and where it names none the model config's. */
+export function stopTokenIds({ generationConfig, config }: Checkpoint): readonly number[] {
+  const { eosTokenIds } = generationConfig;
+  return eosTokenIds.length > 0 ? eosTokenIds : config.text.eosTokenIds;
+}
