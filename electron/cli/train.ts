@@ -11,7 +11,7 @@ import {
   trainVisEdit,
   type VisEditTraining,
 } from '../editors/visedit/trainVisEdit.ts';
-import { writeAdapter } from '../editors/visedit/visEdit.ts';
+import { readAdapter, writeAdapter } from '../editors/visedit/visEdit.ts';
 import { editSourceFromFile } from '../evaluation/editSource.ts';
 import { calibrateRouter } from '../evaluation/routerCalibration.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
@@ -46,6 +46,7 @@ interface TrainOptions {
   localityWeight: number;
   scale: number;
   start: AdapterStart;
+  from?: string;
   rows: number;
   sampled: number;
   influencePictures: RaisedPictures;
@@ -122,6 +123,10 @@ export function trainCommand(): Command {
         .choices(['published', 'similarity'])
         .default('published'),
     )
+    .option(
+      '--from <folder>',
+      'adapter whose weights to start from, of this model or of an earlier state of it',
+    )
     .option('--rows <number>', 'rows set aside for picture and texts', wholeNumber(8, 100_000), 160)
     .option('--sampled <number>', 'visual tokens drawn for the influence losses', wholeNumber(1, 10_000), 24)
     .addOption(
@@ -188,11 +193,13 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     seed: options.seed,
   };
 
+  const from = options.from === undefined ? null : await readAdapter(options.from);
   const smooth = new Map<string, number>();
   let told = performance.now();
   const trained = await withSource(options, [options.layer], async (model, source) => ({
     ...(await trainVisEdit(model, source, settings, {
       statePath: join(work, 'state.safetensors'),
+      ...(from && { from }),
       signal,
       onStep({ step, steps, seconds, loss, terms, gradientNorm }) {
         for (const [name, value] of Object.entries({ loss, ...terms, gradientNorm })) {
@@ -227,7 +234,13 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
       attention: shape.attention,
       model: modelFingerprint,
       router: { layer: calibration.layer, threshold: calibration.threshold },
-      training: { settings, source: trained.source, router: calibration, losses: Object.fromEntries(smooth) },
+      training: {
+        settings,
+        ...(from && { from: from.fingerprint }),
+        source: trained.source,
+        router: calibration,
+        losses: Object.fromEntries(smooth),
+      },
     },
     weights,
   );

@@ -231,6 +231,23 @@ async function attributionTargets(
   return targets;
 }
 
+/** The last projection, which holds the scale of a saved adapter. */
+const isLastProjection = (name: string) => name.startsWith('mlp_end.');
+
+/** @throws EmendError 'invalid-input' unless both have the same weights in the same shapes */
+function takeOver(weights: AdapterWeights, from: AdapterWeights, scale: number): void {
+  for (const [name, { shape, data }] of weights) {
+    const given = from.get(name);
+    if (!given || given.shape.join() !== shape.join()) {
+      throw new EmendError(
+        'invalid-input',
+        `The adapter to start from has ${name} as [${given?.shape ?? 'nothing'}], and this training as [${shape}]. Give the widths, heads and attention it was trained with.`,
+      );
+    }
+    data.set(isLastProjection(name) ? given.data.map((value) => value / scale) : given.data);
+  }
+}
+
 export interface TrainingProgress extends StepReport {
   readonly steps: number;
   readonly seconds: number;
@@ -246,6 +263,8 @@ export async function trainVisEdit(
   options: VisEditTraining,
   run: {
     readonly statePath: string;
+    /** weights to start from instead of `options.start`, those of a trained adapter of the same shape */
+    readonly from?: { readonly fingerprint: string; readonly weights: AdapterWeights };
     readonly signal?: AbortSignal;
     readonly onStep?: (progress: TrainingProgress) => void;
   },
@@ -277,10 +296,16 @@ export async function trainVisEdit(
   // Longer or shorter training of the same thing may go on; anything else is another training.
   const { steps: _steps, optimizer: _optimizer, ...lasting } = options;
   const modelFingerprint = await fingerprint(model.checkpoint);
-  const settings = JSON.stringify({ ...lasting, source: source.name, model: modelFingerprint });
+  const settings = JSON.stringify({
+    ...lasting,
+    source: source.name,
+    model: modelFingerprint,
+    ...(run.from && { from: run.from.fingerprint }),
+  });
   const first = await lay(0);
   const hidden = await floatsOf((await frozen.run(first))['hidden']!);
   const scale = options.scale > 0 ? options.scale * rootMeanSquare(hidden) : 1;
+  if (run.from) takeOver(weights, run.from.weights, scale);
   const graph = new Graph();
   const adapter = weightsAsInputs(graph, new Map([...weights].map(([name, value]) => [name, value.shape])));
   const terms = visEditLosses(
@@ -335,8 +360,10 @@ export async function trainVisEdit(
   // The scale becomes part of the last projection: a saved adapter needs no setting of its own.
   const folded = new Map(
     [...weights].map(([name, { shape: dims, data }]) => {
-      const last = name.startsWith('mlp_end.');
-      return [name, { shape: dims, data: last ? data.map((value) => value * scale) : data }] as const;
+      return [
+        name,
+        { shape: dims, data: isLastProjection(name) ? data.map((value) => value * scale) : data },
+      ] as const;
     }),
   );
   return { weights: folded, shape, modelFingerprint };
