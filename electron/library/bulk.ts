@@ -36,17 +36,22 @@ function changeMany(
     let changed = 0;
     let refusals = 0;
     const refused: BulkResult['refused'] = [];
-    recordOperation(store, { label: (edits) => `${verb} ${counted(edits)}` }, ids, () => {
-      for (const id of ids) {
-        try {
-          if (change(id)) changed += 1;
-        } catch (error) {
-          if (!(error instanceof EmendError)) throw error;
-          refusals += 1;
-          if (refused.length < MOST_REFUSED) refused.push({ edit: id, reason: error.message });
+    recordOperation(
+      store,
+      (edits) => `${verb} ${counted(edits)}`,
+      ids,
+      () => {
+        for (const id of ids) {
+          try {
+            if (change(id)) changed += 1;
+          } catch (error) {
+            if (!(error instanceof EmendError)) throw error;
+            refusals += 1;
+            if (refused.length < MOST_REFUSED) refused.push({ edit: id, reason: error.message });
+          }
         }
-      }
-    });
+      },
+    );
     return { changed, refused, refusals };
   });
 }

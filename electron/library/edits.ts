@@ -114,21 +114,26 @@ export function updateEdit(
     if (said.length === 0) return changed(store, id);
     const samePrompt = edit.prompt === old.prompt;
     const sameEdit = samePrompt && edit.target === old.target;
-    recordOperation(store, { label: () => `Changed edit ${id}` }, [id], () => {
-      store.database
-        .prepare(
-          'UPDATE edits SET prompt = ?, target = ?, note = ?, before = ?, after = ?, updated = ? WHERE id = ?',
-        )
-        .run(
-          edit.prompt,
-          edit.target,
-          edit.note,
-          samePrompt ? old.before : null,
-          sameEdit ? old.after : null,
-          now(),
-          id,
-        );
-    });
+    recordOperation(
+      store,
+      () => `Changed edit ${id}`,
+      [id],
+      () => {
+        store.database
+          .prepare(
+            'UPDATE edits SET prompt = ?, target = ?, note = ?, before = ?, after = ?, updated = ? WHERE id = ?',
+          )
+          .run(
+            edit.prompt,
+            edit.target,
+            edit.note,
+            samePrompt ? old.before : null,
+            sameEdit ? old.after : null,
+            now(),
+            id,
+          );
+      },
+    );
     // The signal of what it was stays, for when the change is taken back.
     if (!sameEdit) {
       store.database
@@ -146,9 +151,14 @@ export function noteEdit(store: Store, id: number, note: string): Edit {
   return store.write(() => {
     const old = editRow(store, id);
     if (old.note === note) return findEdit(store, id);
-    recordOperation(store, { label: () => `Changed the note of edit ${id}` }, [id], () => {
-      store.database.prepare('UPDATE edits SET note = ?, updated = ? WHERE id = ?').run(note, now(), id);
-    });
+    recordOperation(
+      store,
+      () => `Changed the note of edit ${id}`,
+      [id],
+      () => {
+        store.database.prepare('UPDATE edits SET note = ?, updated = ? WHERE id = ?').run(note, now(), id);
+      },
+    );
     remember(store, id, 'changed', `Note was “${old.note}”, is “${note}”.`);
     return findEdit(store, id);
   });
@@ -232,13 +242,18 @@ export function commitEdit(store: Store, id: number, reason?: string): Edit {
       );
     }
     const at = now();
-    recordOperation(store, { label: () => `Committed edit ${id}` }, [id], () => {
-      store.database
-        .prepare(
-          `UPDATE edits SET stage = 'committed', committed = ?, override_reason = ?, updated = ? WHERE id = ?`,
-        )
-        .run(at, unmet === null ? null : reason, at, id);
-    });
+    recordOperation(
+      store,
+      () => `Committed edit ${id}`,
+      [id],
+      () => {
+        store.database
+          .prepare(
+            `UPDATE edits SET stage = 'committed', committed = ?, override_reason = ?, updated = ? WHERE id = ?`,
+          )
+          .run(at, unmet === null ? null : reason, at, id);
+      },
+    );
     const with_ =
       unmet === null ? 'Committed with a passing check.' : `Committed although it ${unmet}: ${reason}`;
     remember(store, id, 'committed', reason !== undefined && unmet === null ? `${with_} ${reason}` : with_);
@@ -260,7 +275,12 @@ function whyNot(check: Check | null): string | null {
 /** A retired edit does not act; its history stays. @throws EmendError 'conflict' when it is retired already */
 export function retireEdit(store: Store, id: number, reason?: string): Edit {
   return store.write(() => {
-    recordOperation(store, { label: () => `Retired edit ${id}` }, [id], () => retireOne(store, id, reason));
+    recordOperation(
+      store,
+      () => `Retired edit ${id}`,
+      [id],
+      () => retireOne(store, id, reason),
+    );
     return changed(store, id);
   });
 }
@@ -279,7 +299,12 @@ export function retireOne(store: Store, id: number, reason?: string): void {
  */
 export function restoreEdit(store: Store, id: number): Edit {
   return store.write(() => {
-    recordOperation(store, { label: () => `Restored edit ${id}` }, [id], () => restoreOne(store, id));
+    recordOperation(
+      store,
+      () => `Restored edit ${id}`,
+      [id],
+      () => restoreOne(store, id),
+    );
     return changed(store, id);
   });
 }

@@ -63,20 +63,14 @@ function differing(one: Snapshot, other: Snapshot): Partial<Snapshot> {
   return Object.fromEntries(names.map((name) => [name, one[name]]));
 }
 
-interface Recording {
-  /** what was done, for people, when so many edits were changed by it */
-  readonly label: (edits: number) => string;
-  /** the operation that is taken back by this one */
-  readonly undoes?: number;
-}
-
 /**
  * Does `work`, which changes edits of the given numbers, and records what it changed of them. Called inside a `write`.
  * Nothing is recorded where nothing changed.
+ * @param label what was done, for people, when so many edits were changed by it
  */
 export function recordOperation<T>(
   store: Store,
-  { label, undoes }: Recording,
+  label: (edits: number) => string,
   ids: readonly number[],
   work: () => T,
 ): T {
@@ -88,7 +82,7 @@ export function recordOperation<T>(
     return Object.keys(was).length > 0 ? [{ edit: id, before: was, after: differing(is, then) }] : [];
   });
   if (changes.length > 0) {
-    const operation = addOperation(store, label(changes.length), undoes);
+    const operation = addOperation(store, label(changes.length), null);
     for (const { edit, before: was, after } of changes) addChange(store, operation, edit, was, after);
   }
   return result;
@@ -99,20 +93,24 @@ export function recordCreation(
   store: Store,
   label: string,
   ids: readonly number[],
-  operation = addOperation(store, label),
+  operation = addOperation(store, label, null),
 ): number {
   store.database.prepare('UPDATE operations SET label = ? WHERE id = ?').run(label, operation);
   for (const id of ids) addChange(store, operation, id, null, {});
   return operation;
 }
 
-function addOperation(store: Store, label: string, undoes?: number): number {
+function addOperation(store: Store, label: string, undoes: number | null): number {
   const { lastInsertRowid } = store.database
     .prepare('INSERT INTO operations (at, label, undoes) VALUES (?, ?, ?)')
-    .run(now(), label, undoes ?? null);
-  const id = Number(lastInsertRowid);
-  store.database.prepare('DELETE FROM operation_edits WHERE operation <= ?').run(id - KEPT);
-  return id;
+    .run(now(), label, undoes);
+  store.database
+    .prepare(
+      `DELETE FROM operation_edits WHERE operation <=
+         (SELECT id FROM operations WHERE undoes IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?)`,
+    )
+    .run(KEPT);
+  return Number(lastInsertRowid);
 }
 
 function addChange(store: Store, operation: number, edit: number, before: unknown, after: unknown): void {
@@ -161,14 +159,8 @@ export function undo(store: Store, expected?: number): Operation {
         'SELECT edit, before, after FROM operation_edits WHERE operation = ? ORDER BY edit',
       )
       .all(operation.id);
-    const recording = { label: () => `Took back “${operation.label}”`, undoes: operation.id };
-    const ids = changes.map((change) => change.edit);
-    recordOperation(store, recording, ids, () => {
-      for (const change of changes) takeBack(store, operation, change);
-    });
-    // What was taken back need not have left a trace: then nothing was recorded above.
-    const recorded = store.database.prepare('SELECT 1 FROM operations WHERE undoes = ?').get(operation.id);
-    if (!recorded) addOperation(store, recording.label(), operation.id);
+    for (const change of changes) takeBack(store, operation, change);
+    addOperation(store, `Took back “${operation.label}”`, operation.id);
     refreshFreshness(store);
     return operation;
   });

@@ -83,7 +83,7 @@ export function addProbe(store: Store, added: AddedProbe): Probe {
   return store.write(() => {
     editRow(store, added.edit);
     const label = () => `Added a probe to edit ${added.edit}`;
-    return recordOperation(store, { label }, [added.edit], () => {
+    return recordOperation(store, label, [added.edit], () => {
       const id = insertProbe(store, added);
       remember(store, added.edit, 'probe-added', `Probe of ${added.kind} added: “${added.prompt}”.`);
       return ownProbes(store, editRow(store, added.edit)).find((probe) => probe.id === id)!;
@@ -153,9 +153,14 @@ export function removeProbe(store: Store, id: number): void {
       );
     }
     demandDraft(editRow(store, row.edit), 'Its probes belong to what was checked.');
-    recordOperation(store, { label: () => `Removed a probe of edit ${row.edit}` }, [row.edit], () => {
-      store.database.prepare('DELETE FROM probes WHERE id = ?').run(id);
-    });
+    recordOperation(
+      store,
+      () => `Removed a probe of edit ${row.edit}`,
+      [row.edit],
+      () => {
+        store.database.prepare('DELETE FROM probes WHERE id = ?').run(id);
+      },
+    );
     remember(store, row.edit, 'probe-removed', `Probe of ${row.kind} removed: “${row.prompt}”.`);
   });
 }
