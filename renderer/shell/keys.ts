@@ -13,6 +13,6 @@ export function isTyping(event: KeyboardEvent): boolean {
 }
 
 /** Whether the key that means “do it” is held: Ctrl, or Command on a Mac. */
-export function isCommand(event: KeyboardEvent): boolean {
+export function isCommand(event: KeyboardEvent | MouseEvent): boolean {
   return event.ctrlKey || event.metaKey;
 }

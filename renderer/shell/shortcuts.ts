@@ -13,6 +13,7 @@ export const shortcuts: ReadonlyArray<{ readonly where: string; readonly keys: r
     where: 'Everywhere',
     keys: [
       { keys: ['N'], does: 'New edit' },
+      { keys: ['Ctrl Z'], does: 'Take back the last change to the library' },
       { keys: ['?'], does: 'These shortcuts' },
     ],
   },
@@ -21,7 +22,11 @@ export const shortcuts: ReadonlyArray<{ readonly where: string; readonly keys: r
     keys: [
       { keys: ['Enter'], does: 'In the prompt: ask. In the correction: preview' },
       { keys: ['Ctrl Enter'], does: 'Ask' },
-      { keys: ['Ctrl Shift Enter'], does: 'Run the check' },
+      { keys: ['C', 'Ctrl Shift Enter'], does: 'Run the check' },
+      { keys: ['M'], does: 'Commit, and on to the next edit' },
+      { keys: ['R'], does: 'Retire, and on to the next edit' },
+      { keys: ['S', 'J'], does: 'Skip: on to the next edit of the list' },
+      { keys: ['K'], does: 'Back to the previous edit of the list' },
       { keys: ['Esc'], does: 'Stop what runs' },
       { keys: ['Arrows'], does: 'On the influence map: from cell to cell' },
     ],
@@ -35,6 +40,10 @@ export const shortcuts: ReadonlyArray<{ readonly where: string; readonly keys: r
       { keys: ['Home', 'End'], does: 'First, last edit' },
       { keys: ['Page ↓', 'Page ↑'], does: 'Ten further, ten back' },
       { keys: ['Enter'], does: 'Open it on the workbench' },
+      { keys: ['Space', 'Ctrl click'], does: 'Select it, or no longer' },
+      { keys: ['Shift ↓', 'Shift click'], does: 'Select up to it' },
+      { keys: ['Ctrl A'], does: 'Select all that match' },
+      { keys: ['Esc'], does: 'Clear the selection' },
     ],
   },
 ];

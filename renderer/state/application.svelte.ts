@@ -2,6 +2,7 @@
  * @file The page's state, wired in one place.
  */
 import type { Connection } from '../backend.ts';
+import { Changes } from './changes.ts';
 import { Condition } from './condition.svelte.ts';
 import { EditLibrary } from './editLibrary.svelte.ts';
 import { Jobs } from './jobs.svelte.ts';
@@ -9,27 +10,41 @@ import { Models } from './models.svelte.ts';
 import { Navigation } from './navigation.svelte.ts';
 import { Pictures } from './pictures.svelte.ts';
 import { Preferences } from './preferences.svelte.ts';
+import { Review } from './review.svelte.ts';
 import { Toasts } from './toasts.svelte.ts';
 import { Workbench } from './workbench.svelte.ts';
 
 export class Application {
   readonly navigation = new Navigation();
   readonly toasts = new Toasts();
+  readonly changes: Changes;
+  readonly jobs: Jobs;
   readonly condition: Condition;
   readonly preferences: Preferences;
   readonly pictures: Pictures;
   readonly models: Models;
   readonly library: EditLibrary;
   readonly workbench: Workbench;
+  readonly review: Review;
 
   constructor(connection: Connection) {
     const jobs = new Jobs(connection);
+    this.jobs = jobs;
+    this.changes = new Changes(connection, this.toasts);
     this.condition = new Condition(connection);
     this.preferences = new Preferences(connection);
     this.pictures = new Pictures(connection);
     this.models = new Models(connection, jobs, this.condition);
-    this.library = new EditLibrary(connection, this.toasts);
-    this.workbench = new Workbench(connection, jobs, this.pictures, this.condition, this.toasts);
+    this.library = new EditLibrary(connection, this.pictures, this.toasts, this.changes);
+    this.workbench = new Workbench(
+      connection,
+      jobs,
+      this.pictures,
+      this.condition,
+      this.toasts,
+      this.changes,
+    );
+    this.review = new Review(connection, this.library, this.workbench, this.navigation);
     let lost = false;
     connection.onConnection((up) => {
       if (up && lost) this.#readAgain();
@@ -42,6 +57,7 @@ export class Application {
     void this.preferences.read();
     void this.models.readRecent();
     void this.library.read();
+    void this.jobs.read();
     void this.workbench.readAgain();
   }
 
@@ -53,6 +69,7 @@ export class Application {
       this.pictures.readSamples(),
       this.models.readRecent(),
       this.library.read(),
+      this.jobs.read(),
     ]);
   }
 

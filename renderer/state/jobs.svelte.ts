@@ -1,17 +1,15 @@
 /**
- * @file Long calls: each under an id of its own, with its progress and a way to stop it.
+ * @file Long calls, as the application keeps them: whoever began them, before or after this page was loaded.
  */
 import type {
   AnswerToken,
   CallInput,
   CallName,
   CallOutput,
-  EventPayload,
+  JobRecord,
   ProbeResult,
 } from '../../electron/api/contract.ts';
 import type { Connection } from '../backend.ts';
-
-export type JobProgress = EventPayload<'job.progress'>;
 
 /** What a caller may follow while its job runs. */
 export interface JobListeners {
@@ -19,57 +17,100 @@ export interface JobListeners {
   result?(result: ProbeResult): void;
 }
 
-/** One running call. */
-export class Job {
-  readonly id = crypto.randomUUID();
-  readonly call: CallName;
-  readonly listeners: JobListeners;
-  progress = $state.raw<JobProgress | null>(null);
-  cancelling = $state(false);
-
-  constructor(call: CallName, listeners: JobListeners) {
-    this.call = call;
-    this.listeners = listeners;
-  }
-}
+/** Jobs that ended and are still listed. */
+const mostEnded = 50;
 
 export class Jobs {
   readonly #connection: Connection;
-  running = $state.raw<readonly Job[]>([]);
+  readonly #listeners = new Map<string, JobListeners>();
+  /** those that run, oldest first, then those that ended, latest first */
+  all = $state.raw<readonly JobRecord[]>([]);
+  /** jobs that were asked to stop */
+  stopping = $state.raw<ReadonlySet<string>>(new Set());
 
   constructor(connection: Connection) {
     this.#connection = connection;
-    connection.on('job.progress', (progress) => {
-      const job = this.#find(progress.job);
-      if (job) job.progress = progress;
-    });
-    connection.on('answer.token', ({ job, side, token }) => this.#find(job)?.listeners.token?.(side, token));
-    connection.on('check.result', ({ job, result }) => this.#find(job)?.listeners.result?.(result));
+    connection.on('jobs.changed', ({ job }) => this.#put(job));
+    connection.on('answer.token', ({ job, side, token }) => this.#listeners.get(job)?.token?.(side, token));
+    connection.on('check.result', ({ job, result }) => this.#listeners.get(job)?.result?.(result));
   }
 
-  /** Starts a call as a job. The job can be followed and cancelled at once; the result rejects as the call does. */
+  readonly running = $derived.by(() => this.all.filter(isRunning));
+  readonly ended = $derived.by(() => this.all.filter((job) => !isRunning(job)));
+
+  async read(): Promise<void> {
+    try {
+      this.all = await this.#connection.call('jobs.list', {});
+    } catch {
+      // What runs is told when it goes on.
+    }
+  }
+
+  find(id: string | null): JobRecord | null {
+    return this.all.find((job) => job.id === id) ?? null;
+  }
+
+  /** Starts a call as a job. The job can be followed and stopped at once; the result rejects as the call does. */
   start<N extends CallName>(
     name: N,
     input: CallInput<N>,
     listeners: JobListeners = {},
-  ): { job: Job; result: Promise<CallOutput<N>> } {
-    const job = new Job(name, listeners);
-    this.running = [...this.running, job];
-    const result = this.#connection.call(name, input, { job: job.id }).finally(() => {
-      this.running = this.running.filter((other) => other !== job);
+  ): { id: string; result: Promise<CallOutput<N>> } {
+    const id = crypto.randomUUID();
+    const { edit, id: named } = input as { edit?: unknown; id?: unknown };
+    const number = [edit, named].find((value) => typeof value === 'number');
+    this.#listeners.set(id, listeners);
+    this.#put({
+      id,
+      kind: name,
+      subject: number === undefined ? '' : `edit ${number}`,
+      edit: (number as number | undefined) ?? null,
+      state: 'running',
+      waitsFor: null,
+      stage: '',
+      done: 0,
+      total: null,
+      unit: '',
+      secondsLeft: null,
+      started: new Date().toISOString(),
+      ended: null,
+      outcome: null,
+      log: [],
     });
-    return { job, result };
+    const result = this.#connection.call(name, input, { job: id }).finally(() => {
+      this.#listeners.delete(id);
+      const job = this.find(id);
+      // told of already as a rule; where it was not, it ran too shortly to be worth listing
+      if (job && isRunning(job)) this.all = this.all.filter((other) => other.id !== id);
+    });
+    return { id, result };
   }
 
   /** Asks for a job to be stopped; its result then rejects with code `cancelled`. */
-  async cancel(job: Job): Promise<void> {
-    job.cancelling = true;
-    await this.#connection.call('jobs.cancel', { job: job.id }).catch(() => {
-      job.cancelling = false;
-    });
+  async cancel(id: string): Promise<void> {
+    this.stopping = new Set(this.stopping).add(id);
+    await this.#connection.call('jobs.cancel', { job: id }).catch(() => this.#forgetStopping(id));
   }
 
-  #find(id: string): Job | undefined {
-    return this.running.find((job) => job.id === id);
+  #put(job: JobRecord): void {
+    const others = this.all.filter(({ id }) => id !== job.id);
+    const running = others.filter(isRunning);
+    const ended = others.filter((other) => !isRunning(other));
+    if (isRunning(job)) {
+      const at = this.all.filter(isRunning).findIndex(({ id }) => id === job.id);
+      this.all = [...running.toSpliced(at === -1 ? running.length : at, 0, job), ...ended];
+    } else {
+      this.all = [...running, ...[job, ...ended].slice(0, mostEnded)];
+      this.#forgetStopping(job.id);
+    }
   }
+
+  #forgetStopping(id: string): void {
+    const stopping = new Set(this.stopping);
+    if (stopping.delete(id)) this.stopping = stopping;
+  }
+}
+
+export function isRunning(job: JobRecord): boolean {
+  return job.state === 'running' || job.state === 'waiting';
 }

@@ -4,7 +4,7 @@
 import type { CallOutput, WireError } from '../../electron/api/contract.ts';
 import { type Connection, toWireError } from '../backend.ts';
 import type { Condition } from './condition.svelte.ts';
-import type { Job, Jobs } from './jobs.svelte.ts';
+import type { Jobs } from './jobs.svelte.ts';
 
 export class Models {
   readonly #connection: Connection;
@@ -13,7 +13,8 @@ export class Models {
   recent = $state.raw<CallOutput<'models.recent'>>([]);
   path = $state('');
   adapter = $state('');
-  opening = $state.raw<Job | null>(null);
+  /** id of the job that opens a model for this page */
+  opening = $state<string | null>(null);
   error = $state.raw<WireError | null>(null);
 
   constructor(connection: Connection, jobs: Jobs, condition: Condition) {
@@ -31,11 +32,11 @@ export class Models {
     if (this.opening) return;
     this.error = null;
     const started = performance.now();
-    const { job, result } = this.#jobs.start('models.open', {
+    const { id, result } = this.#jobs.start('models.open', {
       path: path.trim(),
       ...(adapter.trim() && { adapter: adapter.trim() }),
     });
-    this.opening = job;
+    this.opening = id;
     try {
       const model = await result;
       this.#condition.lastResult = `${model.name} opened in ${((performance.now() - started) / 1000).toFixed(1)} s`;

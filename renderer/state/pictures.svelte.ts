@@ -1,7 +1,7 @@
 /**
  * @file Pictures of the library as the page shows them: read once, kept as object URLs and small bitmaps.
  */
-import type { Picture, SamplePicture } from '../../electron/api/contract.ts';
+import type { Picture, SamplePicture, Thumbnail } from '../../electron/api/contract.ts';
 import { EmendError } from '../../electron/errors.ts';
 import type { Connection } from '../backend.ts';
 
@@ -11,13 +11,21 @@ const largestFile = 64 * 1024 * 1024;
 const mostKept = 24;
 /** Thumbnails kept at once. */
 const mostThumbnails = 600;
-/** Longer side of a thumbnail in pixels: twice the largest place one is shown at. */
-const thumbnailSide = 128;
+/** Thumbnails asked for in one call. */
+const mostAtOnce = 100;
+
+export interface ShownPicture {
+  readonly picture: Picture;
+  /** an object URL, good while the picture is among those kept */
+  readonly url: string;
+}
 
 export class Pictures {
   readonly #connection: Connection;
-  readonly #urls = new Map<string, Promise<string>>();
+  readonly #shown = new Map<string, Promise<ShownPicture>>();
   readonly #thumbnails = new Map<string, Promise<ImageBitmap>>();
+  /** thumbnails to be asked for in the next call, and what waits for them */
+  #wanted = new Map<string, PromiseWithResolvers<Thumbnail>>();
   /** the demo pictures; null until they were read */
   samples = $state.raw<readonly SamplePicture[] | null>(null);
 
@@ -41,33 +49,46 @@ export class Pictures {
     return this.#connection.call('pictures.add', { base64: await toBase64(file) });
   }
 
-  /** An address the page can show the picture from. */
-  url(id: string): Promise<string> {
-    const known = this.#urls.get(id);
-    this.#urls.delete(id);
-    const url = known ?? this.#read(id).then((blob) => URL.createObjectURL(blob));
-    this.#urls.set(id, url);
-    url.catch(() => this.#urls.delete(id)); // so that it is tried again
-    for (const [oldest, old] of this.#urls) {
-      if (this.#urls.size <= mostKept) break;
-      this.#urls.delete(oldest);
-      old.then(URL.revokeObjectURL, () => {});
+  /** A picture, and an address the page can show it from. */
+  show(id: string): Promise<ShownPicture> {
+    const known = this.#shown.get(id);
+    this.#shown.delete(id);
+    const shown = known ?? this.#read(id);
+    this.#shown.set(id, shown);
+    shown.catch(() => this.#shown.delete(id)); // so that it is tried again
+    for (const [oldest, old] of this.#shown) {
+      if (this.#shown.size <= mostKept) break;
+      this.#shown.delete(oldest);
+      old.then(({ url }) => URL.revokeObjectURL(url)).catch(() => {});
     }
-    return url;
+    return shown;
   }
 
   /** The whole picture as it is, for drawing at once; not kept. */
   async full(id: string): Promise<ImageBitmap> {
-    return createImageBitmap(await this.#read(id));
+    const { mime, base64 } = await this.#connection.call('pictures.read', { id });
+    return createImageBitmap(blobOf(mime, base64));
   }
 
-  /** The whole picture, small. */
+  /** The whole picture, small. Those wanted at the same time are asked for in one call. */
   thumbnail(id: string): Promise<ImageBitmap> {
     const known = this.#thumbnails.get(id);
     if (known) return known;
-    const thumbnail = this.#read(id).then(shrunk);
+    if (this.#wanted.size === 0) queueMicrotask(() => void this.#readWanted());
+    const wanted = Promise.withResolvers<Thumbnail>();
+    this.#wanted.set(id, wanted);
+    return this.#keep(id, wanted.promise.then(bitmapOf));
+  }
+
+  /** Takes thumbnails that came with rows of a table. */
+  takeThumbnails(thumbnails: readonly Thumbnail[]): void {
+    for (const thumbnail of thumbnails)
+      if (!this.#thumbnails.has(thumbnail.picture)) void this.#keep(thumbnail.picture, bitmapOf(thumbnail));
+  }
+
+  #keep(id: string, thumbnail: Promise<ImageBitmap>): Promise<ImageBitmap> {
     this.#thumbnails.set(id, thumbnail);
-    thumbnail.catch(() => this.#thumbnails.delete(id));
+    thumbnail.catch(() => this.#thumbnails.delete(id)); // so that it is tried again
     for (const oldest of this.#thumbnails.keys()) {
       if (this.#thumbnails.size <= mostThumbnails) break;
       this.#thumbnails.delete(oldest);
@@ -75,24 +96,35 @@ export class Pictures {
     return thumbnail;
   }
 
-  async #read(id: string): Promise<Blob> {
-    const { mime, base64 } = await this.#connection.call('pictures.read', { id });
-    return new Blob([Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0))], { type: mime });
+  async #readWanted(): Promise<void> {
+    const wanted = this.#wanted;
+    this.#wanted = new Map();
+    const ids = [...wanted.keys()];
+    for (let from = 0; from < ids.length; from += mostAtOnce) {
+      const asked = ids.slice(from, from + mostAtOnce);
+      try {
+        const found = await this.#connection.call('pictures.thumbnails', { ids: asked });
+        for (const thumbnail of found) wanted.get(thumbnail.picture)?.resolve(thumbnail);
+        for (const id of asked)
+          wanted.get(id)?.reject(new EmendError('not-found', 'This picture could not be read.'));
+      } catch (thrown) {
+        for (const id of asked) wanted.get(id)?.reject(thrown);
+      }
+    }
+  }
+
+  async #read(id: string): Promise<ShownPicture> {
+    const { picture, mime, base64 } = await this.#connection.call('pictures.read', { id });
+    return { picture, url: URL.createObjectURL(blobOf(mime, base64)) };
   }
 }
 
-/** Scales a picture down so that its longer side is a thumbnail's; a small one stays as it is. */
-async function shrunk(blob: Blob): Promise<ImageBitmap> {
-  const whole = await createImageBitmap(blob);
-  const scale = thumbnailSide / Math.max(whole.width, whole.height);
-  if (scale >= 1) return whole;
-  const small = await createImageBitmap(whole, {
-    resizeWidth: Math.max(1, Math.round(whole.width * scale)),
-    resizeHeight: Math.max(1, Math.round(whole.height * scale)),
-    resizeQuality: 'high',
-  });
-  whole.close();
-  return small;
+function blobOf(mime: string, base64: string): Blob {
+  return new Blob([Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0))], { type: mime });
+}
+
+function bitmapOf({ mime, base64 }: Thumbnail): Promise<ImageBitmap> {
+  return createImageBitmap(blobOf(mime, base64));
 }
 
 function toBase64(file: Blob): Promise<string> {

@@ -1,6 +1,8 @@
 /**
  * @file The workbench: one picture, one prompt, the answer, its correction, and the edit that comes of it.
  */
+
+import { untrack } from 'svelte';
 import type {
   Answer,
   AnswerToken,
@@ -8,6 +10,7 @@ import type {
   Edit,
   HistoryEntry,
   InfluenceMap,
+  JobRecord,
   Picture,
   Probe,
   ProbeResult,
@@ -16,8 +19,9 @@ import type {
 } from '../../electron/api/contract.ts';
 import { type Connection, toWireError } from '../backend.ts';
 import type { OwnProbeKind } from '../workbench/probeKinds.ts';
+import type { Changes } from './changes.ts';
 import type { Condition } from './condition.svelte.ts';
-import type { Job, JobListeners, Jobs } from './jobs.svelte.ts';
+import type { JobListeners, Jobs } from './jobs.svelte.ts';
 import type { Pictures } from './pictures.svelte.ts';
 import type { Toasts } from './toasts.svelte.ts';
 import { type TypedFields, UnsavedFields } from './unsaved.ts';
@@ -28,6 +32,12 @@ export type Place = 'picture' | 'ask' | 'edit' | 'probes' | 'check';
 export type Work = 'ask' | 'preview' | 'check';
 type Side = 'before' | 'after' | 'answer';
 
+/** the jobs that are work of the workbench, by the call that began them */
+const works: Readonly<Record<string, Work>> = {
+  'answers.ask': 'ask',
+  'edits.preview': 'preview',
+  'checks.run': 'check',
+};
 const nothingStreamed: Readonly<Record<Side, readonly AnswerToken[]>> = { answer: [], before: [], after: [] };
 /** Edits in these states take changes; a change to any other edit makes a new one. */
 const changeable: readonly Edit['status'][] = ['draft', 'checked', 'failed', 'stale'];
@@ -38,6 +48,7 @@ export class Workbench {
   readonly #pictures: Pictures;
   readonly #condition: Condition;
   readonly #toasts: Toasts;
+  readonly #changes: Changes;
   readonly #unsaved: UnsavedFields;
 
   picture = $state.raw<Picture | null>(null);
@@ -68,8 +79,8 @@ export class Workbench {
   view = $state<'answer' | 'comparison'>('answer');
   /** the whole picture, or the influence map on it */
   layer = $state<'picture' | 'influence'>('picture');
-  work = $state<Work | null>(null);
-  job = $state.raw<Job | null>(null);
+  /** id of the job that answers the question asked here */
+  #asking = $state<string | null>(null);
   opening = $state(false);
   errors = $state<Partial<Record<Place, WireError>>>({});
 
@@ -86,9 +97,10 @@ export class Workbench {
     pictures: Pictures,
     condition: Condition,
     toasts: Toasts,
-    storage: Storage = localStorage,
+    changes: Changes,
   ) {
-    this.#unsaved = new UnsavedFields(storage);
+    this.#unsaved = new UnsavedFields(localStorage);
+    this.#changes = changes;
     this.#connection = connection;
     this.#jobs = jobs;
     this.#pictures = pictures;
@@ -98,8 +110,24 @@ export class Workbench {
     connection.on('library.changed', () => void this.readAgain());
     $effect.root(() => {
       $effect(() => this.#keepTyped());
+      // what ran on the open edit has ended, wherever it was begun: its outcome is in the library
+      let ran = false;
+      $effect(() => {
+        const runs = this.job !== null;
+        if (ran && !runs) untrack(() => void this.readAgain());
+        ran = runs;
+      });
     });
   }
+
+  /** what runs here: the answer to a question asked here, or work on the open edit, wherever that was begun */
+  readonly job = $derived.by(() => {
+    const asking = this.#jobs.running.find(({ id }) => id === this.#asking);
+    const onEdit = ({ kind, edit }: JobRecord) => kind in works && edit !== null && edit === this.edit?.id;
+    return asking ?? this.#jobs.running.find(onEdit) ?? null;
+  });
+  readonly work = $derived.by((): Work | null => (this.job ? (works[this.job.kind] ?? null) : null));
+  readonly stopping = $derived.by(() => this.job !== null && this.#jobs.stopping.has(this.job.id));
 
   readonly canAsk = $derived.by(
     () => this.work === null && this.prompt.trim() !== '' && this.picture !== null && this.#condition.canAsk,
@@ -144,10 +172,7 @@ export class Workbench {
 
   /** Turns to the new edit that was begun before, if any. What was typed for the edit that was open is kept. */
   async openNew(): Promise<void> {
-    if (this.edit || this.opening) {
-      this.#offerBack();
-      this.#clear();
-    }
+    if (this.edit || this.opening) this.#clear();
     if (!this.isEmpty || this.#newIsOpen) return;
     const turn = this.#turn;
     const typed = this.#unsaved.read(await this.#library(), null);
@@ -159,7 +184,6 @@ export class Workbench {
   /** Puts an edit of the library on the workbench, with what was typed for it and not saved. */
   async open(id: number): Promise<void> {
     if (this.edit?.id === id) return;
-    if (this.edit) this.#offerBack();
     this.#clear();
     this.opening = true;
     const turn = this.#turn;
@@ -173,7 +197,7 @@ export class Workbench {
     this.view = 'comparison';
     if (this.influence) this.layer = 'influence';
     try {
-      const { picture } = await this.#connection.call('pictures.read', { id: shown.picture });
+      const { picture } = await this.#pictures.show(shown.picture);
       if (turn === this.#turn) this.picture = picture;
     } catch (thrown) {
       this.#complain('picture', thrown, turn);
@@ -223,7 +247,7 @@ export class Workbench {
     const model = this.#condition.model?.fingerprint ?? '';
     this.answer = null;
     this.view = 'answer';
-    const answer = await this.#run('ask', 'ask', (listeners) =>
+    const answer = await this.#run('ask', (listeners) =>
       this.#jobs.start('answers.ask', { picture: picture.id, prompt, edits: this.asksWith }, listeners),
     );
     if (turn !== this.#turn) return;
@@ -257,7 +281,7 @@ export class Workbench {
     this.before = null;
     this.after = null;
     this.view = 'comparison';
-    const shown = await this.#run('preview', 'edit', (listeners) =>
+    const shown = await this.#run('edit', (listeners) =>
       this.#jobs.start('edits.preview', { id: edit.id }, listeners),
     );
     if (shown) {
@@ -276,7 +300,7 @@ export class Workbench {
     const edit = this.edit;
     if (!this.canCheck || !edit) return;
     this.checking = [];
-    const check = await this.#run('check', 'check', (listeners) =>
+    const check = await this.#run('check', (listeners) =>
       this.#jobs.start('checks.run', { edit: edit.id }, listeners),
     );
     this.checking = [];
@@ -289,7 +313,7 @@ export class Workbench {
 
   /** Stops the running work. */
   cancel(): void {
-    if (this.job) void this.#jobs.cancel(this.job);
+    if (this.job) void this.#jobs.cancel(this.job.id);
   }
 
   /** Commits the open edit; without a fresh passing check that takes a reason. Says whether it was committed. */
@@ -298,39 +322,18 @@ export class Workbench {
     if (!edit) return false;
     return this.#change(
       () => this.#connection.call('edits.commit', { id: edit.id, ...(reason && { reason }) }),
-      () => this.#toasts.tell('Committed', { label: 'Undo', run: () => void this.#uncommit(edit.id) }),
+      `Edit ${edit.id} committed`,
     );
   }
 
-  /** Takes an edit out of the edited model. */
-  async retire(id: number): Promise<void> {
-    await this.#change(
-      () => this.#connection.call('edits.retire', { id }),
-      ({ committed }) =>
-        this.#toasts.tell(`Edit ${id} retired`, {
-          label: committed === null ? 'Undo' : 'Restore as draft',
-          run: () => void this.restore(id),
-        }),
-    );
+  /** Takes an edit out of the edited model. Says whether that was done. */
+  async retire(id: number): Promise<boolean> {
+    return this.#change(() => this.#connection.call('edits.retire', { id }), `Edit ${id} retired`);
   }
 
   /** Makes a retired edit a draft again. */
-  async restore(id: number): Promise<void> {
-    await this.#change(
-      () => this.#connection.call('edits.restore', { id }),
-      ({ status }) => this.#toasts.tell(restoredWords(id, status)),
-    );
-  }
-
-  /** Makes an edit that was committed by mistake a draft again. */
-  async #uncommit(id: number): Promise<void> {
-    await this.#change(
-      async () => {
-        await this.#connection.call('edits.retire', { id });
-        return this.#connection.call('edits.restore', { id });
-      },
-      ({ status }) => this.#toasts.tell(restoredWords(id, status)),
-    );
+  async restore(id: number): Promise<boolean> {
+    return this.#change(() => this.#connection.call('edits.restore', { id }), `Edit ${id} is a draft again`);
   }
 
   /** Adds a probe to the open edit. Says whether it was taken. */
@@ -343,18 +346,11 @@ export class Workbench {
   /** Removes a probe, with a way back. */
   async removeProbe(probe: Probe): Promise<void> {
     const edit = this.edit;
-    const { kind, picture, prompt } = probe;
-    if (!edit || kind === 'reliability' || kind === 'committed') return;
+    if (!edit) return;
     const removed = await this.#changeProbes(edit, () =>
       this.#connection.call('probes.remove', { id: probe.id }),
     );
-    if (!removed) return;
-    this.#toasts.tell('Probe removed', {
-      label: 'Undo',
-      run: () => {
-        if (this.edit?.id === edit.id) void this.addProbe({ kind, picture, prompt });
-      },
-    });
+    if (removed) void this.#changes.tell('Probe removed');
   }
 
   dismiss(place: Place): void {
@@ -386,16 +382,16 @@ export class Workbench {
     return edit;
   }
 
-  /** Runs one long call; null when it failed, was cancelled, or the workbench has turned to something else. */
+  /** Runs one long call; null when it failed, was stopped, or the workbench has turned to something else. */
   async #run<T>(
-    work: Work,
     place: Place,
-    start: (listeners: JobListeners) => { job: Job; result: Promise<T> },
+    start: (listeners: JobListeners) => { id: string; result: Promise<T> },
   ): Promise<T | null> {
     const turn = this.#turn;
+    const edit = this.edit?.id;
     delete this.errors[place];
     this.streamed = nothingStreamed;
-    const { job, result } = start({
+    const { id, result } = start({
       token: (side, token) => {
         if (turn === this.#turn)
           this.streamed = { ...this.streamed, [side]: [...this.streamed[side], token] };
@@ -404,29 +400,27 @@ export class Workbench {
         if (turn === this.#turn) this.checking = [...this.checking, probe];
       },
     });
-    this.work = work;
-    this.job = job;
+    if (place === 'ask') this.#asking = id;
     try {
       const output = await result;
       return turn === this.#turn ? output : null;
     } catch (thrown) {
-      this.#complain(place, thrown, turn);
+      if (turn === this.#turn) this.#complain(place, thrown, turn);
+      else if (edit !== undefined && toWireError(thrown).code !== 'cancelled')
+        this.#toasts.complain(`Edit ${edit}: ${toWireError(thrown).message}`);
       return null;
     } finally {
-      if (turn === this.#turn) {
-        this.work = null;
-        this.job = null;
-        this.streamed = nothingStreamed;
-      }
+      if (turn === this.#turn) this.streamed = nothingStreamed;
     }
   }
 
-  async #change(call: () => Promise<Edit>, done: (edit: Edit) => void): Promise<boolean> {
+  /** Changes an edit of the library, and says so with a way back. */
+  async #change(call: () => Promise<Edit>, done: string): Promise<boolean> {
     const turn = this.#turn;
     delete this.errors.edit;
     try {
       const edit = await call();
-      done(edit);
+      void this.#changes.tell(done);
       if (this.edit?.id === edit.id) {
         this.edit = edit;
         await this.#readEdit(edit.id);
@@ -480,28 +474,21 @@ export class Workbench {
 
   #takePicture(picture: Picture): void {
     if (picture.id === this.picture?.id) return;
+    this.#turnAway();
     if (this.edit) {
-      this.#offerBack();
-      this.#turnAway();
       this.#forgetEdit();
       this.target = '';
-    } else this.#turnAway();
+    }
     this.#forgetAnswer();
     this.layer = 'picture';
     this.picture = picture;
   }
 
-  /** Says what is stopped, or cleared without having been saved, with a way back. What was typed for an edit is kept. */
+  /** Says what of a new edit is cleared without having been saved, with a way back. What was typed for an edit is kept. */
   #offerBack(): void {
-    const { picture, prompt, target, answer, answered, edit, work } = this;
-    if (edit) {
-      if (work !== 'check' && work !== 'preview') return;
-      const what = work === 'check' ? 'Check stopped' : 'Preview stopped';
-      this.#toasts.tell(`${what}: edit ${edit.id}`, { label: 'Open it', run: () => void this.open(edit.id) });
-      return;
-    }
+    const { picture, prompt, target, answer, answered, edit } = this;
     const typed = target.trim() !== '' || (prompt.trim() !== '' && prompt !== this.#suggested);
-    if (!typed && answer === null) return;
+    if (edit || (!typed && answer === null)) return;
     this.#toasts.tell('Cleared', {
       label: 'Undo',
       run: () => {
@@ -533,8 +520,7 @@ export class Workbench {
   async #putBack(typed: TypedFields): Promise<void> {
     const turn = this.#turn;
     try {
-      const read =
-        typed.picture === null ? null : await this.#connection.call('pictures.read', { id: typed.picture });
+      const read = typed.picture === null ? null : await this.#pictures.show(typed.picture);
       if (turn === this.#turn) this.picture = read?.picture ?? null;
     } catch {
       // The library no longer has it: what was typed is worth keeping all the same.
@@ -579,11 +565,11 @@ export class Workbench {
     this.history = [];
   }
 
+  /** Turns to something else. A question nobody waits for any more is stopped; work on an edit goes on. */
   #turnAway(): void {
-    this.cancel();
+    if (this.work === 'ask') this.cancel();
     this.#turn++;
-    this.work = null;
-    this.job = null;
+    this.#asking = null;
     this.opening = false;
     this.streamed = nothingStreamed;
     this.errors = {};
@@ -597,11 +583,4 @@ export class Workbench {
 
 function seconds(milliseconds: number): string {
   return `${(milliseconds / 1000).toFixed(2)} s`;
-}
-
-/** What became of an edit that is a draft again. */
-export function restoredWords(id: number, status: Edit['status']): string {
-  return status === 'checked' || status === 'failed'
-    ? `Edit ${id} is a draft again, with its check`
-    : `Edit ${id} is a draft again; it needs a check before it acts`;
 }

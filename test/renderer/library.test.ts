@@ -1,41 +1,97 @@
 import { describe, expect, it } from 'vitest';
-import type { Edit } from '../../electron/api/contract.ts';
-import { matches } from '../../renderer/library/filters.ts';
+import type { EditFilter, EditSort } from '../../electron/api/contract.ts';
+import {
+  builtInViews,
+  countOf,
+  dateField,
+  dayBegins,
+  filterParts,
+  newestFirst,
+  sameList,
+} from '../../renderer/library/views.ts';
 import { visibleRows } from '../../renderer/library/visibleRows.ts';
 import { hashOf, placeOf, titleOf } from '../../renderer/state/places.ts';
+import { Selection } from '../../renderer/state/selection.svelte.ts';
 
-const edit: Edit = {
-  id: 12,
-  picture: 'a'.repeat(64),
-  prompt: 'What animal is standing in the picture?',
-  target: 'dromedary',
-  before: 'horse',
-  after: null,
-  note: 'seen in the field guide',
-  tags: [],
-  verdict: 'none',
-  status: 'failed',
-  model: 'm',
-  adapter: 'a',
-  created: '2026-01-01T10:00:00.000Z',
-  updated: '2026-01-01T10:00:00.000Z',
-  committed: null,
-  overrideReason: null,
-};
-
-describe('searching the library', () => {
-  it('finds every word in any part of an edit, whatever its case', () => {
-    expect(matches(edit, 'all', '')).toBe(true);
-    expect(matches(edit, 'all', 'HORSE dromedary')).toBe(true);
-    expect(matches(edit, 'all', 'field 12')).toBe(true);
-    expect(matches(edit, 'all', 'horse zebra')).toBe(false);
+describe('selecting edits of a list', () => {
+  it('names those that were taken one by one', () => {
+    const selection = new Selection();
+    expect(selection.inList({})).toBeNull();
+    selection.toggle(3);
+    selection.add([4, 5]);
+    selection.toggle(4);
+    expect(selection.inList({ text: 'cat' })).toEqual({ edits: [3, 5] });
+    expect(selection.count(100)).toBe(2);
+    expect([3, 4, 5].map((edit) => selection.has(edit))).toEqual([true, false, true]);
   });
 
-  it('lets through only what the tab is for', () => {
-    expect(matches(edit, 'review', '')).toBe(true);
-    expect(matches(edit, 'committed', '')).toBe(false);
-    expect(matches({ ...edit, status: 'committed' }, 'committed', 'horse')).toBe(true);
-    expect(matches({ ...edit, status: 'retired' }, 'review', '')).toBe(false);
+  it('names the filter when all that match were taken, and the few that were let go again', () => {
+    const selection = new Selection();
+    selection.toggle(3);
+    selection.selectAll();
+    expect(selection.inList({ text: 'cat' })).toEqual({ filter: { text: 'cat' } });
+    expect(selection.count(1284)).toBe(1284);
+    selection.toggle(7);
+    expect(selection.has(7)).toBe(false);
+    expect(selection.has(8)).toBe(true);
+    expect(selection.inList({})).toEqual({ filter: {}, except: [7] });
+    expect(selection.count(1284)).toBe(1283);
+    selection.add([7]);
+    expect(selection.inList({})).toEqual({ filter: {} });
+    selection.clear();
+    expect(selection.inList({})).toBeNull();
+  });
+});
+
+describe('views', () => {
+  it('are the same list whatever the order of what they let through', () => {
+    const one: { filter: EditFilter; sort: EditSort } = {
+      filter: { status: ['draft', 'stale'], text: 'cat' },
+      sort: newestFirst,
+    };
+    expect(sameList(one, { filter: { text: 'cat', status: ['stale', 'draft'] }, sort: newestFirst })).toBe(
+      true,
+    );
+    expect(sameList(one, { ...one, sort: { ...newestFirst, descending: false } })).toBe(false);
+    expect(sameList(one, { ...one, filter: { ...one.filter, text: 'cats' } })).toBe(false);
+  });
+
+  it('of every library count by status', () => {
+    const edits = { draft: 1, checked: 2, failed: 4, stale: 8, committed: 16, retired: 32 };
+    const counts = builtInViews.map(({ name, filter }) => [name, countOf(filter, edits)]);
+    expect(Object.fromEntries(counts)).toEqual({
+      'All edits': 63,
+      'Needs review': 15,
+      Committed: 16,
+      Retired: 32,
+    });
+  });
+
+  it('say their filter part by part', () => {
+    const filter: EditFilter = {
+      status: ['draft', 'failed'],
+      tags: ['fruit', 'lime'],
+      model: 'abc',
+      updated: { from: dayBegins('2026-03-01'), to: dayBegins('2026-03-09', 1) },
+      text: 'told elsewhere',
+    };
+    const parts = filterParts(filter, () => 'demo-model');
+    expect(parts.map(({ key }) => key)).toEqual(['status', 'tags', 'model', 'updated']);
+    expect(parts.slice(0, 3).map(({ value }) => value)).toEqual([
+      'Draft or Failed check',
+      'fruit and lime',
+      'demo-model',
+    ]);
+    expect(parts[3]!.value).toMatch(/1.*2026.*9.*2026/); // the last day is within it
+  });
+
+  it('take days as whole days of the reader', () => {
+    for (const date of ['2026-03-01', '2026-12-31', '2024-02-29']) {
+      expect(dateField(dayBegins(date))).toBe(date);
+      expect(dateField(dayBegins(date, 1), 1)).toBe(date);
+    }
+    expect(Date.parse(dayBegins('2026-11-26', 1))).toBeGreaterThan(Date.parse(dayBegins('2026-11-26')));
+    expect(dateField(undefined)).toBe('');
   });
 });
 

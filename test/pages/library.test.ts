@@ -1,0 +1,205 @@
+/** @file Daily work in a library of some hundreds of edits: lists, many at once, undo, going through a list edit by edit. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Browser, Locator, Page } from 'playwright-core';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { forkEngine } from '../../electron/engine/forkEngine.ts';
+import { pageFolder, projectFolder } from '../../electron/frontends/places.ts';
+import { type Program, startProgram } from '../../electron/frontends/program.ts';
+import { type Served, serve } from '../../electron/serve.ts';
+import { openBrowser } from '../support/browser.ts';
+
+const PATIENCE = 15_000;
+const COUNT = 260;
+const folder = mkdtempSync(join(tmpdir(), 'emend-pages-'));
+let program: Program;
+let served: Served;
+let browser: Browser;
+let page: Page;
+const problems: string[] = [];
+
+const poll = <T>(value: () => T | Promise<T>) => expect.poll(value, { timeout: PATIENCE, interval: 50 });
+const words = async (locator: Locator) => (await locator.innerText()).replace(/\s+/g, ' ').trim();
+const call: Program['application']['call'] = (name, input) => program.application.call(name, input);
+const grid = () => page.getByRole('grid', { name: 'Edits' });
+const row = (edit: number) => page.locator(`#edit-${edit}`);
+const matching = () => words(page.getByRole('status', { name: 'Edits that match' }));
+const selected = () => words(page.getByText(/selected$/).first());
+const button = (name: string) => page.getByRole('button', { name, exact: true });
+
+beforeAll(async () => {
+  // no model: nothing here asks one
+  program = await startProgram({
+    library: join(folder, 'library.emend'),
+    launch: () => forkEngine(join(import.meta.dirname, '../engine/plainEngine.ts')),
+    startModel: 'none',
+  });
+  const sample = join(projectFolder, 'test/fixtures/images/a.png');
+  const base64 = readFileSync(sample).toString('base64');
+  const { id: picture } = await call('pictures.add', { base64 });
+  for (let at = 1; at <= COUNT; at++)
+    await call('edits.create', {
+      picture,
+      prompt: at % 2 === 0 ? `Which animal is number ${at}?` : `Which plant is number ${at}?`,
+      target: at % 2 === 0 ? 'dromedary' : 'hyacinth',
+    });
+  served = await serve({ application: program.application, page: pageFolder, port: 0 });
+  browser = await openBrowser();
+  page = await (await browser.newContext({ viewport: { width: 1400, height: 800 } })).newPage();
+  page.setDefaultTimeout(PATIENCE);
+  page.on('pageerror', (error) => problems.push(error.message));
+  page.on('console', (message) => message.type() === 'error' && problems.push(message.text()));
+  await page.goto(served.url);
+  await page.getByRole('link', { name: 'Library', exact: true }).click();
+  await row(COUNT).waitFor();
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await served?.close();
+  await program?.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+test('only the rows in view are read and drawn, and keys reach all of them', async () => {
+  expect(Number(await grid().getAttribute('aria-rowcount'))).toBe(COUNT);
+  expect(await grid().locator('tr.row').count()).toBeLessThan(60);
+  await page.keyboard.press('End');
+  await row(1).waitFor();
+  expect(await row(1).getAttribute('aria-current')).toBe('true');
+  await page.keyboard.press('ArrowUp');
+  await poll(() => row(2).getAttribute('aria-current')).toBe('true');
+  await page.keyboard.press('Home');
+  await poll(() => row(COUNT).getAttribute('aria-current')).toBe('true');
+  await poll(() => words(page.getByRole('complementary', { name: 'Edit details' }))).toContain(
+    `Edit ${COUNT}`,
+  );
+});
+
+test('lists are searched, filtered, sorted, counted, and saved under a name', async () => {
+  await page.keyboard.press('/');
+  await page.keyboard.type('hyacinth');
+  await poll(matching).toBe('130 edits');
+  await page.getByRole('grid').getByRole('button', { name: 'No.' }).click();
+  await row(1).waitFor();
+  await button('Filter').click();
+  await page.getByRole('checkbox', { name: 'Draft' }).check();
+  await page.keyboard.press('Escape');
+  await page.getByRole('button', { name: 'Remove the filter by status' }).waitFor();
+  await button('Save this view…').click();
+  await page.getByRole('textbox', { name: 'Name of the view' }).fill('Plants');
+  await page.keyboard.press('Enter');
+  const tab = page.getByRole('tab', { name: /^Plants/ });
+  await poll(() => words(tab)).toBe('Plants 130');
+  await page.getByRole('tab', { name: /^All edits/ }).click();
+  await row(COUNT).waitFor();
+  expect(await page.getByLabel('Search edits').inputValue()).toBe('');
+  await page.reload();
+  await tab.click();
+  await row(1).waitFor();
+  expect(await page.getByLabel('Search edits').inputValue()).toBe('hyacinth');
+  await page.getByRole('button', { name: 'Remove view “Plants”' }).click();
+  await tab.waitFor({ state: 'detached' });
+  await row(COUNT).waitFor();
+});
+
+test('many are selected by click, Shift and Ctrl+A, tagged and retired at once, and Ctrl+Z takes it back', async () => {
+  await row(COUNT).click();
+  await row(COUNT - 4).click({ modifiers: ['Shift'] });
+  await row(COUNT - 2).click({ modifiers: ['Control'] });
+  await poll(selected).toBe('4 selected');
+  await button('Tag').click();
+  await page.getByRole('textbox', { name: 'Tag' }).fill('field guide');
+  await page.keyboard.press('Enter');
+  await poll(async () => (await call('edits.find', { filter: { tags: ['field guide'] } })).total).toBe(4);
+  await row(COUNT - 4)
+    .getByText('field guide')
+    .waitFor();
+  await page.keyboard.press('Escape'); // the menu
+  await page.keyboard.press('Escape'); // the selection
+  await poll(() => page.getByText(/selected$/).count()).toBe(0);
+
+  await page.keyboard.press('Control+a');
+  await poll(selected).toBe(`${COUNT} selected`);
+  await row(COUNT - 1)
+    .getByRole('checkbox')
+    .click();
+  await poll(selected).toBe(`${COUNT - 1} selected`);
+  await page.getByRole('toolbar', { name: 'Selected edits' }).getByRole('button', { name: 'Retire' }).click();
+  await page.getByText(`${COUNT - 1} edits retired`).waitFor();
+  await poll(() => words(page.getByRole('tab', { name: /^Retired/ }))).toBe(`Retired ${COUNT - 1}`);
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('Control+z');
+  await page.getByText(/^Taken back: retired/).waitFor();
+  await poll(() => words(page.getByRole('tab', { name: /^Retired/ }))).toBe('Retired 0');
+  expect((await call('edits.find', { filter: { tags: ['field guide'] } })).total).toBe(4);
+});
+
+test('tags and notes are written in place', async () => {
+  await row(COUNT - 6).click();
+  const pane = page.getByRole('complementary', { name: 'Edit details' });
+  await poll(() => words(pane)).toContain(`Edit ${COUNT - 6}`);
+  await pane.getByLabel('Note').fill('Agreed with the museum.');
+  await page.keyboard.press('Control+Enter');
+  await poll(async () => (await call('edits.show', { id: COUNT - 6 })).edit.note).toBe(
+    'Agreed with the museum.',
+  );
+  await pane.getByRole('button', { name: 'Add tag' }).click();
+  await page.getByRole('textbox', { name: 'Tag' }).fill('museum');
+  await page.keyboard.press('Enter');
+  await pane.getByRole('button', { name: 'Take the tag “museum” off' }).waitFor();
+  await page.keyboard.press('Escape');
+});
+
+test('the list is gone through on the workbench, and coming back one finds the place', async () => {
+  await page.getByRole('tab', { name: /^Needs review/ }).click();
+  await page.keyboard.press('End');
+  await row(1).waitFor();
+  for (let presses = 0; presses < 30; presses++) await page.keyboard.press('k');
+  await poll(() => row(31).getAttribute('aria-current')).toBe('true');
+  await page.keyboard.press('Enter');
+  await page.getByRole('heading', { name: 'Edit 31' }).waitFor();
+  const list = page.getByRole('group', { name: 'In the list “Needs review”' });
+  await poll(() => words(list)).toBe(`${COUNT - 30} / ${COUNT}`);
+  await page.keyboard.press('s');
+  await page.getByRole('heading', { name: 'Edit 30' }).waitFor();
+  await page.keyboard.press('k');
+  await page.getByRole('heading', { name: 'Edit 31' }).waitFor();
+  await poll(() => words(list)).toBe(`${COUNT - 30} / ${COUNT}`);
+  await page.keyboard.press('r'); // retired: it leaves the list, and the next one comes
+  await page.getByRole('heading', { name: 'Edit 30' }).waitFor();
+  await poll(() => words(list)).toBe(`${COUNT - 30} / ${COUNT - 1}`);
+  await page.getByRole('link', { name: 'Library', exact: true }).click();
+  await poll(() => row(30).getAttribute('aria-current')).toBe('true');
+  expect(await row(30).isVisible()).toBe(true);
+  expect(await page.locator('.view').evaluate((view) => view.scrollTop)).toBeGreaterThan(5000);
+  await page.keyboard.press('Control+z');
+  await poll(matching).toBe(`${COUNT} edits`);
+});
+
+test('a window of 480 pixels, or one at 200 %, shows all there is to do, and nothing lies beyond its edge', async () => {
+  for (const size of [
+    { width: 480, height: 800 },
+    { width: 640, height: 400 },
+  ]) {
+    await page.setViewportSize(size);
+    for (const place of ['library', 'workbench/30', 'models', 'settings']) {
+      await page.goto(page.url().replace(/#.*/, `#/${place}`));
+      await page.locator('.screen > *').first().waitFor();
+      const beyond = await page.evaluate(() => {
+        const scrolls = (element: Element): boolean =>
+          element.closest('nav, .chips, .list, .unseen, dialog, [popover]') !== null;
+        return [...document.querySelectorAll('button, a, input, textarea, select')]
+          .filter((element) => !scrolls(element) && element.checkVisibility())
+          .map((element) => ({
+            name: element.outerHTML.slice(0, 90),
+            right: element.getBoundingClientRect().right,
+          }))
+          .filter(({ right }) => right > innerWidth);
+      });
+      expect(beyond, `${place} at ${size.width}`).toEqual([]);
+    }
+  }
+  expect(problems).toEqual([]);
+});
