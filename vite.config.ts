@@ -36,6 +36,7 @@ const programs: UserConfig = {
         main: join(root, 'electron/main.ts'),
         cli: join(root, 'electron/cli.ts'),
         engineProcess: join(root, 'electron/engine/engineProcess.ts'),
+        pictureProcess: join(root, 'electron/files/pictureProcess.ts'),
       },
       external: ['electron'],
       // Everything in one folder: the programs find each other beside themselves.

@@ -15,11 +15,12 @@ import {
   shell,
 } from 'electron';
 import { wireError } from './api/router.ts';
+import { pictureDecoder } from './files/pictureDecoder.ts';
 import { readPageFile } from './frontends/pageFiles.ts';
 import { dataFolder, defaultLibrary, pageFolder, projectFolder } from './frontends/places.ts';
 import { type Program, startProgram } from './frontends/program.ts';
 import { loadWindowState, MINIMUM, saveWindowState } from './frontends/windowState.ts';
-import { utilityEngine } from './utilityEngine.ts';
+import { utilityEngine, utilityPictureProcess } from './utilityEngine.ts';
 
 const PAGE = 'emend://app/';
 const windowStateFile = join(dataFolder(), 'window.json');
@@ -73,6 +74,7 @@ async function start(): Promise<void> {
   protocol.handle('emend', sendPageFile);
   Menu.setApplicationMenu(Menu.buildFromTemplate(menu()));
 
+  pictureDecoder.launchWith(utilityPictureProcess);
   try {
     program = await startProgram({ library: libraryArgument(), launch: utilityEngine });
   } catch (error) {

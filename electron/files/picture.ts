@@ -1,7 +1,7 @@
 /**
  * @file Picture files decoded. What a file is, its bytes say, never its name; how large it becomes is known before it is decoded.
  */
-import sharp, { type Metadata } from 'sharp';
+import sharp, { type Metadata, type Sharp } from 'sharp';
 import { EmendError } from '../errors.ts';
 import { readRegularFile } from './regularFile.ts';
 
@@ -15,9 +15,20 @@ export interface Picture {
   readonly alpha?: Uint8Array;
 }
 
+/** What a picture file turned out to be. Width and height in pixels, upright as people see it. */
+export interface PictureFacts {
+  readonly width: number;
+  readonly height: number;
+  readonly mime: string;
+}
+
 const MAX_PICTURE_BYTES = 64 * 1024 * 1024;
 const MAX_PICTURE_PIXELS = 100_000_000;
+/** Rows and columns each cost something by themselves: a picture one pixel wide has as many rows as it has pixels. */
+const MAX_PICTURE_SIDE = 32_768;
 const PICTURE_FORMATS = ['jpeg', 'png', 'webp', 'gif', 'tiff', 'heif'];
+/** Seconds a decoder may take. A hundred megapixels take a few. */
+const MAX_DECODE_SECONDS = 30;
 
 /** Bytes of a picture file, unseen. @throws EmendError as `readRegularFile`, over 64 MB among them */
 export function readPictureFile(path: string): Promise<Buffer<ArrayBuffer>> {
@@ -27,52 +38,23 @@ export function readPictureFile(path: string): Promise<Buffer<ArrayBuffer>> {
 /**
  * Decodes a JPEG, PNG, WebP, GIF, TIFF or AVIF: upright as its EXIF orientation says, colours apart from
  * transparency (as PIL's `convert('RGB')`), the first frame of an animation.
- * @throws EmendError 'invalid-input' over 64 MB or 100 megapixels, before decoding; 'unsupported' for other
- *   formats; 'damaged' for what cannot be decoded to its end.
+ * @throws EmendError 'invalid-input' over 64 MB, 100 megapixels or 32,768 pixels along a side, before decoding, and for what takes
+ *   over half a minute; 'unsupported' for other formats; 'damaged' for what cannot be decoded to its end.
  */
 export async function decodePicture(bytes: Uint8Array): Promise<Picture> {
-  if (bytes.length > MAX_PICTURE_BYTES) {
-    const megabytes = Math.ceil(bytes.length / 1024 / 1024);
-    throw new EmendError('invalid-input', `The picture is ${megabytes} MB large; Emend takes up to 64 MB.`);
-  }
-  // The limit on pixels is ours, below, so that the message can say how many there are.
-  const open = () => sharp(bytes, { failOn: 'error', limitInputPixels: false, ignoreIcc: true });
-  let metadata: Metadata;
-  try {
-    metadata = await open().metadata();
-  } catch (cause) {
-    throw new EmendError('damaged', `The picture cannot be read: ${reason(cause)}. Choose another file.`, {
-      cause,
-    });
-  }
-  const { format, width, height } = metadata;
-  if (!PICTURE_FORMATS.includes(format ?? '')) {
-    throw new EmendError(
-      'unsupported',
-      `The picture is of the kind "${format}". Emend takes JPEG, PNG, WebP, GIF, TIFF and AVIF.`,
-    );
-  }
-  if (width * height > MAX_PICTURE_PIXELS) {
-    throw new EmendError(
-      'invalid-input',
-      `The picture has ${width} x ${height} pixels; Emend takes up to 100 megapixels. Make it smaller.`,
-    );
-  }
-  try {
-    const { data, info } = await open()
-      .autoOrient()
+  const { upright } = await openPicture(bytes);
+  return decoding(async () => {
+    const { data, info } = await upright
       .toColourspace('srgb')
       .raw({ depth: 'uchar' })
       .toBuffer({ resolveWithObject: true });
     const { channels } = info as { channels: number };
-    if (channels !== 3 && channels !== 4) throw new Error(`it has ${channels} colour channels`);
+    if (channels !== 3 && channels !== 4) {
+      throw new EmendError('unsupported', `The picture has ${channels} colour channels. Save it as RGB.`);
+    }
     const size = { width: info.width, height: info.height };
     return channels === 3 ? { ...size, rgb: data } : { ...size, ...apart(data) };
-  } catch (cause) {
-    throw new EmendError('damaged', `The picture cannot be decoded: ${reason(cause)}. Choose another file.`, {
-      cause,
-    });
-  }
+  });
 }
 
 /** Colours and opacity of interleaved pixels [pixels, 4]. */
@@ -87,6 +69,101 @@ function apart(rgba: Uint8Array): { rgb: Uint8Array; alpha?: Uint8Array } {
   return alpha.every((opacity) => opacity === 255) ? { rgb } : { rgb, alpha };
 }
 
-function reason(cause: unknown): string {
-  return cause instanceof Error ? cause.message.split('\n')[0]!.slice(0, 160) : 'unknown reason';
+/** Decodes a picture to its end and says what it is. @throws EmendError as {@link decodePicture} */
+export async function examinePictureFile(bytes: Uint8Array): Promise<PictureFacts> {
+  const { mime } = await openPicture(bytes);
+  const { width, height } = await decodePicture(bytes);
+  return { width, height, mime };
+}
+
+/** A picture as PNG, upright, whole. @throws EmendError as {@link decodePicture} */
+export async function pictureAsPng(bytes: Uint8Array): Promise<Uint8Array> {
+  const { upright } = await openPicture(bytes);
+  return decoding(() => upright.png().toBuffer());
+}
+
+/** A picture as WebP, upright, its longer side `side` pixels at most. @throws EmendError as {@link decodePicture} */
+export async function pictureThumbnail(bytes: Uint8Array, side: number): Promise<Uint8Array> {
+  const { upright } = await openPicture(bytes);
+  return decoding(() =>
+    upright
+      .resize(side, side, { fit: 'inside', withoutEnlargement: true })
+      .webp({ quality: 70, effort: 2 })
+      .toBuffer(),
+  );
+}
+
+/** Looks at a picture's head and refuses what should not be decoded. */
+async function openPicture(bytes: Uint8Array): Promise<{ upright: Sharp; mime: string }> {
+  if (bytes.length > MAX_PICTURE_BYTES) {
+    const megabytes = Math.ceil(bytes.length / 1024 / 1024);
+    throw new EmendError('invalid-input', `The picture is ${megabytes} MB large; Emend takes up to 64 MB.`);
+  }
+  // The limit on pixels is ours, below, so that the message can say how many there are.
+  const open = () => sharp(bytes, { failOn: 'error', limitInputPixels: false, ignoreIcc: true });
+  let metadata: Metadata;
+  try {
+    metadata = await open().metadata();
+  } catch (cause) {
+    throw new EmendError('damaged', `The picture cannot be read: ${trouble(cause)}. Choose another file.`, {
+      cause,
+    });
+  }
+  const { format, width, height } = metadata;
+  if (!PICTURE_FORMATS.includes(format ?? '')) {
+    throw new EmendError(
+      'unsupported',
+      `The picture is of the kind "${format}". Emend takes JPEG, PNG, WebP, GIF, TIFF and AVIF.`,
+    );
+  }
+  const size = `The picture has ${width} x ${height} pixels`;
+  if (width > MAX_PICTURE_SIDE || height > MAX_PICTURE_SIDE) {
+    const limit = MAX_PICTURE_SIDE.toLocaleString('en');
+    throw new EmendError(
+      'invalid-input',
+      `${size}; Emend takes up to ${limit} along a side. Make it smaller.`,
+    );
+  }
+  if (width * height > MAX_PICTURE_PIXELS) {
+    throw new EmendError('invalid-input', `${size}; Emend takes up to 100 megapixels. Make it smaller.`);
+  }
+  return {
+    upright: open().timeout({ seconds: MAX_DECODE_SECONDS }).autoOrient(),
+    mime: format === 'heif' ? 'image/avif' : `image/${format}`,
+  };
+}
+
+async function decoding<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    if (cause instanceof EmendError) throw cause;
+    if (/^timeout/.test((cause as Error).message)) throw tooSlow(MAX_DECODE_SECONDS);
+    throw new EmendError(
+      'damaged',
+      `The picture cannot be decoded: ${trouble(cause)}. Choose another file.`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
+/** A picture that was given up. `seconds` it had. */
+export function tooSlow(seconds: number): EmendError {
+  return new EmendError(
+    'invalid-input',
+    `The picture took longer than ${seconds} s to decode and was given up. Save it anew, or make it smaller.`,
+  );
+}
+
+/** The decoders' words for people who never heard of them. */
+function trouble(cause: unknown): string {
+  const message = cause instanceof Error ? cause.message : '';
+  if (/premature|truncated|end of|unexpected end|not enough|out of order|read error/i.test(message)) {
+    return 'it ends too early';
+  }
+  if (/unsupported image format|is empty|missing|zero-length/i.test(message))
+    return 'it is no picture that Emend knows';
+  return 'its data are damaged';
 }

@@ -2,10 +2,9 @@
  * @file Pictures, stored once by content. What a file is, its bytes say, never its name.
  */
 import { createHash } from 'node:crypto';
-import sharp from 'sharp';
 import type { Picture, Thumbnail } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
-import { decodePicture } from '../files/picture.ts';
+import { pictureDecoder } from '../files/pictureDecoder.ts';
 import { now, type Store } from './database.ts';
 import { keepThumbnail, makeThumbnail, storedThumbnails } from './thumbnails.ts';
 
@@ -16,18 +15,17 @@ export interface ExaminedPicture extends Picture {
 }
 
 /**
- * Decodes a picture file and says what it is; width and height in pixels, upright as people see it.
+ * Decodes a picture file, in the picture process, and says what it is; width and height in pixels, upright as people see it.
  * @throws EmendError as `decodePicture`: too large, of a kind Emend does not take, or damaged
  */
 export async function examinePicture(data: Uint8Array): Promise<ExaminedPicture> {
-  const { width, height } = await decodePicture(data);
-  const { format } = await sharp(data, { limitInputPixels: false }).metadata();
+  const { width, height, mime } = await pictureDecoder.facts(data);
   return {
     id: createHash('sha256').update(data).digest('hex'),
     width,
     height,
     bytes: data.length,
-    mime: format === 'heif' ? 'image/avif' : `image/${format}`,
+    mime,
     data,
     thumbnail: await makeThumbnail(data),
   };
@@ -81,8 +79,7 @@ export async function showablePicture(
 ): Promise<{ picture: Picture; mime: string; data: Uint8Array }> {
   const { picture, data } = readPicture(store, id);
   if (picture.mime !== 'image/tiff') return { picture, mime: picture.mime, data };
-  const png = await sharp(data, { limitInputPixels: false }).autoOrient().png().toBuffer();
-  return { picture, mime: 'image/png', data: png };
+  return { picture, mime: 'image/png', data: await pictureDecoder.png(data) };
 }
 
 /**

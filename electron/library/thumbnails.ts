@@ -1,20 +1,16 @@
 /**
  * @file Pictures as small as tables show them, made once and kept beside the pictures.
  */
-import sharp from 'sharp';
 import type { Thumbnail } from '../api/contract.ts';
+import { pictureDecoder } from '../files/pictureDecoder.ts';
 import type { Store } from './database.ts';
 
 /** Longer side in pixels: twice the largest place a table shows one at. */
 const SIDE = 128;
 
-/** A WebP of a picture file, upright, its longer side {@link SIDE} pixels at most. @throws what sharp says of the file */
-export function makeThumbnail(data: Uint8Array): Promise<Buffer> {
-  return sharp(data, { limitInputPixels: false })
-    .autoOrient()
-    .resize(SIDE, SIDE, { fit: 'inside', withoutEnlargement: true })
-    .webp({ quality: 70, effort: 2 })
-    .toBuffer();
+/** A WebP of a picture file, upright, its longer side {@link SIDE} pixels at most. @throws EmendError as `decodePicture` */
+export function makeThumbnail(data: Uint8Array): Promise<Uint8Array> {
+  return pictureDecoder.thumbnail(data, SIDE);
 }
 
 /** Keeps the thumbnail of a stored picture. Called inside a `write`. */

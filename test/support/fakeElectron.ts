@@ -213,12 +213,13 @@ export const electron = {
   shell: { openExternal: async (url: string) => void run.opened.push(url) },
   utilityProcess: {
     fork: (entry: string) => {
-      const child = fork(run.engineEntry ?? entry, [], {
+      const isEngine = entry.includes('engineProcess');
+      const child = fork((isEngine && run.engineEntry) || entry, [], {
         serialization: 'advanced',
         execArgv: [],
         stdio: ['ignore', 2, 2, 'ipc'],
       });
-      run.engines.push(child);
+      if (isEngine) run.engines.push(child);
       return Object.assign(child, {
         postMessage: (message: object) => child.connected && child.send(message, () => {}),
       });
