@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 import { readJsonIfThere } from '../files/json.ts';
 import { readRegularFile } from '../files/regularFile.ts';
+import { withinTime } from '../files/timeLimit.ts';
 import type { PromptStyle } from './family.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
@@ -63,6 +64,8 @@ export interface PromptWriter {
   encodeTarget(question: Question, target: string): EncodedTarget;
 }
 
+/** Milliseconds for one prompt: a template may loop for ever. */
+const TIME_LIMIT = 2_000;
 /** Jinja templates of models are some kilobytes long. */
 const MAX_TEMPLATE_LENGTH = 256 * 1024;
 
@@ -125,7 +128,7 @@ export function chatPrompts(tokenizer: Tokenizer, chatTemplate: string, style: P
     let failure: unknown;
     for (const content of contents) {
       try {
-        const rendered = template.render({
+        const values = {
           messages: [{ role: 'user', content }],
           add_generation_prompt: true,
           bos_token: tokenizer.bosToken ?? '',
@@ -134,10 +137,13 @@ export function chatPrompts(tokenizer: Tokenizer, chatTemplate: string, style: P
           image_token: imageToken,
           tools: null,
           documents: null,
-        });
+        };
+        const endless = () => refuse(`it took longer than ${TIME_LIMIT / 1000} s over one prompt`);
+        const rendered = withinTime(TIME_LIMIT, endless, () => template.render(values));
         const parts = rendered.split(imageToken);
         if (parts.length - 1 === pictures && parts.join('\n').includes(text.trim())) return rendered;
       } catch (cause) {
+        if (cause instanceof EmendError) throw cause;
         failure = cause;
       }
     }

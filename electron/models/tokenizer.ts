@@ -12,10 +12,13 @@ import { Tokenizer as HubTokenizer } from '@huggingface/tokenizers';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 import { readJson, readJsonIfThere } from '../files/json.ts';
+import { withinTime } from '../files/timeLimit.ts';
 import type { ModelConfig } from './family.ts';
 
 /** A Unicode noncharacter: never in text meant for others. */
 const MARK = '\uFDD0';
+/** Milliseconds for one text. Tokenizers take a few; patterns of a hostile one may take for ever. */
+const TIME_LIMIT = 2_000;
 const MAX_TOKENIZER_BYTES = 128 * 1024 * 1024;
 
 const addedTokenSchema = z.looseObject({
@@ -146,13 +149,21 @@ export async function loadTokenizer(folder: string, config: ModelConfig): Promis
   let hub: HubTokenizer;
   try {
     hub = new HubTokenizer({ ...definition, pre_tokenizer: preTokenizer }, { ...settings.data });
-    hub.encode('a', { add_special_tokens: true });
+    withinTime(TIME_LIMIT, endless, () => hub.encode('a', { add_special_tokens: true }));
   } catch (cause) {
+    if (cause instanceof EmendError) throw cause;
     throw new EmendError('damaged', `${path} cannot be used: ${(cause as Error).message.slice(0, 200)}`, {
       cause,
     });
   }
   return wrap(hub, settings.data, special, imageToken, config);
+}
+
+function endless(): EmendError {
+  return new EmendError(
+    'unsupported',
+    `The model's tokenizer took longer than ${TIME_LIMIT / 1000} s over one text and was stopped. Take its tokenizer.json from the model's publisher.`,
+  );
 }
 
 async function readTokenizerJson(folder: string, path: string): Promise<unknown> {
@@ -191,7 +202,7 @@ function wrap(
   const cleanUp = { clean_up_tokenization_spaces: settings.clean_up_tokenization_spaces ?? false };
 
   const encode: Tokenizer['encode'] = (text, { bos }) => {
-    const ids = hub.encode(text, { add_special_tokens: bos }).ids;
+    const { ids } = withinTime(TIME_LIMIT, endless, () => hub.encode(text, { add_special_tokens: bos }));
     if (bos && settings.add_bos_token && bosId !== undefined && ids[0] !== bosId) return [bosId, ...ids];
     return ids;
   };
@@ -202,7 +213,7 @@ function wrap(
   // A model may have more tokens than its tokenizer; like transformers' fast ones, it leaves them out.
   const decodeKept = (ids: readonly number[]): string => {
     const known = ids.filter((id) => hub.id_to_token(id) !== undefined);
-    return known.length === 0 ? '' : hub.decode(known, cleanUp);
+    return known.length === 0 ? '' : withinTime(TIME_LIMIT, endless, () => hub.decode(known, cleanUp));
   };
 
   return {

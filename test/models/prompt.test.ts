@@ -130,6 +130,10 @@ describe('the chat form', () => {
     ['that cannot be parsed', '{% for'],
     ['that drops the question', '{{ "<image>" }}'],
     ['that fails', '{{ raise_exception("no") }}'],
+    [
+      'that never ends',
+      '{% for a in range(100000) %}{% for b in range(100000) %}{% set c = b %}{% endfor %}{% endfor %}',
+    ],
   ])('refuses a template %s', (_name, template) => {
     expect(() =>
       chatPrompts(tokenizer, template, style()).encodePrompt({ prompt: 'a', image: true }),

@@ -132,6 +132,18 @@ describe('refuses', () => {
     });
   const withoutImage = (json: Json) => json.added_tokens.filter(({ content }) => content !== '<image>');
 
+  it('a pattern that never ends: the text is given up, the next one is not', async () => {
+    const where = await broken((json) => ({
+      ...json,
+      pre_tokenizer: { type: 'Split', pattern: { Regex: '(a+)+b' }, behavior: 'Isolated', invert: false },
+    }));
+    const slow = await loadTokenizer(where, config);
+    expect(() => slow.encodeUserText('a'.repeat(50))).toThrow(
+      expect.objectContaining({ code: 'unsupported', message: expect.stringMatching(/longer than 2 s/) }),
+    );
+    expect(slow.decode(slow.encodeUserText('What is it?'))).toBe('What is it?');
+  });
+
   it('a folder without tokenizer.json, or with a SentencePiece model only', async () => {
     const empty = await mkdtemp(join(folder, 'none-'));
     await failing(empty, 'not-found', /tokenizer\.json/);
