@@ -77,7 +77,7 @@ export function createApplication(options: ApplicationOptions): Application {
     const edits = countEdits(library);
     return {
       version,
-      library: { path: library.file, name: library.name },
+      library: { path: library.file, name: library.name, readOnly: library.readOnly },
       engine: session.engineState,
       model: session.model,
       counts: {

@@ -271,7 +271,8 @@ export type EngineState = z.infer<typeof EngineState>;
 
 export const Status = z.object({
   version: z.string(),
-  library: z.object({ path: z.string(), name: z.string() }),
+  /** readOnly: its file or folder may not be written, so every change is refused */
+  library: z.object({ path: z.string(), name: z.string(), readOnly: z.boolean() }),
   engine: EngineState,
   model: ModelSummary.nullable(),
   counts: z.object({ draft: z.number(), checked: z.number(), committed: z.number(), retired: z.number() }),

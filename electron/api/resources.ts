@@ -43,8 +43,9 @@ export function demoModel(resources: string): { path: string; adapter: string | 
   return { path, adapter: existsSync(adapter) ? adapter : null };
 }
 
-/** The sample pictures of `samples.json`, put into the library; none without that file. */
+/** The sample pictures of `samples.json`, put into the library; none without that file or where nothing can be put. */
 export async function samplePictures(resources: string, library: Library): Promise<SamplePicture[]> {
+  if (library.readOnly) return [];
   const samples = await readResource(resources, 'samples.json', Samples);
   const shown: SamplePicture[] = [];
   for (const { file, ...sample } of samples ?? []) {
@@ -55,7 +56,7 @@ export async function samplePictures(resources: string, library: Library): Promi
 
 /** Gives a library without a standing set the one of `standing-probes.json`, where there is that file. */
 export async function seedStandingSet(resources: string, library: Library): Promise<void> {
-  if (standingProbes(library).length > 0) return;
+  if (library.readOnly || standingProbes(library).length > 0) return;
   const standing = await readResource(resources, 'standing-probes.json', Standing);
   if (!standing) return;
   const pictures = new Map<string, string>();

@@ -1,51 +1,122 @@
 /**
  * @file The SQLite file of a library: opened with care, written in whole transactions, its errors told to people.
  */
-import { closeSync, existsSync, fstatSync, mkdirSync, openSync, readSync, statSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import {
+  accessSync,
+  chmodSync,
+  closeSync,
+  constants,
+  copyFileSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 import Sqlite, { type Database } from 'better-sqlite3';
 import { EmendError } from '../errors.ts';
-import { APPLICATION_ID, LIBRARY_VERSION, upgrade } from './schema.ts';
+import { fileTrouble } from '../files/regularFile.ts';
+import { APPLICATION_ID, LIBRARY_VERSION, upgrade, upgradeSteps } from './schema.ts';
 
 /** How long a call waits for another process to finish its transaction, in milliseconds. */
 const BUSY_TIMEOUT = 10_000;
 /** Up to this size, in bytes, every page of the file is looked at when it is opened. */
 const FULL_CHECK_UP_TO = 64 * 1024 * 1024;
 
+/** An open library file. */
+export interface OpenDatabase {
+  readonly database: Database;
+  /** The file or its folder may not be written: what is open is a copy as it was, and refuses every change. */
+  readonly readOnly: boolean;
+  close(): void;
+}
+
 /**
  * Opens the library at `path`, making it (and its folder) if there is none, and brings it to the current version.
- * A file that is no library, is damaged or was written by a newer Emend is left as it is.
+ * A file that is no library, is damaged or was written by a newer Emend is left as it is. One that may not be written is opened for
+ * reading.
  * @throws EmendError 'invalid-input' for a path that cannot name a library, 'damaged', 'unsupported' for a newer
  *   version, 'not-found' where the file cannot be read or made, 'conflict' while another process keeps it locked.
  */
-export function openDatabase(path: string): Database {
+export function openDatabase(path: string): OpenDatabase {
   if (path.trim() === '' || path !== path.trim() || path.includes('\0')) {
     throw new EmendError('invalid-input', `"${path}" cannot be the name of a library file. Choose another.`);
   }
   const file = resolve(path);
   return telling(file, () => {
     const size = existsSync(file) ? examine(file) : 0;
+    if (size > 0 && !(mayWrite(file) && mayWrite(dirname(file)))) return openCopy(file, size);
     mkdirSync(dirname(file), { recursive: true });
-    const database = new Sqlite(file, { timeout: BUSY_TIMEOUT });
-    try {
-      database.pragma('foreign_keys = ON');
-      refuseForeign(file, database);
-      // A first version is written before the journal becomes a log of its own, so that the head of the file always says whose it is.
-      refuseNewer(file, database.pragma('user_version', { simple: true }) as number);
-      upgrade(database);
-      database.pragma('journal_mode = WAL');
-      // With a log, FULL is what makes a commit outlive a power cut.
-      database.pragma('synchronous = FULL');
-      if (size > 0 && size <= FULL_CHECK_UP_TO) {
-        const found = database.pragma('quick_check(1)', { simple: true });
-        if (found !== 'ok') throw damaged(file, String(found).split('\n')[0]!);
-      }
-      return database;
-    } catch (error) {
-      database.close();
-      throw error;
-    }
+    const database = openFile(file, file, size);
+    return { database, readOnly: false, close: () => database.close() };
   });
+}
+
+/** Opens a copy of a library that may not be written; SQLite's log needs to write beside the file even for reading. */
+function openCopy(file: string, size: number): OpenDatabase {
+  const folder = mkdtempSync(join(tmpdir(), 'emend-read-only-'));
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  try {
+    const copy = join(folder, 'library.emend');
+    for (const part of ['', '-wal', '-journal']) {
+      if (!existsSync(file + part)) continue;
+      copyFileSync(file + part, copy + part, constants.COPYFILE_FICLONE);
+      chmodSync(copy + part, 0o600);
+    }
+    const database = openFile(copy, file, size);
+    database.pragma('query_only = ON');
+    return {
+      database,
+      readOnly: true,
+      close: () => {
+        database.close();
+        remove();
+      },
+    };
+  } catch (error) {
+    remove();
+    throw error;
+  }
+}
+
+/** @param named the file errors are about */
+function openFile(file: string, named: string, size: number): Database {
+  const database = new Sqlite(file, { timeout: BUSY_TIMEOUT });
+  try {
+    database.pragma('foreign_keys = ON');
+    // What a file from elsewhere brings along must not run functions of ours.
+    database.pragma('trusted_schema = OFF');
+    refuseForeign(named, database);
+    // A first version is written before the journal becomes a log of its own, so that the head of the file always says whose it is.
+    refuseNewer(named, database.pragma('user_version', { simple: true }) as number);
+    refuseStrangeSchema(named, database);
+    upgrade(database);
+    database.pragma('journal_mode = WAL');
+    // With a log, FULL is what makes a commit outlive a power cut.
+    database.pragma('synchronous = FULL');
+    if (size > 0 && size <= FULL_CHECK_UP_TO) {
+      const found = database.pragma('quick_check(1)', { simple: true });
+      if (found !== 'ok') throw damaged(named, 'its pages contradict each other');
+    }
+    return database;
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}
+
+function mayWrite(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Refuses what the head of the file already tells, without letting SQLite touch it. Returns the size in bytes. */
@@ -87,6 +158,46 @@ function refuseForeign(file: string, database: Database): void {
     throw damaged(file, FOREIGN);
 }
 
+interface SchemaObject {
+  readonly type: string;
+  readonly name: string;
+  readonly sql: string | null;
+}
+
+/** What lies in the schema, but for what SQLite keeps for itself. */
+function schemaOf(database: Database): SchemaObject[] {
+  return database
+    .prepare<[], SchemaObject>(
+      `SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'`,
+    )
+    .all();
+}
+
+/**
+ * Refuses a library whose tables, indexes, views and triggers are not exactly those that Emend gave to its version: a trigger or a view
+ * from elsewhere would change what reading and writing do.
+ */
+function refuseStrangeSchema(file: string, database: Database): void {
+  const version = database.pragma('user_version', { simple: true }) as number;
+  const model = new Sqlite(':memory:');
+  try {
+    upgrade(model, upgradeSteps.slice(0, version));
+    const written = ({ type, name, sql }: SchemaObject) => JSON.stringify([type, name, sql]);
+    const found = schemaOf(database);
+    const expected = schemaOf(model);
+    const own = new Set(expected.map(written));
+    const strange = found.find((object) => !own.has(written(object)));
+    if (strange && version === 0)
+      throw damaged(file, 'it holds tables and says that nothing was written yet');
+    if (strange) throw damaged(file, `its ${strange.type} "${strange.name.slice(0, 60)}" is none of Emend's`);
+    const there = new Set(found.map(written));
+    const missing = expected.find((object) => !there.has(written(object)));
+    if (missing) throw damaged(file, `it lacks the ${missing.type} "${missing.name}"`);
+  } finally {
+    model.close();
+  }
+}
+
 function refuseNewer(file: string, version: number): void {
   if (version > LIBRARY_VERSION) {
     throw new EmendError(
@@ -119,13 +230,20 @@ export function telling<T>(file: string, work: () => T): T {
       );
     }
     if (code.startsWith('SQLITE_CORRUPT') || code.startsWith('SQLITE_NOTADB')) {
-      throw say('damaged', `The library ${file} is damaged (${error.message}). Restore it from a copy.`);
+      throw say('damaged', `The library ${file} is damaged. Restore it from a copy.`);
     }
     if (code.startsWith('SQLITE_FULL') || code === 'ENOSPC') {
       throw say('not-found', `There is no space left to write the library ${file}. Nothing was changed.`);
     }
-    if (/^SQLITE_(READONLY|CANTOPEN|IOERR|PERM|AUTH)|^E[A-Z]+$/.test(code)) {
-      throw say('not-found', `The library ${file} cannot be read or written (${error.message}).`);
+    if (code.startsWith('SQLITE_READONLY')) {
+      throw say(
+        'conflict',
+        `The library ${file} can only be read: you may not write its file or its folder. Copy it to a folder of yours to change it.`,
+      );
+    }
+    if (/^SQLITE_(CANTOPEN|IOERR|PERM|AUTH)|^E[A-Z]+$/.test(code)) {
+      const trouble = code.startsWith('E') ? fileTrouble(error) : 'the system refuses it';
+      throw say('not-found', `The library ${file} cannot be read or written: ${trouble}.`);
     }
     throw error;
   }
@@ -135,6 +253,8 @@ export function telling<T>(file: string, work: () => T): T {
 export interface Store {
   readonly file: string;
   readonly database: Database;
+  /** What is open may not be changed: {@link OpenDatabase}. */
+  readonly readOnly: boolean;
   /** Fingerprints of the model and adapter that act now; '' where none does. Statuses and commits go by them. */
   actors: Actors;
   /** The form of prompts the open model was opened with, which the setting may be ahead of. Signals and checks go by it. */

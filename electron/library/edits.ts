@@ -337,5 +337,5 @@ export function recordSignal(
   { edit, signalState: state }: EditState,
   signal: Uint8Array,
 ): void {
-  store.write(() => keepSignal(store, edit.id, state, signal, null));
+  if (!store.readOnly) store.write(() => keepSignal(store, edit.id, state, signal, null));
 }

@@ -28,7 +28,7 @@ const POLL = 1000;
  */
 export function openLibrary(path: string): Library {
   const file = resolve(path);
-  const database = openDatabase(path);
+  const { database, readOnly, close } = openDatabase(path);
   const listeners = new Set<(edits: number[] | null) => void>();
 
   let actors: Actors = { model: '', adapter: '' };
@@ -38,19 +38,20 @@ export function openLibrary(path: string): Library {
     file,
     name: basename(file).replace(/\.emend$/u, ''),
     database,
+    readOnly,
     get actors() {
       return actors;
     },
     set actors(next) {
       actors = next;
-      library.write(() => undefined);
+      refresh();
     },
     get template() {
       return template;
     },
     set template(next) {
       template = next;
-      library.write(() => undefined);
+      refresh();
     },
     read: (work) => telling(file, () => database.transaction(work).deferred()),
     write: (work) => {
@@ -71,9 +72,19 @@ export function openLibrary(path: string): Library {
     close: () => {
       clearInterval(poll);
       listeners.clear();
-      if (database.open) database.close();
+      if (database.open) close();
     },
   };
+
+  /** Writes anew how checks stand; in a library that can only be read, in its copy. */
+  function refresh(): void {
+    if (readOnly) database.pragma('query_only = OFF');
+    try {
+      library.write(() => undefined);
+    } finally {
+      if (readOnly) database.pragma('query_only = ON');
+    }
+  }
 
   let seen = lastChange(library);
   function tellListeners(): void {

@@ -90,7 +90,7 @@ export async function thumbnails(store: Store, pictures: readonly string[]): Pro
   const wanted = [...new Set(pictures)];
   const stored = new Set(storedThumbnails(store, wanted).map(({ picture }) => picture));
   for (const picture of wanted) {
-    if (stored.has(picture)) continue;
+    if (stored.has(picture) || store.readOnly) continue;
     const data = await thumbnailOf(store, picture);
     if (data) store.write(() => keepThumbnail(store, picture, data));
   }

@@ -20,14 +20,16 @@ export function recentModels(store: Store): RecentModel[] {
   return store.read(() =>
     store.database
       .prepare<[], RecentModel>(
-        'SELECT path, name, adapter_path AS adapterPath, model, adapter, opened FROM recent_models ORDER BY opened DESC, rowid DESC',
+        // Rows are numbered as they come; the clock may have been set back between them.
+        'SELECT path, name, adapter_path AS adapterPath, model, adapter, opened FROM recent_models ORDER BY rowid DESC',
       )
       .all(),
   );
 }
 
-/** Puts a model first in the list; the oldest beyond twenty are forgotten. */
+/** Puts a model first in the list; the oldest beyond twenty are forgotten. A library that can only be read stays as it is. */
 export function rememberModel(store: Store, model: Omit<RecentModel, 'opened'>): void {
+  if (store.readOnly) return;
   store.write(() => {
     store.database.prepare('DELETE FROM recent_models WHERE path = ?').run(model.path);
     store.database
