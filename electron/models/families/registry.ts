@@ -1,5 +1,7 @@
 /** @file The families there are. Growth is a folder beside this file and a line in this list. */
 import type { Family } from '../family.ts';
+import { idefics3 } from './idefics3/idefics3.ts';
 import { llava } from './llava/llava.ts';
+import { qwen2_5Vl, qwen3Vl } from './qwenVl/qwenVl.ts';
 
-export const families: readonly Family[] = [llava as Family];
+export const families = [llava, qwen2_5Vl, qwen3Vl, idefics3] as unknown as readonly Family[];
