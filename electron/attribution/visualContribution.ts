@@ -291,7 +291,7 @@ export async function visualContributions(
       return await attribution.run(
         { hidden: hidden!, imageRows, lastPromptRow, positions },
         { kind: 'seed', seed },
-        input.grid ?? undefined,
+        input.grid ?? { height: 1, width: imageRows.length },
       );
     } finally {
       await attribution.dispose();

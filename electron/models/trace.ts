@@ -74,7 +74,10 @@ export function promptToTrace(
   encoded: EncodedPrompt,
   pictures: readonly Pixels[],
 ): TracedPrompt {
-  return { ids: encoded.ids, pictures, lay: (visuals) => model.lay(encoded, visuals) };
+  // Where pictures come before all tokens, the model's own processor writes none for them.
+  const { picturesFirst } = model.checkpoint.backbone.prompts;
+  const ids = picturesFirst ? encoded.ids.slice(encoded.pictures.length) : encoded.ids;
+  return { ids, pictures, lay: (visuals) => model.lay(encoded, visuals) };
 }
 
 /**

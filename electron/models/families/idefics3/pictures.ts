@@ -158,7 +158,11 @@ export async function openIdefics3Pictures(folder: string, config: Idefics3Confi
           `pixel_attention_mask is [${mask.shape.join(', ')}]; ${count} tiles need [${count}, ${tile}, ${tile}].`,
         );
       }
-      const used = mask && Uint8Array.from(mask.data, (value) => (Number(value) === 0 ? 0 : 1));
+      const used =
+        mask &&
+        Uint8Array.from(Array.from(mask.data as ArrayLike<number | bigint>), (value) =>
+          Number(value) === 0 ? 0 : 1,
+        );
       const partly = used?.includes(0) ?? false;
       // How the tiles lie is in the prompt's ids, not here.
       return [
