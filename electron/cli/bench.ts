@@ -1,15 +1,17 @@
 /** @file `emend bench`: an adapter measured over an editing set, each metric told twice. */
 import { writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { Command } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { demoModel } from '../api/resources.ts';
+import { type ScopeForm, scopeForms } from '../editors/scope/openScope.ts';
 import type { Reach } from '../editors/scope/scope.ts';
 import { OpenModel } from '../engine/openModel.ts';
 import { EmendError } from '../errors.ts';
 import { type BenchmarkResult, benchmark, type Scores, type Told } from '../evaluation/benchmark.ts';
 import type { Estimate } from '../evaluation/bootstrap.ts';
-import { readEditingSet } from '../evaluation/editingSet.ts';
-import { leakMetrics, type Metric, paperMetrics } from '../evaluation/metrics.ts';
+import { type EditingSet, readEditingSet } from '../evaluation/editingSet.ts';
+import { measureManyEdits, type ProbeRole, type SizeResult } from '../evaluation/manyEdits.ts';
+import { leakMetrics, type Metric, metricNames, paperMetrics } from '../evaluation/metrics.ts';
 import { resourcesFolder, version } from '../frontends/places.ts';
 import type { PromptForm } from '../models/prompt.ts';
 import type { Provider } from '../tensor/session.ts';
@@ -33,6 +35,10 @@ interface BenchOptions {
   limit?: number;
   scoped?: boolean;
   reach: Reach;
+  scope?: ScopeForm;
+  at?: number[];
+  fresh?: string;
+  limitProbes: number;
   suffix?: string;
   textSuffix: string;
   template: PromptForm;
@@ -59,6 +65,17 @@ export function benchCommand(): Command {
     .option('--adapter <folder>', 'adapter folder; the demo adapter with the demo model')
     .requiredOption('--data <file>', 'editing set in E-VQA’s JSON form')
     .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
+    .option('--at <numbers>', 'let the first so many edits act together, for each of these: 1,10,100', sizes)
+    .option('--fresh <file>', 'with --at: another editing set, whose questions no edit is about')
+    .option(
+      '--limit-probes <number>',
+      'with --at: edits whose probes are asked, from the first',
+      wholeNumber(1, 1_000_000),
+      150,
+    )
+    .addOption(
+      new Option('--scope <form>', 'the scope that decides; the best there is otherwise').choices(scopeForms),
+    )
     .option('--limit <number>', 'take only the first edits', wholeNumber(1, 1_000_000))
     .option('--scoped', 'let the scope decide whether an edit acts; the papers have none')
     .addOption(reachOption())
@@ -71,7 +88,7 @@ export function benchCommand(): Command {
     .option('--json <file>', 'write everything, edit by edit, to this file')
     .action(async (options: BenchOptions) => {
       const result = await untilInterrupted((signal) => run(options, signal));
-      console.log(table(result));
+      console.log('sizes' in result ? manyTable(result, options) : table(result));
       if (options.json) {
         await writeFile(options.json, `${JSON.stringify(result, null, 1)}\n`).catch((cause) => {
           const { code } = cause as NodeJS.ErrnoException;
@@ -81,22 +98,45 @@ export function benchCommand(): Command {
     });
 }
 
-type Report = BenchmarkResult & {
+interface Actors {
   emend: string;
   model: { name: string; fingerprint: string };
   adapter: { name: string; fingerprint: string };
+}
+type Report = BenchmarkResult & Actors;
+type ManyReport = Actors & {
+  setting: {
+    edits: 'together';
+    editor: string;
+    scope: { form: ScopeForm; fingerprint: string; reach: Reach };
+    probes: number;
+    promptTemplate: string;
+    suffix: string;
+    provider: string;
+    data: { path: string; sha256: string };
+    fresh: { path: string; sha256: string } | null;
+  };
+  seconds: number;
+  sizes: SizeResult[];
 };
 
-async function run(options: BenchOptions, signal: AbortSignal): Promise<Report> {
+async function run(options: BenchOptions, signal: AbortSignal): Promise<Report | ManyReport> {
   const { data, images, limit, provider, template } = options;
   const set = await readEditingSet(data, { images, limit });
   const path = modelOrDemo(options.model);
   const adapter = options.adapter ?? usualAdapter(path);
   const model = await OpenModel.open(
-    { path, adapter, providers: provider ? [provider] : [], template },
+    { path, adapter, providers: provider ? [provider] : [], template, scope: options.scope },
     { signal, send: () => {} },
   );
+  const { summary } = model;
+  const actors = {
+    emend: version(),
+    model: { name: summary.name, fingerprint: summary.fingerprint },
+    adapter: { name: summary.adapter!.name, fingerprint: summary.adapter!.fingerprint },
+  };
   try {
+    if (options.at) return { ...actors, ...(await runTogether(model, set, options, signal)) };
     const result = await benchmark(model.edited, set, {
       scoped: options.scoped ?? false,
       reach: options.reach,
@@ -107,16 +147,115 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<Report> 
       signal,
       onProgress: (done, total) => tellProgress('Edits measured:', done, total),
     });
-    const { summary } = model;
-    return {
-      emend: version(),
-      model: { name: summary.name, fingerprint: summary.fingerprint },
-      adapter: { name: summary.adapter!.name, fingerprint: summary.adapter!.fingerprint },
-      ...result,
-    };
+    return { ...actors, ...result };
   } finally {
     await model.dispose();
   }
+}
+
+async function runTogether(
+  { edited, summary }: OpenModel,
+  set: EditingSet,
+  options: BenchOptions,
+  signal: AbortSignal,
+): Promise<Omit<ManyReport, keyof Actors>> {
+  const started = performance.now();
+  const { reach, limitProbes, suffix = '', textSuffix, maxNewTokens, seed } = options;
+  const fresh = options.fresh === undefined ? null : await readEditingSet(options.fresh, {});
+  const sizes = await measureManyEdits(edited, set, {
+    ...{ at: options.at!, reach, limitProbes, suffix, textSuffix, maxNewTokens, seed, signal },
+    ...(fresh && { fresh }),
+    onProgress: tellProgress,
+  });
+  const { form, fingerprint } = summary.adapter!.scope;
+  return {
+    setting: {
+      edits: 'together',
+      editor: edited.editor!.name,
+      scope: { form, fingerprint, reach },
+      probes: limitProbes,
+      promptTemplate: edited.model.prompts.form,
+      suffix,
+      provider: edited.model.provider,
+      data: { path: set.path, sha256: set.sha256 },
+      fresh: fresh && { path: fresh.path, sha256: fresh.sha256 },
+    },
+    seconds: (performance.now() - started) / 1000,
+    sizes,
+  };
+}
+
+/** Numbers in rising order, as typed. */
+function sizes(text: string): number[] {
+  const list = text.split(',').map(Number);
+  const rising = list.every((size, place) => Number.isInteger(size) && size > (list[place - 1] ?? 0));
+  if (rising && list.length <= 20) return list;
+  throw new InvalidArgumentError('Give whole numbers in rising order, such as 1,10,100.');
+}
+
+const roleLabels: Readonly<Record<ProbeRole, string>> = {
+  edit: 'the edit itself',
+  rephrase: 'rephrase',
+  typed: 'typed otherwise',
+  heldout: 'wording never trained',
+  newCore: 'core never trained',
+  imageRephrase: 'image rephrase',
+  elsewhere: 'the thing elsewhere',
+  samePicture: 'same picture, other question',
+  sameQuestion: 'other picture, same question',
+  imageLocality: 'unrelated picture',
+  textLocality: 'no picture',
+  swapped: 'look-alike swapped in',
+  fresh: 'pictures of another draw',
+};
+
+/** Metrics in both tellings at every size, then what came of every role's probes. */
+function manyTable(report: ManyReport, { at }: BenchOptions): string {
+  const share = (found: Estimate | null) => (found ? (100 * found.mean).toFixed(1) : '–');
+  const cell = (text: string) => text.padStart(15);
+  const heads = at!.map((size) => cell(`${size} ${size === 1 ? 'edit' : 'edits'}`)).join('');
+  const row = (label: string, of: (size: SizeResult) => string) =>
+    `${label.padEnd(31)}${report.sizes.map((size) => cell(of(size))).join('')}`;
+  const told = (of: (size: SizeResult) => Told) => (size: SizeResult) =>
+    `${share(of(size).teacherForced)} / ${share(of(size).exactMatch)}`;
+  const roles = (Object.keys(roleLabels) as ProbeRole[]).filter((role) => report.sizes[0]?.outcomes[role]);
+  const counts = (role: ProbeRole) => (size: SizeResult) => {
+    const found = size.outcomes[role];
+    if (!found) return '–';
+    const all = Object.values(found).reduce((a, b) => a + b, 0);
+    const part = (count: number) => ((100 * count) / all).toFixed(1);
+    return [found.right + found.sameTarget, found.conflict, found.harm].map(part).join(' ');
+  };
+  const { setting } = report;
+  return [
+    `teacher-forced / exact match, %${heads}`,
+    ...metricNames.map((metric) =>
+      row(
+        labels[metric],
+        told((size) => size.metrics[metric]),
+      ),
+    ),
+    row(
+      'mean of the five',
+      told((size) => size.meanOfFive),
+    ),
+    '',
+    `acts: right, conflict, harm, %  ${heads.slice(1)}`,
+    ...roles.map((role) => row(roleLabels[role], counts(role))),
+    '',
+    `answered as it should be, %     ${heads.slice(1)}`,
+    ...roles.map((role) =>
+      row(roleLabels[role], (size) => {
+        const found = size.answered[role];
+        return found === undefined ? '–' : (100 * found).toFixed(1);
+      }),
+    ),
+    '',
+    'Right: the edit itself or another with the same target acted. Conflict: one about the same thing with another target. Harm: any',
+    'other, or one where none should. Wordings never trained: of those that the unedited model takes as it takes the edit’s own.',
+    `The first edits of ${setting.data.path} together, probes of ${setting.probes} of them; ${setting.scope.form} scope, reach ${setting.scope.reach}; ${setting.editor}, ${setting.promptTemplate} prompts, ${setting.provider}, ${report.seconds.toFixed(0)} s.`,
+    `model ${report.model.name} ${report.model.fingerprint.slice(0, 12)}, adapter ${report.adapter.name} ${report.adapter.fingerprint.slice(0, 12)}, scope ${setting.scope.fingerprint.slice(0, 12)}, data ${setting.data.sha256.slice(0, 12)}`,
+  ].join('\n');
 }
 
 function usualAdapter(path: string): string {

@@ -23,6 +23,7 @@ import {
   untilInterrupted,
   wholeNumber,
 } from './options.ts';
+import { trainScopeCommand } from './trainScope.ts';
 
 interface TrainOptions {
   model?: string;
@@ -59,17 +60,16 @@ interface TrainOptions {
 
 export function trainCommand(): Command {
   return new Command('train')
+    .enablePositionalOptions()
+    .addCommand(trainScopeCommand())
     .description('train a VisEdit adapter; stopped and started again, it goes on where it was')
     .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
-    .requiredOption(
-      '--data <file>',
-      'editing set in E-VQA’s JSON form, or a module that exports openEditSource',
-    )
+    .option('--data <file>', 'editing set in E-VQA’s JSON form, or a module that exports openEditSource')
     .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
-    .requiredOption('--out <folder>', 'where the adapter is written')
+    .option('--out <folder>', 'where the adapter is written')
     .option('--work <folder>', 'where the training state is kept; <out>/training otherwise')
     .option('--name <text>', 'name of the adapter; the folder’s otherwise')
-    .requiredOption('--layer <number>', 'decoder layer whose output is changed, from 0', wholeNumber(0, 1000))
+    .option('--layer <number>', 'decoder layer whose output is changed, from 0', wholeNumber(0, 1000))
     .option('--steps <number>', 'steps of the optimiser', wholeNumber(1, 10_000_000), 50_000)
     .option('--batch <number>', 'edits a step', wholeNumber(1, 1024), 4)
     .option('--rate <number>', 'peak learning rate', number(0, 1), 1e-4)
@@ -145,7 +145,12 @@ export function trainCommand(): Command {
     .addOption(suffixOption())
     .option('--seed <number>', 'of weights, order and draws', wholeNumber(0, 2 ** 31 - 1), 1)
     .addOption(providerOption())
-    .action((options: TrainOptions) => untilInterrupted((signal) => train(options, signal)));
+    .action((options: TrainOptions, command: Command) => {
+      // Not required of `train scope`, which commander would ask them of too.
+      for (const name of ['data', 'out', 'layer'] as const)
+        if (options[name] === undefined) command.error(`error: required option '--${name}' not specified`);
+      return untilInterrupted((signal) => train(options, signal));
+    });
 }
 
 async function train(options: TrainOptions, signal: AbortSignal): Promise<void> {

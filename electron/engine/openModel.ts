@@ -85,7 +85,13 @@ export class OpenModel {
         `The adapter ${input.adapter} was trained for another model than ${input.path}. Train one for this model, or open the model without it.`,
       );
     }
-    const scopeKind = files && (await readScope(files.description.router));
+    const scopeKind =
+      files &&
+      (await readScope(
+        input.adapter!,
+        { cosine: files.description.router, model: files.description.model },
+        input.scope,
+      ));
     stage('Loading the model', 1);
     const model = await VisionLanguageModel.open(input.path, {
       providers: input.providers,

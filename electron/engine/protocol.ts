@@ -2,6 +2,7 @@
  * @file What the application asks of the engine process. Messages are structured clones, so bytes travel as they are.
  */
 import type { Answer, AnswerToken, InfluenceMap, ModelSummary, ProbeKind, Routing } from '../api/contract.ts';
+import type { ScopeForm } from '../editors/scope/openScope.ts';
 import type { Provider } from '../tensor/session.ts';
 
 /** An edit as the engine needs it. `signal` spares recomputing what the library already holds. */
@@ -52,6 +53,8 @@ export interface EngineOperations {
       adapter: string | null;
       providers: readonly Provider[];
       template: 'plain' | 'chat';
+      /** the scope asked for; the best there is when absent */
+      scope?: ScopeForm;
     };
     output: {
       summary: ModelSummary;

@@ -218,7 +218,7 @@ async function caseOf(
 }
 
 /** The set's pictures as the model sees them; the latest are kept. */
-class Pictures {
+export class Pictures {
   readonly #edited: EditedModel;
   readonly #set: EditingSet;
   readonly #kept = new Map<string, Visual>();

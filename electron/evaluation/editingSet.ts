@@ -38,11 +38,30 @@ const Record = z.looseObject({
   same_image_q: text.optional(),
   same_image_a: answer.optional(),
   kind: z.string().min(1).max(100).optional(),
+  /** what the edit is about; edits of the same kind about the same thing want the same */
+  object: z.string().max(MAX_TEXT).optional(),
+  /** the question in wordings that no training shows, and as people also type it; beyond E-VQA, as what follows */
+  heldout: text.optional(),
+  new_core: text.optional(),
+  typed: z.array(text).max(100).optional(),
+  /** the edit's picture with a look-alike in the thing's place */
+  image_swapped: picture.optional(),
+  /** what the question is answered with there */
+  swapped_a: answer.optional(),
+  /** the same thing in quite another picture, and a question that it answers there */
+  image_elsewhere: picture.optional(),
+  elsewhere_q: text.optional(),
 });
 /** One edit with its probes. Field names are E-VQA's; fields it does not know are kept. */
 export type EditingRecord = z.infer<typeof Record>;
 
-export const pictureFields = ['image', 'image_rephrase', 'm_loc'] as const;
+export const pictureFields = [
+  'image',
+  'image_rephrase',
+  'm_loc',
+  'image_swapped',
+  'image_elsewhere',
+] as const;
 export type PictureField = (typeof pictureFields)[number];
 
 export interface EditingSet {
@@ -56,7 +75,7 @@ export interface EditingSet {
   readonly records: readonly EditingRecord[];
   /**
    * Real path of a record's picture.
-   * @throws EmendError 'not-found' for a picture that is not there, 'invalid-input' for one outside the folder
+   * @throws EmendError 'not-found' for a picture that is not there or not named, 'invalid-input' for one outside the folder
    */
   picturePath(index: number, field: PictureField): Promise<string>;
 }
@@ -85,11 +104,15 @@ export async function readEditingSet(path: string, options: EditingSetOptions = 
       cause,
     });
   });
-  const picturePath = (index: number, field: PictureField): Promise<string> =>
-    findPicture(root, records[index]![field], `${path}: record ${index + 1}, field "${field}"`);
+  const picturePath = async (index: number, field: PictureField): Promise<string> => {
+    const where = `${path}: record ${index + 1}, field "${field}"`;
+    const named = records[index]![field];
+    if (named === undefined) throw new EmendError('not-found', `${where}: it names no picture.`);
+    return findPicture(root, named, where);
+  };
 
-  for (const index of records.keys()) {
-    for (const field of pictureFields) await picturePath(index, field);
+  for (const [index, record] of records.entries()) {
+    for (const field of pictureFields) if (record[field] !== undefined) await picturePath(index, field);
   }
   const sha256 = createHash('sha256').update(bytes).digest('hex');
   return { path, sha256, total: list.length, records, picturePath };

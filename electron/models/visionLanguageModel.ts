@@ -36,6 +36,8 @@ export interface OpenOptions {
   /** decoder layers after whose output the decoder is cut, from 0, ascending */
   readonly cuts?: readonly number[];
   readonly promptForm?: PromptForm;
+  /** threads of one operator on cpu; the runtime's choice when absent. One is best where other work shares the processor. */
+  readonly threads?: number;
   /** aborted: opening fails with `cancelled`, between two sessions */
   readonly signal?: AbortSignal;
 }
@@ -147,11 +149,12 @@ export class VisionLanguageModel {
       await new Promise((resolve) => setImmediate(resolve));
       if (options.signal?.aborted) throw new EmendError('cancelled', 'Opening the model was stopped.');
     };
+    const threads = options.threads === undefined ? {} : { threads: options.threads };
     const session = async (build: (graph: Graph) => void, providers: readonly Provider[]) => {
       const graph = new Graph();
       build(graph);
       await heard();
-      const made = await Session.create(graph, { providers });
+      const made = await Session.create(graph, { providers, ...threads });
       opened.push(made);
       return made;
     };
@@ -165,7 +168,7 @@ export class VisionLanguageModel {
       }, wanted);
       // What loaded the vision tower loads the rest: one model runs on one provider.
       const providers: Provider[] = [vision.provider];
-      const decoder: RunnableDecoder = { ...backbone.decoder, weightsOf, session: { providers } };
+      const decoder: RunnableDecoder = { ...backbone.decoder, weightsOf, session: { providers, ...threads } };
       const embedding = await session((graph) => {
         const weight = weightsOf(graph);
         graph.output('rows', decoder.embed(graph.input('ids', 'int64', [1, 'rows']), weight));
@@ -177,7 +180,10 @@ export class VisionLanguageModel {
       for (const [index, last] of ends.entries()) {
         const first = index === 0 ? 0 : ends[index - 1]! + 1;
         await heard();
-        const segment = await DecoderSegment.compile(first, last, decoder, weightsOf, { providers });
+        const segment = await DecoderSegment.compile(first, last, decoder, weightsOf, {
+          providers,
+          ...threads,
+        });
         opened.push(segment.session);
         segments.push(segment);
       }

@@ -1,7 +1,10 @@
 /**
  * @file The scope that goes with an adapter: the learned one where one was trained, DualEdit's cosine otherwise.
  */
+import { EmendError } from '../../errors.ts';
 import { type CosineSettings, cosineScope } from './cosine.ts';
+import { cutsOfScope, LearnedScope } from './learned/learnedScope.ts';
+import { readScopeFiles } from './learned/scopeFile.ts';
 import type { Scope } from './scope.ts';
 
 export const scopeForms = ['learned', 'cosine'] as const;
@@ -14,7 +17,23 @@ export interface ScopeKind {
   open(width: number): Promise<Scope>;
 }
 
-/** Reads the scope of an adapter; `form`: the one asked for, or the best there is. */
-export async function readScope(cosine: CosineSettings): Promise<ScopeKind> {
+/**
+ * Reads the scope of an adapter folder. `form`: the one asked for; the learned one where it is there and was trained on this model,
+ * else the cosine, when absent. Throws `not-found` when a learned scope is asked for and there is none for this model.
+ */
+export async function readScope(
+  folder: string,
+  adapter: { readonly cosine: CosineSettings; readonly model: string },
+  form?: ScopeForm,
+): Promise<ScopeKind> {
+  const files = form === 'cosine' ? null : await readScopeFiles(folder);
+  if (files && files.description.model === adapter.model)
+    return { cuts: cutsOfScope(files), open: (width) => LearnedScope.open(files, width) };
+  if (form === 'learned')
+    throw new EmendError(
+      'not-found',
+      `${folder} has no scope that was trained for this model. Train one with "emend train scope", or use the cosine.`,
+    );
+  const { cosine } = adapter;
   return { cuts: [cosine.layer], open: async (width) => cosineScope(cosine, width) };
 }

@@ -1,0 +1,171 @@
+/**
+ * @file Trains a scope for a model: features, key, scorer on edits the key never saw, thresholds on edits neither saw.
+ */
+import { join } from 'node:path';
+import { EmendError } from '../../../errors.ts';
+import { floatToHalf, halfToFloat } from '../../../files/safetensors.ts';
+import type { VisionLanguageModel } from '../../../models/visionLanguageModel.ts';
+import type { CurvePoint } from '../scope.ts';
+import { brackets, calibrate, type HarmRates } from './calibrate.ts';
+import { encodeSource, fitProjections, type Projections } from './dataset.ts';
+import type { ScopeSource } from './examples.ts';
+import { COMPONENTS, type ScopeLayers, usualLayers } from './features.ts';
+import { type ScopeShape, usualSizes } from './network.ts';
+import { Draws, Sampler } from './sampling.ts';
+import { writeScopeFiles } from './scopeFile.ts';
+import { type KeyTraining, trainKey, type Weights } from './trainKey.ts';
+import { type ScorerTraining, trainScorer } from './trainScorer.ts';
+
+export interface ScopeTraining {
+  readonly key: KeyTraining;
+  readonly scorer: ScorerTraining;
+  readonly rates: HarmRates;
+  /** edits whose inputs the thresholds are fitted to */
+  readonly probes: number;
+  /** sizes of a library that thresholds are fitted at; those of larger brackets are that of the largest */
+  readonly sizes: readonly number[];
+  readonly seed: number;
+}
+
+const shared = { noise: 0.35, masked: 0.15, dropout: 0.2, threads: 1 } as const;
+
+/** What the demo's scope was trained with. */
+export const usualTraining: ScopeTraining = {
+  key: { ...shared, steps: 4000, edits: 24, rate: 2e-3, elsewhere: 1, sharpness: 16 },
+  scorer: { ...shared, steps: 2600, edits: 4, rate: 1.5e-3, library: 1000, libraries: 3 },
+  rates: { others: 0.005, swapped: 0.04, elsewhere: 0.05 },
+  probes: 400,
+  sizes: brackets,
+  seed: 1,
+};
+
+/** Shares of the families that the key, the scorer and the thresholds see. */
+const SHARES = [0.7, 0.2] as const;
+
+/** Trains a scope and writes it into an adapter folder; returns its curve. The model is cut after `scopeCuts`. */
+export async function trainScope(
+  model: VisionLanguageModel,
+  modelFingerprint: string,
+  source: ScopeSource,
+  settings: ScopeTraining,
+  options: {
+    readonly out: string;
+    /** where what the model holds of the examples is kept */
+    readonly work: string;
+    readonly signal?: AbortSignal;
+    readonly progress?: (stage: string, done: number, total: number, told?: string) => void;
+  },
+): Promise<readonly CurvePoint[]> {
+  const layers: ScopeLayers = usualLayers(model.decoder.layers);
+  const { signal, progress } = options;
+  const context = { ...(signal && { signal }), ...(progress && { progress }) };
+  progress?.('Principal components', 0, 1);
+  const projections = rounded(
+    await fitProjections(model, source, layers, { components: COMPONENTS, families: 60 }),
+  );
+  const dataset = await encodeSource(model, modelFingerprint, source, layers, projections, {
+    folder: options.work,
+    ...context,
+  });
+  const { rows, width } = dataset.pictures;
+  const shape: ScopeShape = {
+    ...usualSizes,
+    rows,
+    pictureWidth: width,
+    questionWidth: dataset.questionWidth,
+  };
+
+  const draws = new Draws(settings.seed);
+  const [first, second] = [SHARES[0], SHARES[0] + SHARES[1]].map((share) =>
+    Math.floor(share * dataset.families.length),
+  ) as [number, number];
+  const part = (from: number, to?: number) => new Sampler(dataset, dataset.families.slice(from, to), draws);
+  if (first < 2 || dataset.families.length - second < 2)
+    throw new EmendError(
+      'invalid-input',
+      'There are too few examples to train a scope on. Give at least twenty.',
+    );
+
+  const smooth = new Map<string, number>();
+  const onStep =
+    (stage: string) =>
+    ({
+      step,
+      steps,
+      loss,
+      terms,
+    }: {
+      step: number;
+      steps: number;
+      loss: number;
+      terms: Readonly<Record<string, number>>;
+    }) => {
+      for (const [name, value] of Object.entries({ loss, ...terms }))
+        smooth.set(name, (smooth.get(name) ?? value) * 0.97 + value * 0.03);
+      const told = [...smooth].map(([name, value]) => `${name} ${value.toFixed(3)}`).join('  ');
+      if (step === steps) smooth.clear();
+      progress?.(stage, step, steps, told);
+    };
+  const run = signal ? { signal } : {};
+  const key = await trainKey(dataset, part(0, first), shape, settings.key, draws, {
+    ...run,
+    onStep: onStep('Key'),
+  });
+  const unseen = part(first, second);
+  const scorer = await trainScorer(dataset, unseen, shape, key, settings.scorer, draws, {
+    ...run,
+    onStep: onStep('Scorer'),
+  });
+  const weights = roundedWeights(new Map([...key, ...scorer]));
+  const { thresholds, curve } = await calibrate(dataset, part(second), shape, weights, {
+    ...{ rates: settings.rates, probes: settings.probes, sizes: settings.sizes },
+    ...{ draws: new Draws(settings.seed + 1), threads: settings.scorer.threads },
+    ...(progress && { progress }),
+  });
+  const last = (list: readonly number[]) => brackets.map((_, at) => list[at] ?? list.at(-1)!);
+  await writeScopeFiles(
+    options.out,
+    {
+      scope: 'learned',
+      model: modelFingerprint,
+      layers,
+      components: projections.components,
+      shape,
+      thresholds: { picture: last(thresholds.picture), thing: last(thresholds.thing) },
+      curve,
+      training: {
+        settings,
+        source: source.name,
+        families: dataset.families.length,
+        variance: projections.kept,
+      },
+    },
+    projections.projections,
+    weights,
+  );
+  return curve;
+}
+
+/** Layers after which a model is cut to train a scope for it. */
+export function scopeCuts(layers: number): number[] {
+  const { low, middle } = usualLayers(layers);
+  return [low, middle];
+}
+
+const half = (values: Float32Array) => halfToFloat(floatToHalf(values));
+
+/** As they will be read back. */
+function rounded(projections: Projections): Projections {
+  const entries = Object.entries(projections.projections).map(([name, { mean, directions }]) => [
+    name,
+    { mean: half(mean), directions: half(directions) },
+  ]);
+  return { ...projections, projections: Object.fromEntries(entries) };
+}
+
+function roundedWeights(weights: Weights): Weights {
+  return new Map([...weights].map(([name, { shape, data }]) => [name, { shape, data: half(data) }]));
+}
+
+/** Where training keeps its work. */
+export const workFolder = (adapter: string): string => join(adapter, 'training');

@@ -1,0 +1,352 @@
+/**
+ * @file Many edits that act together: what comes of every probe in libraries of growing size.
+ *
+ * The scope's decisions are made first, for all sizes; an answer is generated only where an edit acts, or where the unedited one is
+ * needed. Locality is against the unedited model.
+ */
+import type { EditSignal } from '../editors/editor.ts';
+import { MemoryBank } from '../editors/scope/memoryBank.ts';
+import { decide, type Reach, type ScopeInput } from '../editors/scope/scope.ts';
+import { EmendError } from '../errors.ts';
+import type { Visual } from '../models/picture.ts';
+import { Pictures, type Told } from './benchmark.ts';
+import { estimate } from './bootstrap.ts';
+import type { EditedModel } from './editedModel.ts';
+import type { EditingRecord, EditingSet, PictureField } from './editingSet.ts';
+import { sameAnswer } from './exactMatch.ts';
+import {
+  forceTarget,
+  type Metric,
+  metricNames,
+  paperMetrics,
+  readForced,
+  unchangedShare,
+} from './metrics.ts';
+
+/** What a probe is to the edit it belongs to. */
+export const probeRoles = [
+  'edit',
+  'rephrase',
+  'typed',
+  'heldout',
+  'newCore',
+  'imageRephrase',
+  'elsewhere',
+  'samePicture',
+  'sameQuestion',
+  'imageLocality',
+  'textLocality',
+  'swapped',
+  'fresh',
+] as const;
+export type ProbeRole = (typeof probeRoles)[number];
+
+const metricOf: Partial<Record<ProbeRole, Metric>> = {
+  edit: 'reliability',
+  rephrase: 'textGenerality',
+  imageRephrase: 'imageGenerality',
+  textLocality: 'textLocality',
+  imageLocality: 'imageLocality',
+  samePicture: 'samePicture',
+  sameQuestion: 'sameQuestion',
+};
+
+/**
+ * What came of the probes of a role, in numbers of them. Of those that an edit should act on: its own acted (right), another with
+ * the same target did, one about the same that has another target did (conflict), an unrelated one did (harm), or none. Of those
+ * that none should act on: none did; one about the very thing that is shown and asked for did (conflict); any other did (harm).
+ */
+export interface Outcomes {
+  readonly right: number;
+  readonly sameTarget: number;
+  readonly conflict: number;
+  readonly harm: number;
+  readonly none: number;
+}
+
+export interface SizeResult {
+  /** edits that act together */
+  readonly edits: number;
+  readonly metrics: Readonly<Record<Metric, Told>>;
+  readonly meanOfFive: Told;
+  readonly outcomes: Readonly<Partial<Record<ProbeRole, Outcomes>>>;
+  /** share of probes whose answer is the target, or what it was where it must not change */
+  readonly answered: Readonly<Partial<Record<ProbeRole, number>>>;
+}
+
+export interface ManyEditsOptions {
+  /** sizes of the library, ascending */
+  readonly at: readonly number[];
+  readonly reach: Reach;
+  /** edits whose probes are asked, from the first; they act at every size that holds them */
+  readonly limitProbes: number;
+  /** another set whose questions no edit is about */
+  readonly fresh?: EditingSet;
+  readonly suffix: string;
+  readonly textSuffix: string;
+  readonly maxNewTokens: number;
+  /** of the bootstrap */
+  readonly seed: number;
+  readonly onProgress?: (stage: string, done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+interface Probe {
+  readonly role: ProbeRole;
+  /** of the edit it belongs to; of the fresh set for `fresh` */
+  readonly index: number;
+  readonly picture: PictureField | null;
+  readonly prompt: string;
+  /** what the set says it is answered with; null: whatever the unedited model says */
+  readonly answer: string | null;
+  /** the thing it asks for, as far as the set says */
+  readonly about: string | null;
+}
+
+/** The inputs about one record of the set. */
+function probesOf(record: EditingRecord, index: number, suffix: string, textSuffix: string): Probe[] {
+  const found: Probe[] = [];
+  const add = (
+    role: ProbeRole,
+    picture: PictureField | null,
+    prompt: string | undefined,
+    answer: string | null,
+    about = answer,
+  ) => {
+    if (prompt === undefined || (picture && record[picture] === undefined)) return;
+    found.push({ role, index, picture, prompt: prompt + (picture ? suffix : textSuffix), answer, about });
+  };
+  add('edit', 'image', record.src, record.alt);
+  add('rephrase', 'image', record.rephrase, record.alt);
+  for (const typed of record.typed ?? []) add('typed', 'image', typed, record.alt);
+  add('heldout', 'image', record.heldout, record.alt);
+  add('newCore', 'image', record.new_core, record.alt);
+  add('imageRephrase', 'image_rephrase', record.src, record.alt);
+  add('elsewhere', 'image_elsewhere', record.elsewhere_q, record.alt);
+  add('samePicture', 'image', record.same_image_q, record.same_image_a ?? null);
+  add('sameQuestion', 'm_loc', record.src, null);
+  add('imageLocality', 'm_loc', record.m_loc_q, record.m_loc_a);
+  add('textLocality', null, record.loc, record.loc_ans);
+  add('swapped', 'image_swapped', record.src, null, record.swapped_a ?? null);
+  return found;
+}
+
+/** What was measured of one probe at one size. */
+interface Result {
+  readonly probe: Probe;
+  readonly acting: number | null;
+  readonly teacherForced: number | null;
+  readonly exactMatch: boolean;
+  /** whether the unedited model takes the wording as it takes the edit's own */
+  readonly understood: boolean;
+}
+
+/**
+ * Measures the set's first N edits together, for every N of `at`. The same model, adapter, scope, set and options give the same
+ * numbers on one provider. Throws `conflict` without adapter and scope, `invalid-input` for sizes the set does not hold,
+ * `cancelled` when the signal is aborted.
+ */
+export async function measureManyEdits(
+  edited: EditedModel,
+  set: EditingSet,
+  options: ManyEditsOptions,
+): Promise<SizeResult[]> {
+  const { model, scope, editor } = edited;
+  if (!editor || !scope)
+    throw new EmendError('conflict', 'Nothing can be measured without an adapter. Give one.');
+  const { at, reach, suffix, textSuffix } = options;
+  const most = at.at(-1) ?? 0;
+  if (at.some((size, place) => size < 1 || size <= (at[place - 1] ?? 0)))
+    throw new EmendError('invalid-input', 'Give numbers of edits in rising order, such as 1,10,100.');
+  if (most > set.records.length)
+    throw new EmendError(
+      'invalid-input',
+      `${set.path} holds ${set.records.length} edits, and ${most} are to act together. Make a larger set, or ask for fewer.`,
+    );
+  const stop = () => {
+    if (options.signal?.aborted) throw new EmendError('cancelled', 'Measuring was stopped.');
+  };
+  const pictures = new Pictures(edited, set);
+  const freshPictures = options.fresh && new Pictures(edited, options.fresh);
+  const describe = async (visual: Visual | null, prompt: string): Promise<ScopeInput | null> =>
+    edited.describe(await edited.prepare(visual, prompt));
+
+  const edits: ScopeInput[] = [];
+  for (let index = 0; index < most; index++) {
+    stop();
+    options.onProgress?.('Describing edits:', index, most);
+    const described = await describe(await pictures.see(index, 'image'), set.records[index]!.src + suffix);
+    if (!described)
+      throw new EmendError('internal', `The scope has nothing to compare edit ${index + 1} by.`);
+    edits.push(described);
+  }
+
+  const probes = set.records
+    .slice(0, Math.min(most, options.limitProbes))
+    .flatMap((record, index) => probesOf(record, index, suffix, textSuffix));
+  for (const [index, { src, object, m_loc_q, m_loc_a }] of (options.fresh?.records ?? []).entries()) {
+    const fresh = { role: 'fresh' as const, index, answer: null };
+    probes.push({ ...fresh, picture: 'image', prompt: src + suffix, about: object ?? null });
+    probes.push({ ...fresh, picture: 'm_loc', prompt: m_loc_q + suffix, about: m_loc_a });
+  }
+  const see = async ({ role, index, picture }: Probe): Promise<Visual | null> =>
+    picture === null ? null : (role === 'fresh' ? freshPictures! : pictures).see(index, picture);
+  const inputs: Array<ScopeInput | null> = [];
+  for (const [place, probe] of probes.entries()) {
+    stop();
+    options.onProgress?.('Describing probes:', place, probes.length);
+    inputs.push(await describe(await see(probe), probe.prompt));
+  }
+
+  // Which edit acts on each probe, at each size: [size][probe].
+  const bank = new MemoryBank(scope.keyWidth);
+  const acting: Array<Array<number | null>> = [];
+  for (const size of at) {
+    for (let edit = bank.size; edit < size; edit++) bank.add(edit, reach, edits[edit]!);
+    const found: Array<number | null> = [];
+    for (const [place, input] of inputs.entries()) {
+      stop();
+      options.onProgress?.(`Deciding among ${size}:`, place, inputs.length);
+      const own = probes[place]!.role === 'fresh' || probes[place]!.index < size;
+      found.push(own && input ? ((await decide(scope, input, bank)).acting?.edit ?? null) : null);
+    }
+    acting.push(found);
+  }
+
+  const signals = new Map<number, EditSignal>();
+  const signalOf = async (index: number): Promise<EditSignal> => {
+    const known = signals.get(index);
+    if (known) return known;
+    const { src, alt } = set.records[index]!;
+    const made = await edited.signal(await pictures.see(index, 'image'), src + suffix, alt);
+    signals.set(index, made);
+    return made;
+  };
+  const results: Result[][] = at.map(() => []);
+  const ownAnswers = new Map<number, string>();
+  for (const [place, probe] of probes.entries()) {
+    stop();
+    options.onProgress?.('Answering probes:', place, probes.length);
+    const visual = await see(probe);
+    const prepared = await edited.prepare(visual, probe.prompt);
+    const generation = { maxNewTokens: options.maxNewTokens, alternatives: 1 };
+    const unedited = (await edited.answer(prepared, null, generation)).text;
+    if (probe.role === 'edit') ownAnswers.set(probe.index, unedited);
+    const must = isWanted(probe.role, reach) ? 'changes' : 'stays';
+    const expected = must === 'changes' ? probe.answer! : (probe.answer ?? unedited);
+    const forced = expected.trim() === '' ? null : await forceTarget(model, visual, probe.prompt, expected);
+    const before = forced && (await readForced(model, forced));
+    const byEdit = new Map<number | null, Pick<Result, 'teacherForced' | 'exactMatch'>>();
+    for (const [size, found] of acting.entries()) {
+      if (probe.role !== 'fresh' && probe.index >= at[size]!) continue;
+      const edit = found[place]!;
+      let told = byEdit.get(edit);
+      if (!told) {
+        const signal = edit === null ? null : await signalOf(edit);
+        const text = signal ? (await edited.answer(prepared, signal, generation)).text : unedited;
+        const after = forced && signal ? await readForced(model, forced, editor.adapt(signal)) : before;
+        told = {
+          exactMatch: sameAnswer(text, must === 'changes' ? expected : unedited),
+          teacherForced:
+            before && after ? (must === 'changes' ? after.accuracy : unchangedShare(before, after)) : null,
+        };
+        byEdit.set(edit, told);
+      }
+      const understood = sameAnswer(unedited, ownAnswers.get(probe.index) ?? unedited);
+      results[size]!.push({ probe, acting: edit, understood, ...told });
+    }
+  }
+  return at.map((size, place) => sizeResult(size, results[place]!, set, options));
+}
+
+/** Whether the probe's edit should act on it. */
+function isWanted(role: ProbeRole, reach: Reach): boolean {
+  if (role === 'elsewhere') return reach === 'thing';
+  return ['edit', 'rephrase', 'typed', 'heldout', 'newCore', 'imageRephrase'].includes(role);
+}
+
+function sizeResult(
+  edits: number,
+  results: readonly Result[],
+  set: EditingSet,
+  { reach, seed, fresh }: ManyEditsOptions,
+): SizeResult {
+  const told = (list: readonly Result[]): Told => ({
+    teacherForced: estimate(
+      list.flatMap(({ teacherForced }) => teacherForced ?? []),
+      seed,
+    ),
+    exactMatch: estimate(
+      list.map(({ exactMatch }) => Number(exactMatch)),
+      seed,
+    ),
+  });
+  const ofMetric = (metric: Metric) => results.filter(({ probe }) => metricOf[probe.role] === metric);
+  const metrics = Object.fromEntries(metricNames.map((metric) => [metric, told(ofMetric(metric))])) as Record<
+    Metric,
+    Told
+  >;
+  // The five of one edit, averaged; edits that lack one are left out.
+  const means = { teacherForced: [] as number[], exactMatch: [] as number[] };
+  const five = paperMetrics.map(
+    (metric) => new Map(ofMetric(metric).map((result) => [result.probe.index, result])),
+  );
+  for (const index of five[0]!.keys()) {
+    const list = five.map((byIndex) => byIndex.get(index));
+    if (list.some((result) => result === undefined)) continue;
+    const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+    means.exactMatch.push(mean(list.map((result) => Number(result!.exactMatch))));
+    if (list.every((result) => result!.teacherForced !== null))
+      means.teacherForced.push(mean(list.map((result) => result!.teacherForced!)));
+  }
+
+  const outcomes: Partial<Record<ProbeRole, Outcomes>> = {};
+  const answered: Partial<Record<ProbeRole, number>> = {};
+  for (const role of probeRoles) {
+    // A wording that the model itself takes otherwise says nothing of the scope.
+    const list = results.filter(
+      ({ probe, understood }) =>
+        probe.role === role && (understood || !['heldout', 'newCore'].includes(role)),
+    );
+    if (list.length === 0) continue;
+    const counts = { right: 0, sameTarget: 0, conflict: 0, harm: 0, none: 0 };
+    for (const { probe, acting } of list) {
+      const own = role === 'fresh' ? fresh!.records[probe.index]! : set.records[probe.index]!;
+      counts[
+        outcomeOf(probe, acting, own, acting === null ? null : set.records[acting]!, isWanted(role, reach))
+      ]++;
+    }
+    outcomes[role] = counts;
+    answered[role] = list.filter(({ exactMatch }) => exactMatch).length / list.length;
+  }
+  return {
+    edits,
+    metrics,
+    meanOfFive: {
+      teacherForced: estimate(means.teacherForced, seed),
+      exactMatch: estimate(means.exactMatch, seed),
+    },
+    outcomes,
+    answered,
+  };
+}
+
+/** See {@link Outcomes}. */
+export function outcomeOf(
+  { role, index, about }: Pick<Probe, 'role' | 'index' | 'about'>,
+  acting: number | null,
+  own: Pick<EditingRecord, 'alt' | 'object' | 'kind'>,
+  other: Pick<EditingRecord, 'alt' | 'object' | 'kind'> | null,
+  wanted: boolean,
+): keyof Outcomes {
+  if (acting === null || !other) return 'none';
+  if (wanted) {
+    if (acting === index) return 'right';
+    if (sameAnswer(own.alt, other.alt)) return 'sameTarget';
+    return own.object !== undefined && own.object === other.object && own.kind === other.kind
+      ? 'conflict'
+      : 'harm';
+  }
+  const itself = role !== 'fresh' && acting === index;
+  return !itself && about !== null && other.object === about ? 'conflict' : 'harm';
+}
