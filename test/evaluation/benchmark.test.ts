@@ -1,5 +1,5 @@
 /** @file A benchmark over a set: the same twice over, means that follow from its records, and a damaged picture named. */
-import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -118,6 +118,17 @@ describe('a benchmark', () => {
       );
       expect(seen.some((found) => found!.after !== found!.before)).toBe(true);
     }
+  });
+
+  it('says how many edits had nothing to change', async () => {
+    const list = JSON.parse(await readFile(data, 'utf8')) as Array<{ alt: string }>;
+    const unedited = await benchmark(edited, await readEditingSet(data), options);
+    list[1]!.alt = unedited.records[1]!.measurements.reliability!.before;
+    const path = join(base, 'known.json');
+    await writeFile(path, JSON.stringify(list));
+    const result = await benchmark(edited, await readEditingSet(path), options);
+    expect(unedited.answeredBefore).toMatchObject({ mean: 0, count: 2 });
+    expect(result.answeredBefore).toMatchObject({ mean: 0.5, count: 2 });
   });
 
   it('is stopped between edits', async () => {

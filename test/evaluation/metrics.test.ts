@@ -167,6 +167,29 @@ describe('metrics', async () => {
     expect(measured.sameQuestion!.teacherForced! < 1).toBe(!measured.sameQuestion!.exactMatch);
   });
 
+  test('locality is the share of choices an edit left as they were, generality of those it made right', async () => {
+    const edited = new EditedModel(model, editors.noMap, null);
+    const measured = await measureEdit(edited, await editCase(), {
+      scoped: false,
+      reach: 'picture' as const,
+      maxNewTokens: 3,
+    });
+    const expected = (name: string) => vead!.cases[`no_im.${name}`]!;
+    // Two of three: a metric that always says all or nothing is told by this.
+    expect(expected('image_loc').locality_acc).toBeCloseTo(2 / 3, 6);
+    expect(measured.imageLocality!.teacherForced).toBeCloseTo(expected('image_loc').locality_acc, 6);
+    expect(measured.textLocality!.teacherForced).toBeCloseTo(expected('text_loc').locality_acc, 6);
+    expect(measured.reliability!.teacherForced).toBeCloseTo(expected('edit').post_teacher_forced_acc, 6);
+    // Another question about the edit's picture, and its question elsewhere: the trained adapter changes what it must not.
+    const trainedOne = await measureEdit(new EditedModel(model, editors.trained, null), await editCase(), {
+      scoped: false,
+      reach: 'picture' as const,
+      maxNewTokens: 3,
+    });
+    expect(trainedOne.samePicture).toMatchObject({ acted: true, exactMatch: false });
+    expect(trainedOne.samePicture!.teacherForced).toBeLessThan(1);
+  });
+
   test('with a scope, an edit acts only where the input is close enough', async () => {
     const input = await editCase();
     const options = { scoped: true, reach: 'picture' as const, maxNewTokens: 3 };
