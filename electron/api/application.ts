@@ -5,6 +5,7 @@
 import { keepJob, keptJobs } from '../library/jobRecords.ts';
 import { openLibrary } from '../library/library.ts';
 import { countEdits } from '../library/lists.ts';
+import type { Provider } from '../tensor/session.ts';
 import type { Backend, Status } from './contract.ts';
 import type { EngineClient } from './engineClient.ts';
 import { EngineTurns } from './engineTurns.ts';
@@ -32,6 +33,8 @@ export interface ApplicationOptions {
   readonly version: string;
   /** what to open at start: the model used last (else the demo model), or nothing. Default `last`. */
   readonly startModel?: 'last' | 'none';
+  /** execution providers to try, in order, in place of those of the library's settings */
+  readonly providers?: readonly Provider[];
 }
 
 export interface Application extends Backend {
@@ -98,6 +101,7 @@ export function createApplication(options: ApplicationOptions): Application {
     engine,
     library,
     resources,
+    providers: options.providers,
     onChange: () => {
       tellStatus();
       // How edits stand depends on the model and the adapter that act, and on the form of prompts.

@@ -10,6 +10,7 @@ import type { Library } from '../library/library.ts';
 import { readPicture } from '../library/pictures.ts';
 import { recentModels, rememberModel } from '../library/recentModels.ts';
 import { readSettings } from '../library/settings.ts';
+import type { Provider } from '../tensor/session.ts';
 import type { EngineState, ModelSummary } from './contract.ts';
 import type { EngineCallOptions, EngineClient } from './engineClient.ts';
 import { demoModel } from './resources.ts';
@@ -43,6 +44,8 @@ export interface ModelSessionParts {
   readonly library: Library;
   /** folder with the demo model */
   readonly resources: string;
+  /** execution providers to try in place of those of the settings */
+  readonly providers?: readonly Provider[];
   /** called when what `model` or `engineState` say may have changed */
   readonly onChange: () => void;
 }
@@ -51,6 +54,7 @@ export class ModelSession {
   readonly #engine: EngineClient;
   readonly #library: Library;
   readonly #resources: string;
+  readonly #providers: readonly Provider[] | undefined;
   readonly #onChange: () => void;
   readonly #stopListening: Array<() => void>;
   #model: OpenModel | null = null;
@@ -72,10 +76,11 @@ export class ModelSession {
   #failure: EmendError | null = null;
   #closed = false;
 
-  constructor({ engine, library, resources, onChange }: ModelSessionParts) {
+  constructor({ engine, library, resources, providers, onChange }: ModelSessionParts) {
     this.#engine = engine;
     this.#library = library;
     this.#resources = resources;
+    this.#providers = providers;
     this.#onChange = onChange;
     this.#stopListening = [
       engine.onState(({ state }) => {
@@ -157,7 +162,9 @@ export class ModelSession {
   }
 
   async #open(path: string, adapterPath: string | null, options: EngineCallOptions): Promise<ModelSummary> {
-    const { providers, promptTemplate: template } = readSettings(this.#library);
+    const settings = readSettings(this.#library);
+    const providers = this.#providers ?? settings.providers;
+    const template = settings.promptTemplate;
     const opened = await this.#engine.call(
       'open',
       { path, adapter: adapterPath, providers, template },

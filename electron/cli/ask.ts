@@ -76,7 +76,8 @@ export function askCommand(): Command {
     });
 }
 
-const promptOf = ({ prompt, suffix = '' }: AskOptions): string => prompt + suffix;
+/** As the contract takes prompts: a space at the end makes models answer nothing. */
+const promptOf = ({ prompt, suffix = '' }: AskOptions): string => (prompt + suffix).trim();
 
 /** The sampling asked for; none is greedy. */
 const samplingOf = ({ temperature, topP, seed }: AskOptions) =>
@@ -101,8 +102,8 @@ async function askModel(options: AskOptions, model: string, picture: Uint8Array 
 
 async function askEdited(options: AskOptions, file: Uint8Array | null): Promise<Answer> {
   const { library, model, adapter, provider, maxNewTokens } = options;
-  return withSession({ library, model, adapter, needsModel: true }, async ({ call }) => {
-    if (provider) await call('settings.set', { providers: [provider] });
+  const providers = provider && [provider];
+  return withSession({ library, model, adapter, providers, needsModel: true }, async ({ call }) => {
     const picture = file
       ? (await call('pictures.add', { base64: Buffer.from(file).toString('base64') })).id
       : null;

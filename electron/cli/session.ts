@@ -3,6 +3,7 @@ import type { CallInput, CallName, CallOutput } from '../api/contract.ts';
 import { EmendError, type ErrorCode } from '../errors.ts';
 import { onInterrupt } from '../frontends/interrupt.ts';
 import { type Program, startProgram } from '../frontends/program.ts';
+import type { Provider } from '../tensor/session.ts';
 import { modelOrDemo } from './options.ts';
 
 /** A call of the contract, followed and cancellable. */
@@ -19,6 +20,8 @@ export interface SessionOptions {
   readonly model?: string;
   /** adapter to open the model with, also the one used last */
   readonly adapter?: string;
+  /** execution providers to try in place of the library's */
+  readonly providers?: readonly Provider[];
   /** whether the command needs a model at all */
   readonly needsModel: boolean;
 }
@@ -31,9 +34,13 @@ export async function withSession<T>(
   options: SessionOptions,
   work: (session: CommandSession) => Promise<T>,
 ): Promise<T> {
-  const { library, model, adapter, needsModel } = options;
+  const { library, model, adapter, providers, needsModel } = options;
   const opens = model !== undefined || adapter !== undefined;
-  const program = await startProgram({ library, startModel: needsModel && !opens ? 'last' : 'none' });
+  const program = await startProgram({
+    library,
+    providers,
+    startModel: needsModel && !opens ? 'last' : 'none',
+  });
   const { application } = program;
   const jobs = new Set<string>();
   let numbered = 0;

@@ -4,6 +4,7 @@ import { dirname, resolve } from 'node:path';
 import { type Application, createApplication } from '../api/application.ts';
 import { forkEngine } from '../engine/forkEngine.ts';
 import { type Engine, type EngineProcess, startEngine } from '../engine/supervisor.ts';
+import type { Provider } from '../tensor/session.ts';
 import { defaultLibrary, resourcesFolder, version } from './places.ts';
 
 export interface ProgramOptions {
@@ -12,6 +13,8 @@ export interface ProgramOptions {
   /** how the engine process is started. Default: a Node child process */
   readonly launch?: () => EngineProcess;
   readonly startModel?: 'last' | 'none';
+  /** execution providers to try, in order, in place of those of the library's settings */
+  readonly providers?: readonly Provider[];
 }
 
 export interface Program {
@@ -36,6 +39,7 @@ export async function startProgram(options: ProgramOptions = {}): Promise<Progra
       engine,
       version: version(),
       startModel: options.startModel,
+      providers: options.providers,
     });
     return {
       application,

@@ -13,7 +13,11 @@ import {
   type WritableTensor,
   writeSafetensors,
 } from '../../electron/files/safetensors.ts';
+
+import { openLibrary } from '../../electron/library/library.ts';
+import { readSettings, writeSettings } from '../../electron/library/settings.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
+
 import { writeTinyAdapter } from '../evaluation/tinyAdapter.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { largestDifference } from '../support/fixtures.ts';
@@ -113,13 +117,16 @@ describe('emend ask', () => {
   });
 
   it('appends the suffix, asks in text alone, and samples the same for the same seed', async () => {
-    const [suffixed, text, one, same] = await Promise.all([
+    const [suffixed, spaced, text, one, same] = await Promise.all([
       ask('--image', picture, '--suffix'),
+      // The last of two counts.
+      ask('--prompt', '  What is the animal? '),
       ask(),
       ask('--temperature', '2', '--seed', '5'),
       ask('--temperature', '2', '--seed', '5'),
     ]);
     expect(suffixed.prompt).toBe('What is the animal? The answer is:');
+    expect({ ...spaced, times: 0 }).toEqual({ ...text, times: 0 });
     expect(text.tokens[0].probability).not.toBe(suffixed.tokens[0].probability);
     expect({ ...one, times: 0 }).toEqual({ ...same, times: 0 });
   });
@@ -370,10 +377,29 @@ describe('emend edit, and emend ask --edited', () => {
   }, async () => {
     await writeTinyAdapter(at('adapter'), model, 0.99);
     const open = ['--model', model, '--adapter', at('adapter'), '--provider', 'cpu'];
-    // A new library tries the platform's providers once before it keeps this choice; what they say is not ours.
     const first = await emend('ask', '--edited', ...question(), ...open, ...library(), '--json');
     expect(first.code).toBe(0);
-    expect(JSON.parse(first.out).routing).toMatchObject({ edit: null, closest: null, matches: [] });
+    expect(JSON.parse(first.out)).toMatchObject({
+      routing: { edit: null, closest: null, matches: [] },
+      provider: 'cpu',
+    });
+    // The choice was for one question; what the library says stays, until it is said there.
+    const kept = openLibrary(at('curator.emend'));
+    expect(readSettings(kept).providers).toEqual([]);
+    writeSettings(kept, { providers: ['cpu'] });
+    kept.close();
+    if (process.platform !== 'win32')
+      await fail(
+        /dml/,
+        'ask',
+        '--edited',
+        ...question(),
+        ...library(),
+        '--provider',
+        'dml',
+        '--model',
+        model,
+      );
 
     const made = await json(
       'edit',
