@@ -75,6 +75,8 @@ describe('refused', () => {
     ['what is not JSON', '[{', /is not JSON/],
     ['a missing picture', [{ ...record, m_loc: 'images/no.png' }], /record 1, field "m_loc".*no\.png/],
     ['a picture above the folder', [{ ...record, image: '../secret.png' }], /field "image".*outside/],
+    ['the folder itself', [{ ...record, image: '.' }], /field "image".*outside/],
+    ['the folder above', [{ ...record, image: '..' }], /field "image".*outside/],
     ['an absolute path', [{ ...record, image: '/etc/hostname' }], /field "image".*outside/],
   ])('%s', async (_, content, message) => {
     await expect(readEditingSet(await setOf(content))).rejects.toThrow(message);
