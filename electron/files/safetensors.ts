@@ -6,12 +6,11 @@
  * Numbers are little-endian, and so is every platform Emend runs on: bytes are reinterpreted, not swapped.
  */
 
-import { randomUUID } from 'node:crypto';
-import { type FileHandle, open, realpath, rename, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { type FileHandle, realpath } from 'node:fs/promises';
 import { EmendError } from '../errors.ts';
 import { jsonTrouble } from './json.ts';
 import { openRegularFile } from './regularFile.ts';
+import { replaceFile } from './replaceFile.ts';
 
 /** Bytes of one element, for every dtype the format knows in whole bytes. */
 const ELEMENT_BYTES = {
@@ -156,19 +155,10 @@ export async function writeSafetensors(
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const { header, ordered } = layOut(tensors, metadata);
-  const temporary = join(dirname(path), `.${basename(path)}.${randomUUID()}.part`);
-  const handle = await open(temporary, 'wx');
-  try {
+  await replaceFile(path, async (handle) => {
     await writeFully(handle, header);
     for (const [, tensor] of ordered) await writeFully(handle, encodeValues(tensor));
-    await handle.sync();
-    await handle.close();
-    await rename(temporary, path);
-  } catch (error) {
-    await handle.close().catch(() => undefined);
-    await rm(temporary, { force: true });
-    throw error;
-  }
+  });
 }
 
 /** The bytes {@link writeSafetensors} would write. */

@@ -2,17 +2,19 @@
  * @file VisEdit: a trained adapter folder opened as an editor.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { rowsOf } from '../../attribution/layerInputs.ts';
 import { EmendError } from '../../errors.ts';
 import { readJson } from '../../files/json.ts';
+import { readRegularFile } from '../../files/regularFile.ts';
+import { replaceFiles } from '../../files/replaceFile.ts';
 import {
+  encodeSafetensors,
   openSafetensors,
   readTensor,
   type WritableTensor,
-  writeSafetensors,
 } from '../../files/safetensors.ts';
 import type { Adapt, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import type { WeightOf } from '../../models/weights.ts';
@@ -20,6 +22,10 @@ import { Graph } from '../../tensor/graph.ts';
 import { float32, floatsOf, type Provider, Session } from '../../tensor/session.ts';
 import type { Editor, EditRequest, EditSignal } from '../editor.ts';
 import { type AdapterShape, adapterWeights, adaptRows, rowKinds } from './adapterGraph.ts';
+
+/** Bytes of an adapter's files. */
+const LARGEST_DESCRIPTION = 16 * 1024 * 1024;
+const LARGEST_WEIGHTS = 2 * 1024 * 1024 * 1024 - 1;
 
 const Description = z.object({
   editor: z.literal('VisEdit'),
@@ -29,6 +35,8 @@ const Description = z.object({
   heads: z.number().int().min(1).max(1024),
   influenceMapper: z.boolean(),
   attention: z.enum(['published', 'row-kinds']),
+  /** of adapter.safetensors, which this file belongs to; older adapters do not say */
+  weightsSha256: z.string().length(64).optional(),
   /** fingerprint of the checkpoint the adapter was trained on */
   model: z.string().max(200),
   /** where the router compares inputs with edits, and the cosine similarity from which an edit acts */
@@ -103,13 +111,21 @@ export async function readAdapter(folder: string): Promise<AdapterFiles> {
     weights.set(name, { shape: tensor.shape, data: tensor.data });
   }
   const shape = shapeOfWeights(weights, parsed.data.heads, path);
+  const stored = await readRegularFile(path, LARGEST_WEIGHTS);
+  const { weightsSha256 } = parsed.data;
+  if (weightsSha256 !== undefined && weightsSha256 !== sha256(stored)) {
+    throw new EmendError(
+      'damaged',
+      `${path} is not the file that adapter.json beside it was written with. Copy the whole folder again, or train the adapter again.`,
+    );
+  }
   const hash = createHash('sha256');
-  hash.update(await readFile(join(folder, 'adapter.json')));
-  hash.update(await readFile(path));
+  hash.update(await readRegularFile(join(folder, 'adapter.json'), LARGEST_DESCRIPTION));
+  hash.update(stored);
   return { description: parsed.data, shape, weights, fingerprint: hash.digest('hex') };
 }
 
-/** Writes an adapter folder. Weights in F16 keep it small; adapters are trained in F32. */
+/** Writes an adapter folder, its files together: one that was written by halves is told when it is read. Weights in F16 keep it small; adapters are trained in F32. */
 export async function writeAdapter(
   folder: string,
   description: AdapterDescription,
@@ -119,9 +135,15 @@ export async function writeAdapter(
   await mkdir(folder, { recursive: true });
   const tensors = new Map<string, WritableTensor>();
   for (const [name, { shape, data }] of weights) tensors.set(name, { dtype, shape: [...shape], data });
-  await writeSafetensors(join(folder, 'adapter.safetensors'), tensors, { format: 'pt' });
-  await writeFile(join(folder, 'adapter.json'), `${JSON.stringify(description, null, 2)}\n`);
+  const stored = encodeSafetensors(tensors, { format: 'pt' });
+  const text = JSON.stringify({ ...description, weightsSha256: sha256(stored) }, null, 2);
+  await replaceFiles([
+    [join(folder, 'adapter.safetensors'), (handle) => handle.writeFile(stored)],
+    [join(folder, 'adapter.json'), (handle) => handle.writeFile(`${text}\n`)],
+  ]);
 }
+
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
 /** The kind of each row of a signal, an index of `rowKinds`: what stands before the picture, its rows, the prompt, the target. */
 export function kindsOfRows(rows: number, imageRows: readonly number[], lastPromptRow: number): number[] {
