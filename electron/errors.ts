@@ -21,14 +21,23 @@ export type ErrorCode =
   /** a mistake of ours */
   | 'internal';
 
+/** Characters of a message. What people typed and what files are called may be long; what to do stands at the end. */
+const LONGEST = 1000;
+const END_KEPT = 300;
+
+function bounded(message: string): string {
+  if (message.length <= LONGEST) return message;
+  return `${message.slice(0, LONGEST - END_KEPT - 3)} … ${message.slice(-END_KEPT)}`;
+}
+
 /**
  * An error a person can act on. `message` says what was wrong, where, and what to do.
- * It crosses process boundaries as `{ code, message }`, never as a stack trace.
+ * A message that is too long loses its middle. It crosses process boundaries as `{ code, message }`, never as a stack trace.
  */
 export class EmendError extends Error {
   readonly code: ErrorCode;
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
+    super(bounded(message), options);
     this.name = 'EmendError';
     this.code = code;
   }

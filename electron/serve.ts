@@ -216,5 +216,8 @@ function cannotListen(error: NodeJS.ErrnoException, port: number): EmendError {
       `Port ${port} is taken by another program. Choose another with --port, or leave it out.`,
     );
   }
-  return new EmendError('invalid-input', `Emend cannot listen on port ${port}: ${error.message}.`);
+  return new EmendError(
+    'invalid-input',
+    `Emend may not listen on port ${port}. Choose another with --port, or leave it out.`,
+  );
 }

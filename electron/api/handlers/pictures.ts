@@ -24,7 +24,7 @@ function fromBase64(text: string): Uint8Array {
   const bytes = Buffer.from(text, 'base64');
   const padding = text.endsWith('==') ? 2 : text.endsWith('=') ? 1 : 0;
   if (bytes.length === 0 || text.length % 4 !== 0 || bytes.length !== (text.length / 4) * 3 - padding) {
-    throw new EmendError('invalid-input', 'pictures.add: "base64" is not the base64 of a picture file.');
+    throw new EmendError('invalid-input', 'The picture did not arrive whole. Choose its file again.');
   }
   return bytes;
 }
