@@ -23,7 +23,7 @@ import {
   untilInterrupted,
   wholeNumber,
 } from './options.ts';
-import { trainScopeCommand } from './trainScope.ts';
+import { trainScopeBeside, trainScopeCommand, usualScopeOptions } from './trainScope.ts';
 
 interface TrainOptions {
   model?: string;
@@ -53,6 +53,7 @@ interface TrainOptions {
   influencePictures: RaisedPictures;
   endToken: boolean;
   extended?: boolean;
+  scopeData?: string;
   suffix?: string;
   seed: number;
   provider?: 'cuda' | 'dml' | 'coreml' | 'webgpu' | 'cpu';
@@ -142,6 +143,7 @@ export function trainCommand(): Command {
       '--extended',
       'also train other questions about the edit’s picture, and its question elsewhere, to stay',
     )
+    .option('--scope-data <file>', 'then train a scope too, as `train scope` does, on this --data of its own')
     .addOption(suffixOption())
     .option('--seed <number>', 'of weights, order and draws', wholeNumber(0, 2 ** 31 - 1), 1)
     .addOption(providerOption())
@@ -253,6 +255,12 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     `Router at layer ${calibration.layer}, threshold ${calibration.threshold.toFixed(3)}: acts on ${(100 * calibration.acts).toFixed(1)} % of rephrases, stays out of ${(100 * calibration.staysOut).toFixed(1)} % of other inputs.`,
   );
   console.log(`Written to ${options.out}.`);
+  if (options.scopeData === undefined) return;
+  const { model, out, images, suffix, seed } = options;
+  await trainScopeBeside(
+    { ...usualScopeOptions, model, adapter: out, data: options.scopeData, images, suffix, seed },
+    signal,
+  );
 }
 
 /** Opens the checkpoint, cut at layers, and the edits to train on; both are closed again, however `work` ends. */

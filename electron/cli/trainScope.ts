@@ -32,6 +32,13 @@ export interface ScopeOptions {
   seed: number;
 }
 
+/** What the command does when it is told nothing else. */
+export const usualScopeOptions = {
+  families: 3000,
+  keySteps: usualTraining.key.steps,
+  scorerSteps: usualTraining.scorer.steps,
+} as const;
+
 export function trainScopeCommand(): Command {
   return new Command('scope')
     .description('train what decides where an adapter’s edits act, and save it beside the adapter')
@@ -50,7 +57,7 @@ export function trainScopeCommand(): Command {
       '--families <number>',
       'families of pictures that a module makes',
       wholeNumber(20, 1_000_000),
-      3000,
+      usualScopeOptions.families,
     )
     .option('--key-steps <number>', 'steps for the key', wholeNumber(1, 1_000_000), usualTraining.key.steps)
     .option(
@@ -66,10 +73,11 @@ export function trainScopeCommand(): Command {
     )
     .addOption(suffixOption())
     .option('--seed <number>', 'of weights and draws', wholeNumber(0, 2 ** 31 - 1), 1)
-    .action((options: ScopeOptions) => untilInterrupted((signal) => train(options, signal)));
+    .action((options: ScopeOptions) => untilInterrupted((signal) => trainScopeBeside(options, signal)));
 }
 
-async function train(options: ScopeOptions, signal: AbortSignal): Promise<void> {
+/** Trains a scope for an adapter folder and writes it there. */
+export async function trainScopeBeside(options: ScopeOptions, signal: AbortSignal): Promise<void> {
   const path = modelOrDemo(options.model);
   const adapter = await readAdapter(options.adapter);
   const checkpoint = await openCheckpoint(path);
