@@ -132,6 +132,20 @@ export const Probe = z.object({
 });
 export type Probe = z.infer<typeof Probe>;
 
+/** A check's verdict in the field's words. */
+export const Finding = z.object({
+  kind: z.enum([
+    'holds',
+    'fails', // it does not answer its own question
+    'under-generalises', // other wordings or pictures that must change do not
+    'leaks', // what must stay changes
+    'entangled', // it and another edit answer each other's probes
+  ]),
+  /** for `entangled`: the other edit */
+  edit: EditId.nullable(),
+});
+export type Finding = z.infer<typeof Finding>;
+
 export const EditStatus = z.enum(['draft', 'checked', 'failed', 'stale', 'committed', 'retired']);
 export type EditStatus = z.infer<typeof EditStatus>;
 
@@ -146,6 +160,9 @@ export const Edit = z.object({
   /** the answer with the edit when last previewed or checked */
   after: z.string().nullable(),
   note: z.string(),
+  reach: Reach,
+  /** what its latest check found, stale or not; null before there was one */
+  finding: Finding.nullable(),
   tags: z.array(z.string()),
   status: EditStatus,
   /** of the latest check, fresh or not; `none`: never checked */
@@ -165,9 +182,18 @@ export const ProbeResult = z.object({
   probe: Probe,
   /** for kind `committed`: the edit whose probe this is */
   owner: EditId.nullable(),
+  /** of the unedited model */
+  unedited: z.string(),
+  /** of the library without and with the edit, as it stood when the check ran */
   before: z.string(),
   after: z.string(),
+  /** the edit that acted on each of the two; null for none, whose answer is the unedited model's */
+  acting: z.object({ before: EditId.nullable(), after: EditId.nullable() }),
+  /** where what must stay was changed by an edit committed earlier: not blamed on this one */
+  drift: z.object({ edit: EditId }).nullable(),
+  /** what must change passes with the target, what must stay with `before` */
   passes: z.boolean(),
+  /** the decision with the edit; its three best matches */
   routing: Routing.nullable(),
 });
 export type ProbeResult = z.infer<typeof ProbeResult>;
@@ -187,6 +213,7 @@ export const StaleReason = z.enum([
   'plan',
   'model',
   'adapter',
+  'scope',
   'prompts',
   'policy',
   'standing-probes',
@@ -202,14 +229,63 @@ export const Check = z.object({
   finished: Moment,
   seconds: z.number(),
   verdict: z.enum(['passes', 'fails']),
-  /** false as soon as model, adapter, edit, probes, policy or the set of committed edits differ from what was checked */
+  finding: Finding,
+  /** false as soon as model, adapter, edit, probes or policy differ from what was checked, or one of its probes would be answered otherwise */
   fresh: z.boolean(),
   /** what differs; empty while it is fresh */
   staleBecause: z.array(StaleReason),
+  /** for `committed-edits`: those whose commit or retirement changes one of its answers, as far as known */
+  staleBy: z.array(EditId),
   groups: z.array(CheckGroup),
+  /** probes of committed edits on which this edit cannot act: not asked, counted as passed */
+  unchanged: z.number().int(),
+  /** the edit's own probes, the standing set, and those probes of committed edits that it changes */
   results: z.array(ProbeResult),
 });
 export type Check = z.infer<typeof Check>;
+
+/** How a check in a set of several ended. */
+export const SetResult = z.object({
+  edit: EditId,
+  /** null when it could not be checked; `error` says why */
+  verdict: z.enum(['passes', 'fails']).nullable(),
+  finding: Finding.nullable(),
+  error: z.string().nullable(),
+});
+export type SetResult = z.infer<typeof SetResult>;
+
+/** Two edits of a set of which the first, once committed, changes answers to own probes of the second. */
+export const DisturbingPair = z.object({
+  edit: EditId,
+  disturbs: EditId,
+  /** probes of the second that would be answered otherwise */
+  probes: z.number().int(),
+});
+export type DisturbingPair = z.infer<typeof DisturbingPair>;
+
+export const HealthOutcome = z.enum([
+  'holds',
+  'not-needed', // the unedited model answers all that must change as the edit wants it
+  'needs-work',
+]);
+export type HealthOutcome = z.infer<typeof HealthOutcome>;
+
+/** A committed edit checked again, against the model and adapter open then. */
+export const Health = z.object({
+  edit: EditId,
+  /** fingerprints */
+  model: z.string(),
+  adapter: z.string(),
+  finished: Moment,
+  outcome: HealthOutcome,
+  /** answers to the edit's own question: of the unedited model, and with the edit */
+  unedited: z.string(),
+  answer: z.string(),
+  /** its own probes */
+  passed: z.number().int(),
+  total: z.number().int(),
+});
+export type Health = z.infer<typeof Health>;
 
 export const HistoryEntry = z.object({
   id: z.number().int(),
@@ -410,6 +486,8 @@ export const Settings = z.object({
   maxNewTokens: z.number().int().min(1).max(1024),
   promptTemplate: z.enum(['plain', 'chat']),
   policy: CheckPolicy,
+  /** how far a new edit goes unless it says */
+  reach: Reach,
 });
 export type Settings = z.infer<typeof Settings>;
 
@@ -508,6 +586,8 @@ export const calls = {
       target: z.string().trim().min(1).max(1000),
       before: z.string().optional(),
       note: z.string().max(4000).optional(),
+      /** without: as the settings say */
+      reach: Reach.optional(),
       /** its probes from the beginning, all or none of them; as for probes.add */
       probes: z.array(NewProbe).max(1000).optional(),
     }),
@@ -521,6 +601,7 @@ export const calls = {
       prompt: Prompt.optional(),
       target: z.string().trim().min(1).max(1000).optional(),
       note: z.string().max(4000).optional(),
+      reach: Reach.optional(),
     }),
     output: Edit,
     job: false,
@@ -625,14 +706,37 @@ export const calls = {
   /** answers before and after this edit alone would act, and where it acts */
   'edits.preview': {
     input: z.object({ id: EditId }),
-    output: z.object({ edit: Edit, before: Answer, after: Answer, influence: InfluenceMap }),
+    output: z.object({
+      edit: Edit,
+      before: Answer,
+      after: Answer,
+      influence: InfluenceMap,
+      /** a committed edit that acts on this edit's input and answers otherwise: committing with `supersede` retires it */
+      conflict: z.object({ edit: EditId, target: z.string() }).nullable(),
+    }),
     job: true,
   },
-  /** fails with `conflict` unless the latest check is fresh and passes, or a reason is given */
+  /**
+   * Fails with `conflict` unless the latest check is fresh and passes, or a reason is given. `supersede`: a committed edit that is
+   * retired with it, all or nothing; probes of that edit then do not count against it.
+   */
   'edits.commit': {
-    input: z.object({ id: EditId, reason: z.string().trim().min(1).max(2000).optional() }),
+    input: z.object({
+      id: EditId,
+      reason: z.string().trim().min(1).max(2000).optional(),
+      supersede: EditId.optional(),
+    }),
     output: Edit,
     job: false,
+  },
+  /** commits each edit as `edits.commit` does, one after the other; one that is refused leaves the others alone */
+  'edits.commitSet': {
+    input: z.object({ select: EditSelection, reason: z.string().trim().min(1).max(2000).optional() }),
+    output: z.object({
+      committed: z.array(EditId),
+      refused: z.array(z.object({ edit: EditId, code: z.string(), message: z.string() })),
+    }),
+    job: true,
   },
   'edits.retire': {
     input: z.object({ id: EditId, reason: z.string().max(2000).optional() }),
@@ -651,6 +755,31 @@ export const calls = {
   'probes.standing': { input: Nothing, output: z.array(Probe), job: false },
 
   'checks.run': { input: z.object({ edit: EditId }), output: Check, job: true },
+  /** checks drafts one after the other, each against the library as it is; what was checked stays when the job is stopped */
+  'checks.runSet': {
+    input: z.object({ select: EditSelection }),
+    output: z.object({ results: z.array(SetResult), pairs: z.array(DisturbingPair), seconds: z.number() }),
+    job: true,
+  },
+  /** checks committed edits again, all without `select`, against the open model and adapter */
+  'checks.health': {
+    input: z.object({ select: EditSelection.optional() }),
+    output: z.object({ results: z.array(Health), seconds: z.number() }),
+    job: true,
+  },
+  /** what `checks.health` found last under the open model and adapter, by edit */
+  'checks.healthList': {
+    input: z.object({
+      outcome: z.array(HealthOutcome).optional(),
+      offset: z.number().int().min(0).optional(),
+      limit: z.number().int().min(1).max(10_000).optional(),
+    }),
+    output: z.object({
+      results: z.array(Health),
+      counts: z.object({ holds: z.number(), 'not-needed': z.number(), 'needs-work': z.number() }),
+    }),
+    job: false,
+  },
 
   /** those that run, oldest first, then those that ended, latest first */
   'jobs.list': { input: Nothing, output: z.array(JobRecord), job: false },
@@ -672,6 +801,9 @@ export const events = {
   'answer.token': z.object({ job: JobId, side: z.enum(['before', 'after', 'answer']), token: AnswerToken }),
   /** one probe of a running check is done */
   'check.result': z.object({ job: JobId, result: ProbeResult }),
+  /** one edit of a running `checks.runSet` or `checks.health` is done */
+  'check.finished': z.object({ job: JobId, result: SetResult }),
+  'health.result': z.object({ job: JobId, result: Health }),
   /**
    * The named edits changed, five hundred at most. None named: more than that did, or settings or the open model, which edits'
    * checks depend on; lists should be read again.

@@ -2,15 +2,17 @@
  * @file The open model and the committed edits that act in it, kept in step with the engine whatever happens to it.
  */
 import { realpath, stat } from 'node:fs/promises';
-import type { ActingEdit, EngineEdit, EngineOperations } from '../engine/protocol.ts';
+import type { EngineEdit, EngineInputResult, EngineOperations } from '../engine/protocol.ts';
 import { EmendError } from '../errors.ts';
-import { actingEdits, type EditState, editState, recordSignal } from '../library/edits.ts';
-import { actingKey } from '../library/freshness.ts';
+import { actingKey, keepActing } from '../library/acting.ts';
+import { type EditState, editState, recordSignal } from '../library/edits.ts';
 import type { Library } from '../library/library.ts';
 import { readPicture } from '../library/pictures.ts';
 import { recentModels, rememberModel } from '../library/recentModels.ts';
+import { type DescribedInput, isDescribed, keepInputs, unsettledInputs } from '../library/scopeInputs.ts';
 import { readSettings } from '../library/settings.ts';
 import type { Provider } from '../tensor/session.ts';
+import { type Comparison, placeEdit, settleInputs, unplacedEdits } from '../library/watched.ts';
 import type { EngineState, ModelSummary } from './contract.ts';
 import type { EngineCallOptions, EngineClient } from './engineClient.ts';
 import { demoModel } from './resources.ts';
@@ -27,8 +29,10 @@ interface Opening {
   readonly done: Promise<ModelSummary>;
 }
 
-/** Bytes of signals and pictures sent to the engine in one message: those of a 7 B model's edit are some 10 MB. */
-const ACTIVATION_BYTES = 128 * 1024 * 1024;
+/** Edits made ready to act in one transaction. */
+const PREPARED_AT_ONCE = 16;
+/** Kept inputs whose matches are found anew in one transaction. */
+const SETTLED_AT_ONCE = 64;
 
 /** So many times the engine may end while it opens a model before that is left to the person. */
 const DEATHS_IN_OPENING = 2;
@@ -66,8 +70,6 @@ export class ModelSession {
   /** key of the edits that act in the engine; null when that is not known */
   #acting: string | null = null;
   #activating: Promise<void> | null = null;
-  /** what the engine was last given, by edit: the state of each signal */
-  #held: ReadonlyMap<number, string> = new Map();
   /** what was to be opened at the start */
   #atStart: readonly Way[] = [];
   /** how often in a row the engine ended while a model was opened: one too large would end it for ever */
@@ -176,10 +178,8 @@ export class ModelSession {
     this.#model = { ...opened, path, adapterPath };
     this.#loaded = true;
     this.#acting = null;
-    this.#held = new Map();
     this.#deathsInOpening = 0;
-    this.#library.actors = actors;
-    this.#library.template = template;
+    keepActing(this.#library, actors, template, opened.scope);
     rememberModel(this.#library, { path, name: summary.name, adapterPath, ...actors });
     return summary;
   }
@@ -292,42 +292,108 @@ export class ModelSession {
     }
   }
 
+  /** As `demandActing`, and every kept input has the matches of now. */
+  async demandSettled(signal?: AbortSignal): Promise<void> {
+    for (;;) {
+      await this.demandActing();
+      signal?.throwIfAborted();
+      const inputs = unsettledInputs(this.#library, SETTLED_AT_ONCE);
+      if (inputs.length === 0) return;
+      const { matches, changes } = await this.#engine.call('settle', { inputs }, { signal });
+      this.#library.keep(() => settleInputs(this.#library, inputs, matches, changes));
+    }
+  }
+
+  /**
+   * What comes of comparing edits that are to be committed, in this order, with everything that is kept; null where the model that is
+   * open cannot tell, so that the library compares them by key alone.
+   */
+  async compareForCommit(edits: readonly number[], signal?: AbortSignal): Promise<Comparison | null> {
+    if (!this.#loaded || !this.#model?.summary.adapter) return null;
+    try {
+      await this.demandSettled(signal);
+      const described = edits.filter((id) => isDescribed(this.#library, id));
+      if (described.length === 0) return null;
+      return await this.#engine.call('compare', { edits: described, with: 'all', inputs: [] }, { signal });
+    } catch (error) {
+      signal?.throwIfAborted();
+      // A library is committed to without an engine too.
+      if (error instanceof EmendError && error.code !== 'internal') return null;
+      throw error;
+    }
+  }
+
   async #activate(): Promise<void> {
     const model = this.#model;
-    const { key, edits } = actingEdits(this.#library);
-    const held = this.#held;
-    const bytes = this.pictureReader();
+    const library = this.#library;
+    const { actors, template } = library;
     // From here on it is not known what acts: what is asked meanwhile waits for the answer, also if the library is back by then.
     this.#acting = null;
-    this.#held = new Map();
-    let part: ActingEdit[] = [];
-    let size = 0;
-    let begin = true;
-    const sent = new Map<number, EditState>();
-    const send = async (end: boolean): Promise<boolean> => {
-      const { signals } = await this.#engine.call('activate', { edits: part, begin, end });
-      // Another model, or another engine, took its place meanwhile: what acts there is not known.
-      if (this.#model !== model || !this.#loaded || this.#closed) return false;
-      for (const { id, signal } of signals) recordSignal(this.#library, sent.get(id)!, signal);
-      [part, size, begin] = [[], 0, false];
-      return true;
-    };
-    for (const { id, state } of edits) {
-      if (held.get(id) === state) {
-        part.push({ id, held: true });
-        continue;
-      }
-      const full = editState(this.#library, id);
-      const edit = full.signal ? { ...textsOf(full), picture: null } : this.engineEdit(full, bytes);
-      const bytesOfEdit = edit.signal?.length ?? edit.picture?.length ?? 0;
-      if (part.length > 0 && size + bytesOfEdit > ACTIVATION_BYTES && !(await send(false))) return;
-      sent.set(id, { ...full, signal: null });
-      part.push(edit);
-      size += bytesOfEdit;
+    if (actors.adapter === '') {
+      this.#acting = actingKey(library);
+      return;
     }
-    if (!(await send(true))) return;
-    this.#held = new Map(edits.map(({ id, state }) => [id, state]));
-    this.#acting = key;
+    const isCurrent = () => this.#model === model && this.#loaded && !this.#closed;
+    const { missing, changes } = await this.#engine.call('activate', {
+      // the copy, where the library can only be read
+      library: library.database.name,
+      actors,
+      template,
+    });
+    // Another model, or another engine, took its place meanwhile: what acts there is not known.
+    if (!isCurrent()) return;
+    if (missing.length > 0) {
+      await this.prepareEdits(missing.slice(0, PREPARED_AT_ONCE));
+      return;
+    }
+    const unplaced = unplacedEdits(library).slice(0, PREPARED_AT_ONCE);
+    if (unplaced.length > 0) {
+      const found = await this.#engine.call('compare', { edits: unplaced, with: 'all', inputs: [] });
+      if (!isCurrent()) return;
+      library.keep(() => {
+        for (const id of unplaced) placeEdit(library, id, found);
+      });
+      return;
+    }
+    this.#acting = JSON.stringify([actors, template, changes]);
+  }
+
+  /** Computes and keeps what edits need to act: signals and descriptions, in one transaction. Those that are kept are not made anew. */
+  async prepareEdits(ids: readonly number[], signal?: AbortSignal): Promise<void> {
+    const library = this.#library;
+    const states = ids.map((id) => editState(library, id));
+    const bytes = this.pictureReader();
+    const unsigned = states.filter((state) => !state.signal);
+    const undescribed = states.filter(({ edit }) => !isDescribed(library, edit.id));
+    const model = this.#model;
+    const { signals } =
+      unsigned.length === 0
+        ? { signals: [] }
+        : await this.#engine.call(
+            'sign',
+            { edits: unsigned.map((state) => this.engineEdit(state, bytes)), influence: false },
+            { signal },
+          );
+    const inputs = undescribed.map(({ edit: { picture, prompt } }) => ({ picture, prompt }));
+    const found =
+      inputs.length === 0
+        ? { results: [], changes: 0 }
+        : await this.#engine.call(
+            'describe',
+            {
+              inputs: inputs.map(({ picture, prompt }) => {
+                return { picture: bytes(picture), prompt, describe: true, answer: false };
+              }),
+              maxNewTokens: 1,
+            },
+            { signal },
+          );
+    if (this.#model !== model || !this.#loaded || this.#closed) return;
+    library.keep(() => {
+      for (const [index, { signal: made }] of signals.entries())
+        recordSignal(library, unsigned[index]!, made);
+      keepInputs(library, describedInputs(inputs, found.results), found.changes);
+    });
   }
 
   /** Brings the engine in step with the library, in the background; whoever asks next is told if it fails. */
@@ -347,8 +413,9 @@ export class ModelSession {
   }
 
   /** An edit in the engine's form. */
-  engineEdit(state: EditState, bytes: (id: string) => Uint8Array): EngineEdit {
-    return { ...textsOf(state), picture: bytes(state.edit.picture) };
+  engineEdit({ edit, signal }: EditState, bytes: (id: string) => Uint8Array): EngineEdit {
+    const { id, prompt, target, reach, picture } = edit;
+    return { id, reach, picture: bytes(picture), prompt, target, signal };
   }
 
   close(): void {
@@ -360,12 +427,18 @@ export class ModelSession {
   #forgetEngine(): void {
     this.#loaded = false;
     this.#acting = null;
-    this.#held = new Map();
   }
 }
 
-function textsOf({ edit, signal }: EditState): Omit<EngineEdit, 'picture'> {
-  return { id: edit.id, prompt: edit.prompt, target: edit.target, signal };
+/** What the engine described of inputs, with their pictures and prompts; without those no edit can act on. */
+export function describedInputs(
+  inputs: ReadonlyArray<{ picture: string | null; prompt: string }>,
+  results: readonly EngineInputResult[],
+): DescribedInput[] {
+  return results.flatMap(({ described, matches }, index) => {
+    const { picture, prompt } = inputs[index]!;
+    return described && picture !== null ? [{ picture, prompt, described, matches }] : [];
+  });
 }
 
 /** The real path of a folder. @throws EmendError 'not-found', 'invalid-input' for a file */

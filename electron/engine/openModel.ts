@@ -2,19 +2,31 @@
  * @file The one model an engine has open: its files, its adapter, and the committed edits that act on it.
  */
 import { basename } from 'node:path';
-import type { ModelSummary, Routing } from '../api/contract.ts';
-import { MemoryBank } from '../editors/scope/memoryBank.ts';
+import type { ModelSummary } from '../api/contract.ts';
+import type { EditSignal } from '../editors/editor.ts';
 import { readScope } from '../editors/scope/openScope.ts';
 import type { Decision, Scope } from '../editors/scope/scope.ts';
+import { decodeSignal } from '../editors/signalFile.ts';
 import { type AdapterFiles, readAdapter, VisEdit } from '../editors/visedit/visEdit.ts';
 import { EmendError } from '../errors.ts';
 import { cutsFor, EditedModel, type Prepared } from '../evaluation/editedModel.ts';
+import { type LibraryReader, openReader } from '../library/reader.ts';
+import { editRow } from '../library/rows.ts';
+import { signalOf } from '../library/signals.ts';
 import { fingerprint } from '../models/checkpoint.ts';
 import { type Checkpoint, openCheckpoint } from '../models/open.ts';
 import type { PictureLayout, Visual } from '../models/picture.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
-import { type ActingEdit, decodeActing, encodeActing } from './actingEdit.ts';
-import type { EngineOperations, OperationContext, SignalledEdit } from './protocol.ts';
+import { CommittedBank } from './committedBank.ts';
+import { CommittedInputs } from './comparing.ts';
+import type { EngineOperations, OperationContext } from './protocol.ts';
+
+/** A library as the engine holds it. */
+export interface HeldLibrary {
+  readonly store: LibraryReader;
+  readonly committed: CommittedBank;
+  readonly inputs: CommittedInputs;
+}
 
 export async function summarise(
   path: string,
@@ -58,11 +70,8 @@ export async function summarise(
 export class OpenModel {
   readonly summary: ModelSummary;
   readonly edited: EditedModel;
-  readonly #active = new Map<number, ActingEdit>();
-  /** those of the parts of the next set that have come so far */
-  #next: ActingEdit[] = [];
-  /** the active edits as the scope needs them; null until one is asked for */
-  #bank: MemoryBank | null = null;
+  /** the library whose committed edits act, once it was named */
+  #held: HeldLibrary | null = null;
 
   private constructor(summary: ModelSummary, edited: EditedModel) {
     this.summary = summary;
@@ -114,31 +123,47 @@ export class OpenModel {
     }
   }
 
-  get active(): Iterable<ActingEdit> {
-    return this.#active.values();
+  /** The library in which committed edits act. @throws EmendError 'internal' before `activate` */
+  get library(): HeldLibrary {
+    if (!this.#held) throw new EmendError('internal', 'The engine was not told which library it works for.');
+    return this.#held;
   }
 
   /** Which of the committed edits acts on an input. */
-  async decide(prepared: Prepared): Promise<Decision> {
-    this.#bank ??= this.bankOf(this.active);
-    return this.edited.decide(prepared, this.#bank);
+  decide(prepared: Prepared): Promise<Decision> {
+    return this.edited.decide(prepared, this.library.committed);
   }
 
-  /** Edits as the scope needs them. */
-  bankOf(edits: Iterable<ActingEdit>): MemoryBank {
-    const bank = new MemoryBank(this.#scope.keyWidth);
-    for (const { id, described } of edits) bank.add(id, 'picture', described);
-    return bank;
+  /** The signal of an edit, as the library holds it; null for none. @throws EmendError 'not-found', 'damaged' */
+  signalOf(edit: number | null): EditSignal | null {
+    if (edit === null) return null;
+    const { store } = this.library;
+    const bytes = signalOf(store, editRow(store, edit));
+    if (!bytes) throw new EmendError('not-found', `The library holds no signal of edit ${edit}.`);
+    return decodeSignal(new Uint8Array(bytes), this.edited.model.hidden);
   }
 
-  /** The signal of one of these edits, or null for none. */
-  signalOf(decision: Decision, extra?: ActingEdit) {
-    const id = decision.acting?.edit;
-    if (id === undefined) return null;
-    return id === extra?.id ? extra.signal : this.#active.get(id)!.signal;
+  /** Takes up the committed edits of a library; returns those that lack something, and then nothing changed. */
+  activate({ library, actors, template }: EngineOperations['activate']['input']): readonly number[] {
+    const held = this.#held;
+    const same =
+      held?.store.file === library &&
+      JSON.stringify([held.store.actors, held.store.template]) === JSON.stringify([actors, template]);
+    if (!same) {
+      held?.store.close();
+      const store = openReader(library, { actors, template });
+      const width = this.scope.keyWidth;
+      this.#held = {
+        store,
+        committed: new CommittedBank(store, width),
+        inputs: new CommittedInputs(store, width),
+      };
+    }
+    return this.library.committed.bringInStep();
   }
 
-  get #scope(): Scope {
+  /** The scope. @throws EmendError 'conflict' without an adapter */
+  get scope(): Scope {
     const { scope } = this.edited;
     if (!scope) throw new EmendError('conflict', 'No adapter is open, so no edit can act.');
     return scope;
@@ -151,72 +176,9 @@ export class OpenModel {
     return { visual, layout: visual.layout };
   }
 
-  /** An edit as it acts; computed unless the library holds it. */
-  async acting({ id, picture, prompt, target, signal }: SignalledEdit, visual?: Visual): Promise<ActingEdit> {
-    const scope = this.#scope;
-    if (signal) return decodeActing(id, signal, scope, this.edited.model.hidden);
-    const seen = visual ?? (picture && (await this.see(picture)).visual);
-    if (!seen)
-      throw new EmendError('internal', `Edit ${id} came without its signal and without its picture.`);
-    const described = await this.edited.describe(await this.edited.prepare(seen, prompt));
-    if (!described) throw new EmendError('internal', `The scope has nothing to compare edit ${id} by.`);
-    return { id, signal: await this.edited.signal(seen, prompt, target), described };
-  }
-
-  /** Replaces the committed edits, all or none, with the last part of them. Returns signals that had to be computed. */
-  async activate(
-    { edits, begin, end }: EngineOperations['activate']['input'],
-    context: OperationContext,
-  ): Promise<Array<{ id: number; signal: Uint8Array }>> {
-    const next = begin ? [] : this.#next;
-    this.#next = [];
-    const computed: Array<{ id: number; signal: Uint8Array }> = [];
-    for (const [done, edit] of edits.entries()) {
-      if (context.signal.aborted)
-        throw new EmendError('cancelled', 'Loading the committed edits was stopped.');
-      const held = 'held' in edit;
-      const candidate = held ? this.#active.get(edit.id) : await this.acting(edit);
-      if (!candidate)
-        throw new EmendError('internal', `Edit ${edit.id} does not act, so it cannot go on to.`);
-      next.push(candidate);
-      if (!held && !edit.signal) computed.push({ id: edit.id, signal: encodeActing(candidate) });
-      if (done % 16 === 0)
-        context.send({
-          kind: 'progress',
-          stage: 'Loading committed edits',
-          done,
-          total: edits.length,
-          unit: 'edits',
-        });
-    }
-    if (!end) {
-      this.#next = next;
-      return computed;
-    }
-    this.#active.clear();
-    for (const candidate of next) this.#active.set(candidate.id, candidate);
-    this.#bank = null;
-    return computed;
-  }
-
-  /** A decision as the contract tells it, in a library of so many committed edits. */
-  routing({ acting, matches }: Decision, committed: number): Routing {
-    const told = matches.map((match) => {
-      const threshold = this.#scope.threshold(committed, match.reach);
-      return { ...match, threshold, margin: match.score - threshold };
-    });
-    const closest = told[0];
-    return {
-      edit: acting?.edit ?? null,
-      closest: closest?.edit ?? null,
-      score: closest?.score ?? null,
-      threshold: closest?.threshold ?? null,
-      margin: closest?.margin ?? null,
-      matches: told,
-    };
-  }
-
-  dispose(): Promise<void> {
-    return this.edited.dispose();
+  async dispose(): Promise<void> {
+    this.#held?.store.close();
+    this.#held = null;
+    await this.edited.dispose();
   }
 }

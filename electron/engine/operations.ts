@@ -2,15 +2,22 @@
  * @file What the engine can do, one function per operation of the protocol.
  */
 import type { Answer, InfluenceMap, Routing } from '../api/contract.ts';
+import type { EditSignal } from '../editors/editor.ts';
+import { MemoryBank } from '../editors/scope/memoryBank.ts';
+import { decide } from '../editors/scope/scope.ts';
+import { decodeSignal, encodeSignal } from '../editors/signalFile.ts';
 import { EmendError } from '../errors.ts';
 import type { Prepared } from '../evaluation/editedModel.ts';
-import { probePasses } from '../evaluation/exactMatch.ts';
+import { routingOf } from '../library/localCheck.ts';
+import { inputDescription } from '../library/reader.ts';
+import { decisionOf, type KeptMatch } from '../library/scopeInputs.ts';
+import { thresholdSteps } from '../library/scopes.ts';
 import type { Generation } from '../models/generation.ts';
 import { openCheckpoint } from '../models/open.ts';
 import { type PictureLayout, type Visual, whole } from '../models/picture.ts';
-import { encodeActing } from './actingEdit.ts';
+import { compare } from './comparing.ts';
 import { OpenModel, summarise } from './openModel.ts';
-import type { EngineProbeResult, OperationContext, OperationTable } from './protocol.ts';
+import type { EngineEdit, EngineInputResult, OperationContext, OperationTable } from './protocol.ts';
 
 let opened: OpenModel | null = null;
 
@@ -94,13 +101,47 @@ async function influenceMap(
   };
 }
 
+/** An edit's signal, computed unless the library holds it. */
+function signalFor(model: OpenModel, edit: EngineEdit, visual: Visual): Promise<EditSignal> | EditSignal {
+  if (edit.signal) return decodeSignal(edit.signal, model.edited.model.hidden);
+  return model.edited.signal(visual, edit.prompt, edit.target);
+}
+
+/** An input as the scope describes it, with the committed edits most similar to it. */
+async function describeInput(
+  model: OpenModel,
+  prepared: Prepared,
+): Promise<Pick<EngineInputResult, 'described' | 'matches'>> {
+  const described = model.edited.scope && (await model.edited.describe(prepared));
+  if (!described) return { described: null, matches: [] };
+  const { committed } = model.library;
+  return { described, matches: await committed.matches(model.scope, described.key, described.detail) };
+}
+
+/** Visual embeddings of pictures; those of the last one are held, for inputs of the same picture follow one another. */
+function pictures(model: OpenModel): (file: Uint8Array | null) => Promise<Visual | null> {
+  let last: { file: Uint8Array; visual: Visual } | null = null;
+  return async (file) => {
+    if (!file) return null;
+    const same = last !== null && (last.file === file || Buffer.compare(last.file, file) === 0);
+    if (!same) last = { file, visual: (await model.see(file)).visual };
+    return last!.visual;
+  };
+}
+
 export const operations: OperationTable = {
   async open(input, context) {
     const next = await OpenModel.open(input, context);
     await opened?.dispose();
     opened = next;
     const { provider, refusals } = next.edited.model;
-    return { summary: next.summary, provider, refusals };
+    const { scope } = next.edited;
+    const facts = scope && {
+      fingerprint: scope.fingerprint,
+      candidates: scope.candidates,
+      thresholds: thresholdSteps(scope),
+    };
+    return { summary: next.summary, scope: facts, provider, refusals };
   },
 
   async inspect({ path }) {
@@ -111,8 +152,104 @@ export const operations: OperationTable = {
     return { summary: await summarise(path, checkpoint, null), tensors };
   },
 
-  async activate(part, context) {
-    return { signals: await open().activate(part, context) };
+  async activate(input) {
+    const model = open();
+    const missing = model.activate(input);
+    return { missing, changes: model.library.committed.changes };
+  },
+
+  async sign({ edits, influence }, context) {
+    const model = open();
+    const signals: Array<{ id: number; signal: Uint8Array; influence: InfluenceMap | null }> = [];
+    for (const edit of edits) {
+      stopIfAsked(context);
+      const { visual, layout } = await model.see(edit.picture);
+      const signal = await signalFor(model, edit, visual);
+      signals.push({
+        id: edit.id,
+        signal: encodeSignal(signal),
+        influence: influence
+          ? await influenceMap(model, await model.edited.prepare(visual, edit.prompt), signal, layout)
+          : null,
+      });
+      context.send({
+        kind: 'progress',
+        stage: 'Preparing edits',
+        done: signals.length,
+        total: edits.length,
+        unit: 'edits',
+      });
+      await breathe();
+    }
+    return { signals };
+  },
+
+  async describe({ inputs, maxNewTokens }, context) {
+    const model = open();
+    const see = pictures(model);
+    const results: EngineInputResult[] = [];
+    for (const { picture, prompt, describe, answer } of inputs) {
+      stopIfAsked(context);
+      const prepared = await model.edited.prepare(await see(picture), prompt);
+      const { described, matches } = describe
+        ? await describeInput(model, prepared)
+        : { described: null, matches: [] };
+      const options = { maxNewTokens, signal: context.signal };
+      const unedited = answer ? (await model.edited.answer(prepared, null, options)).text : null;
+      results.push({ described, matches, unedited });
+      context.send({
+        kind: 'progress',
+        stage: 'Asking',
+        done: results.length,
+        total: inputs.length,
+        unit: 'inputs',
+      });
+      await breathe();
+    }
+    return { results, changes: model.library.committed.changes };
+  },
+
+  async settle({ inputs }, context) {
+    const model = open();
+    const { store, committed } = model.library;
+    const matches: KeptMatch[][] = [];
+    for (const input of inputs) {
+      stopIfAsked(context);
+      const { key, detail } = inputDescription(store, input, model.scope.keyWidth);
+      matches.push(await committed.matches(model.scope, key, detail));
+      await breathe();
+    }
+    return { matches, changes: committed.changes };
+  },
+
+  async compare(request, context) {
+    const model = open();
+    const { store, inputs } = model.library;
+    return compare(store, model.scope, inputs, request, async () => {
+      stopIfAsked(context);
+      await breathe();
+    });
+  },
+
+  async answer({ items, maxNewTokens }, context) {
+    const model = open();
+    const see = pictures(model);
+    const texts: string[] = [];
+    for (const { picture, prompt, edit } of items) {
+      stopIfAsked(context);
+      const prepared = await model.edited.prepare(await see(picture), prompt);
+      const options = { maxNewTokens, signal: context.signal };
+      texts.push((await model.edited.answer(prepared, model.signalOf(edit), options)).text);
+      context.send({
+        kind: 'progress',
+        stage: 'Asking',
+        done: texts.length,
+        total: items.length,
+        unit: 'inputs',
+      });
+      await breathe();
+    }
+    return { texts };
   },
 
   async ask({ picture, prompt, edits, maxNewTokens, sampling }, context) {
@@ -123,7 +260,7 @@ export const operations: OperationTable = {
     const prepared = await model.edited.prepare(seen?.visual ?? null, prompt);
     const found = edits === 'committed' && model.edited.editor ? await model.decide(prepared) : null;
     times.prompt = watch.lap();
-    const generation = await model.edited.answer(prepared, found && model.signalOf(found), {
+    const generation = await model.edited.answer(prepared, model.signalOf(found?.acting?.edit ?? null), {
       maxNewTokens,
       sampling,
       signal: context.signal,
@@ -136,7 +273,12 @@ export const operations: OperationTable = {
     });
     times.generation = watch.lap();
     times.total = watch.total();
-    return answerOf(model, generation, times, found && model.routing(found, [...model.active].length));
+    return answerOf(
+      model,
+      generation,
+      times,
+      found && routingOf(model.scope, model.library.committed.size, found),
+    );
   },
 
   async preview({ edit, maxNewTokens }, context) {
@@ -144,17 +286,22 @@ export const operations: OperationTable = {
     const watch = new Stopwatch();
     const { visual, layout } = await model.see(edit.picture);
     const picture = watch.lap();
-    const candidate = await model.acting(edit, visual);
+    const signal = await signalFor(model, edit, visual);
     const prepared = await model.edited.prepare(visual, edit.prompt);
+    const { described, matches } = await describeInput(model, prepared);
+    if (!described) throw new EmendError('internal', `The scope has nothing to compare edit ${edit.id} by.`);
     const prompt = watch.lap();
-    const found = await model.edited.decide(prepared, model.bankOf([candidate]));
-    const side = async (
-      name: 'before' | 'after',
-      signal: typeof candidate.signal | null,
-      routing: Routing | null,
-    ) => {
+    const alone = new MemoryBank(model.scope.keyWidth);
+    alone.add(edit.id, edit.reach, described);
+    const found = await decide(model.scope, described, alone);
+    const now = decisionOf(
+      model.scope,
+      model.library.committed.size,
+      matches.filter((match) => match.edit !== edit.id),
+    );
+    const side = async (name: 'before' | 'after', acting: EditSignal | null, routing: Routing | null) => {
       stopIfAsked(context);
-      const generation = await model.edited.answer(prepared, signal, {
+      const generation = await model.edited.answer(prepared, acting, {
         maxNewTokens,
         signal: context.signal,
         onToken: (token) =>
@@ -173,59 +320,13 @@ export const operations: OperationTable = {
       );
     };
     const before = await side('before', null, null);
-    const after = await side('after', model.signalOf(found, candidate), model.routing(found, 1));
-    const influence = await influenceMap(model, prepared, candidate.signal, layout);
-    return { before, after, influence, signal: encodeActing(candidate) };
-  },
-
-  async check({ edit, probes, maxNewTokens }, context) {
-    const model = open();
-    const { visual, layout } = await model.see(edit.picture);
-    const candidate = await model.acting(edit, visual);
-    const committed = [...model.active].filter(({ id }) => id !== edit.id);
-    const bankWithout = model.bankOf(committed);
-    const bankWith = model.bankOf([...committed, candidate]);
-    const results: EngineProbeResult[] = [];
-    // Probes on the same picture follow one another, so its rows are computed once.
-    let lastPicture: { file: Uint8Array; visual: Visual } = { file: edit.picture, visual };
-    const same = (a: Uint8Array, b: Uint8Array) => a === b || Buffer.compare(a, b) === 0;
-    for (const probe of probes) {
-      stopIfAsked(context);
-      if (probe.picture && !same(probe.picture, lastPicture.file)) {
-        lastPicture = { file: probe.picture, visual: (await model.see(probe.picture)).visual };
-      }
-      const prepared = await model.edited.prepare(probe.picture ? lastPicture.visual : null, probe.prompt);
-      const options = { maxNewTokens, signal: context.signal };
-      const without = await model.edited.decide(prepared, bankWithout);
-      const withIt = await model.edited.decide(prepared, bankWith);
-      const before = await model.edited.answer(prepared, model.signalOf(without, candidate), options);
-      const unchanged = without.acting?.edit === withIt.acting?.edit;
-      const after = unchanged
-        ? before
-        : await model.edited.answer(prepared, model.signalOf(withIt, candidate), options);
-      const result: EngineProbeResult = {
-        key: probe.key,
-        before: before.text,
-        after: after.text,
-        passes: probePasses(probe.expected, before.text, after.text),
-        routing: prepared.prefill.input.imageRows ? model.routing(withIt, bankWith.size) : null,
-      };
-      results.push(result);
-      context.send({ kind: 'result', result });
-      context.send({
-        kind: 'progress',
-        stage: 'Checking',
-        done: results.length,
-        total: probes.length,
-        unit: 'probes',
-      });
-      await breathe();
-    }
-    const own = await model.edited.prepare(visual, edit.prompt);
+    const after = await side('after', found.acting && signal, routingOf(model.scope, 1, found));
+    const influence = await influenceMap(model, prepared, signal, layout);
     return {
-      results,
-      influence: await influenceMap(model, own, candidate.signal, layout),
-      signal: encodeActing(candidate),
+      ...{ before, after, influence, signal: encodeSignal(signal) },
+      input: { described, matches, unedited: null },
+      changes: model.library.committed.changes,
+      acting: now?.acting?.edit ?? null,
     };
   },
 };

@@ -1,13 +1,20 @@
 /**
  * @file What the application asks of the engine process. Messages are structured clones, so bytes travel as they are.
  */
-import type { Answer, AnswerToken, InfluenceMap, ModelSummary, ProbeKind, Routing } from '../api/contract.ts';
+import type { Answer, AnswerToken, InfluenceMap, ModelSummary } from '../api/contract.ts';
 import type { ScopeForm } from '../editors/scope/openScope.ts';
+import type { Reach, ScopeInput } from '../editors/scope/scope.ts';
+import type { Actors } from '../library/database.ts';
+import type { KeptMatch } from '../library/scopeInputs.ts';
+import type { ScopeFacts } from '../library/scopes.ts';
+import type { Comparison } from '../library/watched.ts';
 import type { Provider } from '../tensor/session.ts';
+import type { ComparisonRequest } from './comparing.ts';
 
 /** An edit as the engine needs it. `signal` spares recomputing what the library already holds. */
 export interface EngineEdit {
   readonly id: number;
+  readonly reach: Reach;
   /** the picture file's bytes */
   readonly picture: Uint8Array;
   readonly prompt: string;
@@ -16,27 +23,20 @@ export interface EngineEdit {
   readonly signal: Uint8Array | null;
 }
 
-/** An edit with its signal, or else with the picture to compute it from. */
-export type SignalledEdit = Omit<EngineEdit, 'picture'> & { readonly picture: Uint8Array | null };
-
-/** A committed edit: whole, or as the engine already has it acting. */
-export type ActingEdit = SignalledEdit | { readonly id: number; readonly held: true };
-
-/** One input of a check. */
-export interface EngineProbe {
-  readonly key: number;
-  readonly kind: ProbeKind;
+/** An input to describe, to ask of the unedited model, or both. */
+export interface EngineInput {
   readonly picture: Uint8Array | null;
   readonly prompt: string;
-  readonly expected: string | null;
+  readonly describe: boolean;
+  readonly answer: boolean;
 }
 
-export interface EngineProbeResult {
-  readonly key: number;
-  readonly before: string;
-  readonly after: string;
-  readonly passes: boolean;
-  readonly routing: Routing | null;
+/** What was found of an input: null where it was not wanted, or where no edit can act. */
+export interface EngineInputResult {
+  readonly described: ScopeInput | null;
+  /** the committed edits most similar to it, scored */
+  readonly matches: readonly KeptMatch[];
+  readonly unedited: string | null;
 }
 
 export interface EngineSampling {
@@ -58,6 +58,8 @@ export interface EngineOperations {
     };
     output: {
       summary: ModelSummary;
+      /** null without an adapter */
+      scope: ScopeFacts | null;
       provider: Provider;
       refusals: ReadonlyArray<{ provider: Provider; reason: string }>;
     };
@@ -70,12 +72,36 @@ export interface EngineOperations {
     };
   };
   /**
-   * Replaces the set of committed edits that act together; it may come in parts, and acts with the last.
-   * Returns signals that had to be computed, by edit.
+   * Takes up the committed edits of a library, which the engine reads itself, all or none. `missing`: edits that lack a signal or a
+   * description; then nothing changed. `changes`: how often the committed set had changed.
    */
   activate: {
-    input: { edits: readonly ActingEdit[]; begin: boolean; end: boolean };
-    output: { signals: ReadonlyArray<{ id: number; signal: Uint8Array }> };
+    input: { library: string; actors: Actors; template: 'plain' | 'chat' };
+    output: { missing: readonly number[]; changes: number };
+  };
+  /** Edit signals, and where asked for the influence map of each. */
+  sign: {
+    input: { edits: readonly EngineEdit[]; influence: boolean };
+    output: { signals: ReadonlyArray<{ id: number; signal: Uint8Array; influence: InfluenceMap | null }> };
+  };
+  /** Describes inputs and asks them of the unedited model. `changes` as for `activate`: the set the matches are of. */
+  describe: {
+    input: { inputs: readonly EngineInput[]; maxNewTokens: number };
+    output: { results: readonly EngineInputResult[]; changes: number };
+  };
+  /** Finds the matches of kept inputs anew. */
+  settle: {
+    input: { inputs: readonly number[] };
+    output: { matches: ReadonlyArray<readonly KeptMatch[]>; changes: number };
+  };
+  compare: { input: ComparisonRequest; output: Comparison };
+  /** Answers of inputs under an edit whose signal the library holds; `edit` null: of the unedited model. */
+  answer: {
+    input: {
+      items: ReadonlyArray<{ picture: Uint8Array | null; prompt: string; edit: number | null }>;
+      maxNewTokens: number;
+    };
+    output: { texts: readonly string[] };
   };
   ask: {
     input: {
@@ -87,17 +113,18 @@ export interface EngineOperations {
     };
     output: Answer;
   };
+  /** `acting`: the committed edit that acts on the edit's own input now */
   preview: {
     input: { edit: EngineEdit; maxNewTokens: number };
-    output: { before: Answer; after: Answer; influence: InfluenceMap; signal: Uint8Array };
-  };
-  /**
-   * Answers every probe without the candidate (as the library acts now) and with it (candidate and committed edits, through the router).
-   * Streams `result` per probe.
-   */
-  check: {
-    input: { edit: EngineEdit; probes: readonly EngineProbe[]; maxNewTokens: number };
-    output: { results: readonly EngineProbeResult[]; influence: InfluenceMap; signal: Uint8Array };
+    output: {
+      before: Answer;
+      after: Answer;
+      influence: InfluenceMap;
+      signal: Uint8Array;
+      input: EngineInputResult;
+      changes: number;
+      acting: number | null;
+    };
   };
 }
 
@@ -112,8 +139,7 @@ export type EngineStream =
       readonly total: number | null;
       readonly unit: string;
     }
-  | { readonly kind: 'token'; readonly side: 'before' | 'after' | 'answer'; readonly token: AnswerToken }
-  | { readonly kind: 'result'; readonly result: EngineProbeResult };
+  | { readonly kind: 'token'; readonly side: 'before' | 'after' | 'answer'; readonly token: AnswerToken };
 
 /** What an operation is given beside its input. */
 export interface OperationContext {

@@ -1,104 +1,156 @@
 /**
- * @file Checks: planned on the state of the library, recorded with it, read back with their freshness.
+ * @file Checks: planned on the state of the library, decided by what the scope compared, recorded with it, read back with their freshness.
  */
 import type { z } from 'zod';
 import type {
   Check as CheckShape,
-  InfluenceMap,
+  Finding,
   Probe,
   ProbeResult,
   Routing,
   StaleReason,
 } from '../api/contract.ts';
+import { sameAnswer } from '../evaluation/exactMatch.ts';
 import { now, parseStored, type Store } from './database.ts';
-import { actingKey, refreshFreshness, signalState, stateFingerprint } from './freshness.ts';
+import { latestCheckOf, reviewFreshness, signalState, stateFingerprint } from './freshness.ts';
 import { remember } from './history.ts';
 import { demandDraft, type PlannedProbe, probesOf } from './probes.ts';
 import { type EditRow, editRow } from './rows.ts';
+import { commitChanges } from './scopes.ts';
 import { type CheckPolicy, readSettings } from './settings.ts';
-import { bindToActors, keepSignal, signalOf } from './signals.ts';
-import { type Group, judge } from './verdict.ts';
+import { bindToActors } from './signals.ts';
+import { findingOf, type Group, judge } from './verdict.ts';
+import { type NewWatch, watch } from './watched.ts';
 
 export type Check = z.infer<typeof CheckShape>;
 
-/** What a check will ask and of which state, taken in one look at the library. */
+/** What a check will ask and of which state, taken in one look at the library. Probes of committed edits are added where it matters. */
 export interface CheckPlan {
   readonly edit: EditRow;
   readonly probes: readonly PlannedProbe[];
   readonly policy: CheckPolicy;
+  readonly maxNewTokens: number;
   readonly fingerprint: string;
   readonly signalState: string;
-  readonly signal: Uint8Array | null;
-  /** names the committed edits the check is to run with */
-  readonly actingKey: string;
+  /** how often the set of committed edits had changed */
+  readonly commits: number;
 }
 
 export interface CheckOutcome {
-  /** one for each probe of the plan */
   readonly results: readonly ProbeResult[];
+  /** probes of committed edits that the edit cannot change */
+  readonly unchanged: number;
+  /** the inputs it rests on */
+  readonly watched: readonly NewWatch[];
   readonly seconds: number;
   /** the editor's name, as its adapter gives it */
   readonly editor: string;
-  readonly signal: Uint8Array;
-  readonly influence: InfluenceMap;
 }
 
 /** @throws EmendError 'not-found', 'conflict' for an edit that is committed or retired */
 export function planCheck(store: Store, id: number): CheckPlan {
   return store.read(() => {
     const edit = editRow(store, id);
-    demandDraft(edit, 'Its probes are replayed by every new check.');
-    return {
-      edit,
-      probes: probesOf(store, edit),
-      policy: readSettings(store).policy,
-      fingerprint: stateFingerprint(store, edit),
-      signalState: signalState(store, edit),
-      signal: signalOf(store, edit),
-      actingKey: actingKey(store),
-    };
+    demandDraft(edit, 'Its probes are watched by every new check.');
+    return planOf(store, edit);
   });
 }
 
+/** As `planCheck`, for an edit of any stage. */
+export function planOf(store: Store, edit: EditRow): CheckPlan {
+  const { policy, maxNewTokens } = readSettings(store);
+  return {
+    edit,
+    probes: probesOf(store, edit),
+    policy,
+    maxNewTokens,
+    fingerprint: stateFingerprint(store, edit),
+    signalState: signalState(store, edit),
+    commits: commitChanges(store),
+  };
+}
+
 /**
- * Keeps a finished check, with the edit signal and the influence map it computed. If the library changed while it ran,
- * the check is stale at once: its fingerprint is that of the plan.
+ * Keeps a finished check. If the library changed while it ran, the check is stale at once: its fingerprint and its count of commits
+ * are those of the plan.
  */
 export function recordCheck(store: Store, plan: CheckPlan, outcome: CheckOutcome): Check {
   return store.write(() => {
-    const { groups, verdict } = judge(outcome.results, plan.policy, outcome.editor);
-    const { lastInsertRowid } = store.database
-      .prepare(
-        'INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, groups) VALUES (?, ?, ?, ?, ?, ?)',
-      )
-      .run(plan.edit.id, now(), outcome.seconds, verdict, plan.fingerprint, JSON.stringify(groups));
-    const insert = store.database.prepare(
-      `INSERT INTO check_results ("check", position, probe, probe_edit, kind, picture, prompt, expected, owner, before, after, passes, routing)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-    );
-    for (const [position, { probe, owner, before, after, passes, routing }] of outcome.results.entries()) {
-      const told = routing && JSON.stringify(routing);
-      insert.run(
-        ...[lastInsertRowid, position, probe.id, probe.edit, probe.kind, probe.picture, probe.prompt],
-        ...[probe.expected, owner, before, after, passes ? 1 : 0, told],
-      );
-    }
+    const { results, unchanged } = outcome;
+    const { groups, verdict } = judge(results, plan.policy, outcome.editor, unchanged);
+    const finding = findingOf(plan.edit.id, results, groups);
+    const id = insertCheck(store, plan, outcome, { groups, verdict, finding });
+    insertResults(store, id, results);
+    watch(store, plan.edit.id, outcome.watched);
     const edit = editRow(store, plan.edit.id);
-    if (signalState(store, edit) === plan.signalState) {
-      keepSignal(store, edit.id, plan.signalState, outcome.signal, outcome.influence);
-      const itself = outcome.results.find((result) => result.probe.kind === 'reliability');
-      store.database
-        .prepare('UPDATE edits SET after = ?, updated = ? WHERE id = ?')
-        .run(itself?.after ?? edit.after, now(), edit.id);
-      bindToActors(store, edit);
-    }
-    const failing = groups.filter((group) => !group.passes).map((group) => group.kind);
-    const passed = outcome.results.filter((result) => result.passes).length;
-    const detail = `Check ${verdict}: ${passed} of ${outcome.results.length} probes passed${failing.length ? `; short in ${failing.join(', ')}` : ''}.`;
-    remember(store, edit.id, 'checked', detail);
-    refreshFreshness(store);
+    if (signalState(store, edit) === plan.signalState) keepAnswer(store, edit, results);
+    reviewFreshness(store, [edit.id]);
+    rememberCheck(store, edit.id, verdict, groups);
     return latestCheck(store, edit)!;
   });
+}
+
+interface Judged {
+  readonly groups: readonly Group[];
+  readonly verdict: Check['verdict'];
+  readonly finding: Finding;
+}
+
+function insertCheck(
+  store: Store,
+  plan: CheckPlan,
+  { seconds, unchanged }: CheckOutcome,
+  { groups, verdict, finding }: Judged,
+): number {
+  const overtaken = commitChanges(store) === plan.commits ? 0 : 1;
+  const { lastInsertRowid } = store.database
+    .prepare(
+      `INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, groups, commits, overtaken, unchanged, finding, finding_edit)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    )
+    .run(
+      ...[plan.edit.id, now(), seconds, verdict, plan.fingerprint, JSON.stringify(groups), plan.commits],
+      ...[overtaken, unchanged, finding.kind, finding.edit],
+    );
+  return Number(lastInsertRowid);
+}
+
+function insertResults(store: Store, check: number, results: readonly ProbeResult[]): void {
+  const insert = store.database.prepare(
+    `INSERT INTO check_results ("check", position, probe, probe_edit, kind, picture, prompt, expected, owner,
+       unedited, before, after, acted_before, acted_after, passes, routing)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+  );
+  for (const [position, result] of results.entries()) {
+    const { probe, owner, unedited, before, after, acting, passes, routing } = result;
+    insert.run(
+      ...[check, position, probe.id, probe.edit, probe.kind, probe.picture, probe.prompt, probe.expected],
+      ...[owner, unedited, before, after, acting.before, acting.after, passes ? 1 : 0],
+      routing && JSON.stringify(routing),
+    );
+  }
+}
+
+/** The edit's own answer as the check found it, in the edit. */
+function keepAnswer(store: Store, edit: EditRow, results: readonly ProbeResult[]): void {
+  const itself = results.find((result) => result.probe.kind === 'reliability');
+  store.database
+    .prepare('UPDATE edits SET after = ?, updated = ? WHERE id = ?')
+    .run(itself?.after ?? edit.after, now(), edit.id);
+  bindToActors(store, edit);
+}
+
+function rememberCheck(
+  store: Store,
+  edit: number,
+  verdict: Check['verdict'],
+  groups: readonly Group[],
+): void {
+  const failing = groups.filter((group) => !group.passes).map((group) => group.kind);
+  const sum = (of: 'passed' | 'total') => groups.reduce((count, group) => count + group[of], 0);
+  const shortIn = failing.length ? `; short in ${failing.join(', ')}` : '';
+  const detail = `Check ${verdict}: ${sum('passed')} of ${sum('total')} probes passed${shortIn}.`;
+  remember(store, edit, 'checked', detail);
 }
 
 interface CheckRow {
@@ -106,8 +158,10 @@ interface CheckRow {
   readonly finished: string;
   readonly seconds: number;
   readonly verdict: Check['verdict'];
-  readonly staleBecause: string;
   readonly groups: string;
+  readonly unchanged: number;
+  readonly finding: Finding['kind'] | null;
+  readonly findingEdit: number | null;
 }
 
 interface ResultRow {
@@ -118,45 +172,77 @@ interface ResultRow {
   readonly prompt: string;
   readonly expected: string | null;
   readonly owner: number | null;
+  readonly unedited: string | null;
   readonly before: string;
   readonly after: string;
+  readonly actedBefore: number | null;
+  readonly actedAfter: number | null;
   readonly passes: number;
   readonly routing: string | null;
 }
 
 /** The latest check of an edit, null before there is one. */
 export function latestCheck(store: Store, edit: EditRow): Check | null {
+  const latest = latestCheckOf(store, edit.id);
+  if (!latest) return null;
   const row = store.database
     .prepare<[number], CheckRow>(
-      `SELECT id, finished, seconds, verdict, stale_because AS staleBecause, groups
-       FROM checks WHERE id = (SELECT last_check FROM edits WHERE id = ?)`,
+      'SELECT id, finished, seconds, verdict, groups, unchanged, finding, finding_edit AS findingEdit FROM checks WHERE id = ?',
     )
-    .get(edit.id);
-  if (!row) return null;
-  const results = store.database
-    .prepare<[number], ResultRow>(
-      `SELECT probe, probe_edit AS probeEdit, kind, picture, prompt, expected, owner, before, after, passes, routing
-       FROM check_results WHERE "check" = ? ORDER BY position`,
-    )
-    .all(row.id)
-    .map(
-      ({ kind, picture, prompt, expected, owner, before, after, ...result }): ProbeResult => ({
-        probe: { id: result.probe, edit: result.probeEdit, kind, picture, prompt, expected },
-        owner,
-        before,
-        after,
-        passes: result.passes === 1,
-        routing: result.routing === null ? null : parseStored<Routing>(result.routing, `check ${row.id}`),
-      }),
-    );
-  const { groups, ...told } = row;
-  const staleBecause = parseStored<StaleReason[]>(row.staleBecause, `check ${row.id}`);
+    .get(latest.id)!;
+  const { groups, finding, findingEdit, ...told } = row;
+  const where = `check ${row.id}`;
+  const staleBecause = parseStored<StaleReason[]>(latest.staleBecause, where);
   return {
     ...told,
     edit: edit.id,
     fresh: staleBecause.length === 0,
     staleBecause,
-    groups: parseStored<Group[]>(groups, `check ${row.id}`),
-    results,
+    staleBy: parseStored<number[]>(latest.staleBy, where),
+    // Checks of before did not say.
+    finding: { kind: finding ?? (row.verdict === 'passes' ? 'holds' : 'fails'), edit: findingEdit },
+    groups: parseStored<Group[]>(groups, where),
+    results: resultsOf(store, row.id),
   };
+}
+
+function resultsOf(store: Store, check: number): ProbeResult[] {
+  return store.database
+    .prepare<[number], ResultRow>(
+      `SELECT probe, probe_edit AS probeEdit, kind, picture, prompt, expected, owner, unedited, before, after,
+         acted_before AS actedBefore, acted_after AS actedAfter, passes, routing
+       FROM check_results WHERE "check" = ? ORDER BY position`,
+    )
+    .all(check)
+    .map(({ kind, picture, prompt, expected, owner, before, after, ...result }): ProbeResult => {
+      const unedited = result.unedited ?? before;
+      const acting = { before: result.actedBefore, after: result.actedAfter };
+      return {
+        probe: { id: result.probe, edit: result.probeEdit, kind, picture, prompt, expected },
+        owner,
+        unedited,
+        before,
+        after,
+        acting,
+        drift: driftOf({ kind, expected, unedited, before, acting }),
+        passes: result.passes === 1,
+        routing: result.routing === null ? null : parseStored<Routing>(result.routing, `check ${check}`),
+      };
+    });
+}
+
+/**
+ * Where what must stay is not answered as by the unedited model, by an edit committed earlier. Probes of committed edits are left
+ * out: that is what those edits are for.
+ */
+export function driftOf({
+  kind,
+  expected,
+  unedited,
+  before,
+  acting,
+}: Pick<ProbeResult, 'unedited' | 'before' | 'acting'> &
+  Pick<Probe, 'kind' | 'expected'>): ProbeResult['drift'] {
+  const drifted = kind !== 'committed' && expected === null && !sameAnswer(unedited, before);
+  return drifted && acting.before !== null ? { edit: acting.before } : null;
 }

@@ -263,6 +263,8 @@ export interface Store {
   read<T>(work: () => T): T;
   /** Runs `work` as one transaction: all of it is kept, with its history, or none. Listeners hear of it afterwards. */
   write<T>(work: () => T): T;
+  /** As `write`, for what follows from what is there and can be computed anew: in a library that can only be read, in its copy. */
+  keep<T>(work: () => T): T;
 }
 
 export interface Actors {

@@ -1,18 +1,25 @@
 /**
  * @file Edits and what may happen to them: draft → checked → committed → retired, and back to draft.
  */
-import type { Edit, HistoryEntry, InfluenceMap, PreviewAnswers, Probe } from '../api/contract.ts';
+import type { Edit, HistoryEntry, InfluenceMap, PreviewAnswers, Probe, Reach } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
+import { sameAnswer } from '../evaluation/exactMatch.ts';
 import { type Check, latestCheck } from './checks.ts';
 import { now, type Store } from './database.ts';
-import { actingKey, refreshFreshness, signalState } from './freshness.ts';
+import { signalState } from './freshness.ts';
 import { historyOf, remember } from './history.ts';
 import { recordCreation, recordOperation } from './operations.ts';
 import { demandPicture } from './pictures.ts';
 import { answersOf, keepAnswers } from './previews.ts';
 import { type AddedProbe, demandDraft, insertProbe } from './probes.ts';
-import { actingRows, asEdit, committedInPlaceOf, type EditRow, editRow, ownProbes } from './rows.ts';
+import { refreshFreshness } from './review.ts';
+import { asEdit, committedInPlaceOf, type EditRow, editRow, ownProbes } from './rows.ts';
+import { type DescribedInput, keepInputs, lastChange } from './scopeInputs.ts';
+import { commitChanges } from './scopes.ts';
+import { readSettings } from './settings.ts';
 import { bindToActors, influenceOf, keepSignal, signalOf } from './signals.ts';
+import { judge } from './verdict.ts';
+import type { Comparison } from './watched.ts';
 
 /** @throws EmendError 'not-found' */
 export function findEdit(store: Store, id: number): Edit {
@@ -55,6 +62,7 @@ export interface NewEdit {
   readonly target: string;
   readonly before?: string;
   readonly note?: string;
+  readonly reach?: Reach;
   readonly probes?: ReadonlyArray<Omit<AddedProbe, 'edit'>>;
 }
 
@@ -64,15 +72,15 @@ export interface NewEdit {
  */
 export function createEdit(
   store: Store,
-  { picture, prompt, target, before, note, probes = [] }: NewEdit,
+  { picture, prompt, target, before, note, reach, probes = [] }: NewEdit,
 ): Edit {
   return store.write(() => {
     demandPicture(store, picture);
     const at = now();
     const { lastInsertRowid } = store.database
       .prepare(
-        `INSERT INTO edits (picture, prompt, target, before, note, stage, model, adapter, created, updated)
-         VALUES (?, ?, ?, ?, ?, 'draft', ?, ?, ?, ?)`,
+        `INSERT INTO edits (picture, prompt, target, before, note, reach, stage, model, adapter, created, updated)
+         VALUES (?, ?, ?, ?, ?, ?, 'draft', ?, ?, ?, ?)`,
       )
       .run(
         picture,
@@ -80,6 +88,7 @@ export function createEdit(
         target,
         before ?? null,
         note ?? '',
+        reach ?? readSettings(store).reach,
         store.actors.model,
         store.actors.adapter,
         at,
@@ -98,7 +107,7 @@ export function createEdit(
 /** Changes a draft. A new prompt or target leaves its answers and its check behind. @throws EmendError 'conflict' */
 export function updateEdit(
   store: Store,
-  { id, ...changes }: { id: number; prompt?: string; target?: string; note?: string },
+  { id, ...changes }: { id: number; prompt?: string; target?: string; note?: string; reach?: Reach },
 ): Edit {
   return store.write(() => {
     const old = editRow(store, id);
@@ -107,8 +116,9 @@ export function updateEdit(
       prompt: changes.prompt ?? old.prompt,
       target: changes.target ?? old.target,
       note: changes.note ?? old.note,
+      reach: changes.reach ?? old.reach,
     };
-    const said = (['prompt', 'target', 'note'] as const)
+    const said = (['prompt', 'target', 'note', 'reach'] as const)
       .filter((field) => edit[field] !== old[field])
       .map((field) => `${field} was “${old[field]}”, is “${edit[field]}”`);
     if (said.length === 0) return changed(store, id);
@@ -121,12 +131,13 @@ export function updateEdit(
       () => {
         store.database
           .prepare(
-            'UPDATE edits SET prompt = ?, target = ?, note = ?, before = ?, after = ?, updated = ? WHERE id = ?',
+            'UPDATE edits SET prompt = ?, target = ?, note = ?, reach = ?, before = ?, after = ?, updated = ? WHERE id = ?',
           )
           .run(
             edit.prompt,
             edit.target,
             edit.note,
+            edit.reach,
             samePrompt ? old.before : null,
             sameEdit ? old.after : null,
             now(),
@@ -169,13 +180,19 @@ export interface EditState {
   readonly edit: EditRow;
   readonly signalState: string;
   readonly signal: Uint8Array | null;
+  readonly influence: InfluenceMap | null;
 }
 
 /** @throws EmendError 'not-found' */
 export function editState(store: Store, id: number): EditState {
   return store.read(() => {
     const edit = editRow(store, id);
-    return { edit, signalState: signalState(store, edit), signal: signalOf(store, edit) };
+    return {
+      edit,
+      signalState: signalState(store, edit),
+      signal: signalOf(store, edit),
+      influence: influenceOf(store, edit),
+    };
   });
 }
 
@@ -183,7 +200,14 @@ export function editState(store: Store, id: number): EditState {
 export function recordPreview(
   store: Store,
   state: EditState,
-  found: { answers: PreviewAnswers; influence: InfluenceMap; signal: Uint8Array },
+  found: {
+    answers: PreviewAnswers;
+    influence: InfluenceMap;
+    signal: Uint8Array;
+    /** the edit's own input, where the scope described it; `changes` as for `keepInputs` */
+    input?: DescribedInput;
+    changes?: number;
+  },
 ): Edit {
   return store.write(() => {
     const edit = editRow(store, state.edit.id);
@@ -195,6 +219,7 @@ export function recordPreview(
     }
     keepSignal(store, edit.id, state.signalState, found.signal, found.influence);
     keepAnswers(store, edit.id, state.signalState, found.answers);
+    if (found.input) keepInputs(store, [found.input], found.changes ?? -1);
     const { before, after } = found.answers;
     store.database
       .prepare('UPDATE edits SET before = ?, after = ?, updated = ? WHERE id = ?')
@@ -205,71 +230,181 @@ export function recordPreview(
   });
 }
 
+export interface CommitOptions {
+  /** why it is committed although its check does not allow it */
+  readonly reason?: string;
+  /** a committed edit that is retired with it; probes of that edit do not count against it */
+  readonly supersede?: number;
+  /** of the edit with what the library keeps, in the state it is in */
+  readonly comparison?: Comparison | null;
+}
+
 /**
  * Commits an edit: it acts from now on. In one transaction its latest check must be fresh and pass, or `reason` says
  * why it need not; the reason stays on record.
  * @throws EmendError 'conflict' without either, for an edit of another model or adapter, and when another committed
  *   edit already answers the same prompt on the same picture
  */
-export function commitEdit(store: Store, id: number, reason?: string): Edit {
+export function commitEdit(store: Store, id: number, options: CommitOptions = {}): Edit {
   return store.write(() => {
-    const edit = editRow(store, id);
-    demandDraft(edit, '');
-    if (store.actors.adapter === '') {
-      throw new EmendError(
-        'conflict',
-        `No adapter is open, so edit ${id} could not act. Open a model with its adapter.`,
-      );
-    }
-    if (edit.model !== store.actors.model || edit.adapter !== store.actors.adapter) {
-      throw new EmendError(
-        'conflict',
-        `Edit ${id} was made for another model or adapter than the one open. Open that one, or check the edit with this one first.`,
-      );
-    }
-    const older = committedInPlaceOf(store, edit);
-    if (older) {
-      throw new EmendError(
-        'conflict',
-        `Edit ${older.id} is committed for the same prompt on the same picture (“${older.target}”). Retire edit ${older.id} first.`,
-      );
-    }
-    const unmet = whyNot(latestCheck(store, edit));
-    if (unmet !== null && reason === undefined) {
-      throw new EmendError(
-        'conflict',
-        `Edit ${id} ${unmet}. Run its check, or give a written reason to commit it anyway.`,
-      );
-    }
-    const at = now();
+    const comparison = options.comparison && isOfNow(store, options.comparison) ? options.comparison : null;
+    const touched = options.supersede === undefined ? [id] : [id, options.supersede];
     recordOperation(
       store,
       () => `Committed edit ${id}`,
-      [id],
+      touched,
       () => {
-        store.database
-          .prepare(
-            `UPDATE edits SET stage = 'committed', committed = ?, override_reason = ?, updated = ? WHERE id = ?`,
-          )
-          .run(at, unmet === null ? null : reason, at, id);
+        commitOne(store, id, options);
       },
     );
-    const with_ =
-      unmet === null ? 'Committed with a passing check.' : `Committed although it ${unmet}: ${reason}`;
-    remember(store, id, 'committed', reason !== undefined && unmet === null ? `${with_} ${reason}` : with_);
+    refreshFreshness(store, comparison);
     return changed(store, id);
   });
 }
 
-/** What stands against committing on this check; null when nothing does. */
-function whyNot(check: Check | null): string | null {
-  if (!check) return 'was not checked';
-  if (!check.fresh) return `has a stale check (${check.staleBecause.join(', ')} changed since)`;
-  if (check.verdict === 'fails') {
-    const short = check.groups.filter((group) => !group.passes).map((group) => group.kind);
-    return `has a failing check (${short.join(', ')})`;
+/** What came of committing several edits. */
+export interface CommittedSet {
+  readonly committed: number[];
+  readonly refused: Array<{ edit: number; code: string; message: string }>;
+  /** edits that were not looked at: what was compared no longer holds for them */
+  readonly left: number[];
+}
+
+/**
+ * Commits edits one after the other, in one transaction; what is wrong with one leaves the others alone. Where one of those that
+ * were compared is refused, what follows it is left, for a new comparison.
+ */
+export function commitEdits(
+  store: Store,
+  ids: readonly number[],
+  { reason, comparison }: Pick<CommitOptions, 'reason' | 'comparison'>,
+): CommittedSet {
+  return store.write(() => {
+    const holds = comparison && isOfNow(store, comparison) ? comparison : null;
+    const committed: number[] = [];
+    const refused: CommittedSet['refused'] = [];
+    let left: number[] = [];
+    recordOperation(
+      store,
+      (edits) => `Committed ${edits} edits`,
+      ids,
+      () => {
+        for (const [place, id] of ids.entries()) {
+          try {
+            store.write(() => {
+              commitOne(store, id, { reason });
+              refreshFreshness(store, holds);
+            });
+            committed.push(id);
+          } catch (error) {
+            if (!(error instanceof EmendError)) throw error;
+            refused.push({ edit: id, code: error.code, message: error.message });
+            if (!holds?.edits.includes(id)) continue;
+            left = ids.slice(place + 1);
+            break;
+          }
+        }
+      },
+    );
+    return { committed, refused, left };
+  });
+}
+
+/** Whether a comparison was made in the state the library is in. */
+function isOfNow(store: Store, { commits, inputs }: Comparison): boolean {
+  return commits === commitChanges(store) && inputs === lastChange(store);
+}
+
+/** Commits an edit, unrecorded. Called inside a `write`. @throws EmendError as {@link commitEdit} */
+function commitOne(store: Store, id: number, { reason, supersede }: CommitOptions): void {
+  const edit = editRow(store, id);
+  demandDraft(edit, '');
+  demandActors(store, edit);
+  const unmet = whyNot(store, edit, supersede);
+  if (supersede !== undefined) retireSuperseded(store, edit, supersede);
+  const older = committedInPlaceOf(store, edit);
+  if (older) {
+    throw new EmendError(
+      'conflict',
+      `Edit ${older.id} is committed for the same prompt on the same picture (“${older.target}”). Retire edit ${older.id} first, or commit this one in its place.`,
+    );
   }
-  return null;
+  if (unmet !== null && reason === undefined) {
+    throw new EmendError(
+      'conflict',
+      `Edit ${id} ${unmet}. Run its check, or give a written reason to commit it anyway.`,
+    );
+  }
+  const at = now();
+  store.database
+    .prepare(
+      `UPDATE edits SET stage = 'committed', committed = ?, override_reason = ?, updated = ? WHERE id = ?`,
+    )
+    .run(at, unmet === null ? null : reason, at, id);
+  const inPlace = supersede === undefined ? '' : ` in place of edit ${supersede}`;
+  const how =
+    unmet === null
+      ? `Committed${inPlace} with a passing check.`
+      : `Committed${inPlace} although it ${unmet}: ${reason}`;
+  remember(store, id, 'committed', reason !== undefined && unmet === null ? `${how} ${reason}` : how);
+}
+
+/** @throws EmendError 'conflict' unless the edit was made for the model and adapter that are open */
+function demandActors(store: Store, edit: EditRow): void {
+  if (store.actors.adapter === '') {
+    throw new EmendError(
+      'conflict',
+      `No adapter is open, so edit ${edit.id} could not act. Open a model with its adapter.`,
+    );
+  }
+  if (edit.model !== store.actors.model || edit.adapter !== store.actors.adapter) {
+    throw new EmendError(
+      'conflict',
+      `Edit ${edit.id} was made for another model or adapter than the one open. Open that one, or check the edit with this one first.`,
+    );
+  }
+}
+
+function retireSuperseded(store: Store, edit: EditRow, superseded: number): void {
+  const old = editRow(store, superseded);
+  if (old.stage !== 'committed' || old.id === edit.id) {
+    throw new EmendError('conflict', `Edit ${superseded} is not committed, so it cannot be superseded.`);
+  }
+  retireOne(store, superseded, `superseded by edit ${edit.id}`);
+}
+
+/** What stands against committing on the latest check; null when nothing does. */
+function whyNot(store: Store, edit: EditRow, supersede: number | undefined): string | null {
+  const check = latestCheck(store, edit);
+  if (!check) return 'was not checked';
+  if (!check.fresh) {
+    const by = check.staleBy.length > 0 ? `, by edit ${check.staleBy.join(', ')}` : '';
+    return `has a stale check (${check.staleBecause.join(', ')} changed since${by})`;
+  }
+  const groups = supersede === undefined ? check.groups : groupsWithout(store, check, supersede);
+  const short = groups.filter((group) => !group.passes).map((group) => group.kind);
+  return short.length > 0 ? `has a failing check (${short.join(', ')})` : null;
+}
+
+/** A check's groups without the probes of an edit that is to be retired. */
+function groupsWithout(store: Store, check: Check, superseded: number): Check['groups'] {
+  const results = check.results.filter(({ owner }) => owner !== superseded);
+  // Of an editor that holds by construction nothing more need be said here.
+  return judge(results, readSettings(store).policy, '', check.unchanged).groups;
+}
+
+/** The committed edit that stands against another: it acts on the other's input, or has the same, and answers otherwise. */
+export function conflictWith(
+  store: Store,
+  edit: { id: number; target: string },
+  acting: number | null,
+): { edit: number; target: string } | null {
+  return store.read(() => {
+    const found =
+      acting === null ? committedInPlaceOf(store, editRow(store, edit.id)) : editRow(store, acting);
+    if (!found || found.id === edit.id || sameAnswer(found.target, edit.target)) return null;
+    return { edit: found.id, target: found.target };
+  });
 }
 
 /** A retired edit does not act; its history stays. @throws EmendError 'conflict' when it is retired already */
@@ -323,19 +458,12 @@ export function restoreOne(store: Store, id: number): void {
   remember(store, id, 'restored', detail);
 }
 
-/** The edits that act now, in the order they were committed, each with the state its signal belongs to; and their key. */
-export function actingEdits(store: Store): { key: string; edits: Array<{ id: number; state: string }> } {
-  return store.read(() => ({
-    key: actingKey(store),
-    edits: actingRows(store).map((edit) => ({ id: edit.id, state: signalState(store, edit) })),
-  }));
-}
-
-/** Keeps a signal the engine had to compute for an edit that acts. */
+/** Keeps a signal the engine computed, with the influence map if it made one. */
 export function recordSignal(
   store: Store,
   { edit, signalState: state }: EditState,
   signal: Uint8Array,
+  influence: InfluenceMap | null = null,
 ): void {
-  if (!store.readOnly) store.write(() => keepSignal(store, edit.id, state, signal, null));
+  store.keep(() => keepSignal(store, edit.id, state, signal, influence));
 }

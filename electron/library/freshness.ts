@@ -4,43 +4,41 @@
 import { createHash } from 'node:crypto';
 import { type Probe, StaleReason } from '../api/contract.ts';
 import type { Store } from './database.ts';
-import { actingRows, type EditRow, editRow, ownProbes, standingProbes } from './rows.ts';
+import { type EditRow, editRow, ownProbes, standingProbes } from './rows.ts';
+import { scopeOf } from './scopes.ts';
 import { readSettings } from './settings.ts';
 
 /** Goes up when the probes a check runs are chosen in another way: older checks are stale then. */
-const PLAN_VERSION = 2;
+const PLAN_VERSION = 3;
 
 const digest = (value: unknown): string => createHash('sha256').update(JSON.stringify(value)).digest('hex');
 
 const probeContent = ({ kind, picture, prompt }: Probe) => [kind, picture, prompt];
 
-function editContent({ id, restored, picture, prompt, target }: EditRow): unknown[] {
-  return [id, restored, picture, prompt, target];
+function editContent({ id, restored, picture, prompt, target, reach }: EditRow): unknown[] {
+  return [id, restored, picture, prompt, target, reach];
 }
 
 const probesOfEdit = (store: Store, edit: EditRow) => ownProbes(store, edit).map(probeContent);
 
-type Ingredient = StaleReason;
+/** What of a state a fingerprint tells; what committed edits mean for a check is kept with its inputs. */
+type Ingredient = Exclude<StaleReason, 'committed-edits'>;
 type Shared = Readonly<Record<Exclude<Ingredient, 'edit' | 'probes'>, string>>;
 
 /** Digests tell ingredients apart; they guard nothing, and 64 bits are plenty. */
 const short = (value: unknown): string => digest(value).slice(0, 16);
 
-/**
- * What every edit's state has in common: model, adapter, template and length of answers, policy, the standing set, and
- * the edits that act, in order, with their contents. `except`: the edit that is looked at, should it act itself.
- */
-export function sharedFingerprint(store: Store, except: number | null): Shared {
+/** What every edit's state has in common: model, adapter, scope, template and length of answers, policy and the standing set. */
+export function sharedFingerprint(store: Store): Shared {
   const settings = readSettings(store);
-  const acting = actingRows(store).filter((edit) => edit.id !== except);
   return {
     plan: short(PLAN_VERSION),
     model: short(store.actors.model),
     adapter: short(store.actors.adapter),
+    scope: short(scopeOf(store)?.fingerprint ?? ''),
     prompts: short([store.template, settings.maxNewTokens]),
     policy: short(Object.entries(settings.policy.required).sort()),
     'standing-probes': short(standingProbes(store).map(probeContent)),
-    'committed-edits': short(acting.map((edit) => [editContent(edit), probesOfEdit(store, edit)])),
   };
 }
 
@@ -48,7 +46,7 @@ export function sharedFingerprint(store: Store, except: number | null): Shared {
 export function stateFingerprint(
   store: Store,
   edit: EditRow,
-  shared: Shared = sharedFingerprint(store, edit.id),
+  shared: Shared = sharedFingerprint(store),
 ): string {
   const whole: Readonly<Record<Ingredient, string>> = {
     ...shared,
@@ -68,7 +66,7 @@ export function differences(was: string, is: string): StaleReason[] {
   } catch {
     return ['plan'];
   }
-  return StaleReason.options.filter((name) => then[name] !== now[name]);
+  return StaleReason.options.filter((name) => name !== 'committed-edits' && then[name] !== now[name]);
 }
 
 /** What an edit signal was computed from; the key under which the library keeps it. */
@@ -77,30 +75,67 @@ export function signalState(store: Store, { picture, prompt, target }: EditRow):
   return digest([model, adapter, store.template, picture, prompt, target]);
 }
 
-/** Names the edits that act now and their contents: it changes when they do. */
-export function actingKey(store: Store): string {
-  return store.read(() =>
-    JSON.stringify(actingRows(store).map((edit) => [edit.id, signalState(store, edit)])),
-  );
+export interface LatestCheck {
+  readonly id: number;
+  readonly edit: number;
+  readonly verdict: 'passes' | 'fails';
+  readonly fingerprint: string;
+  /** JSON list of StaleReason */
+  readonly staleBecause: string;
+  /** JSON list of edits */
+  readonly staleBy: string;
+}
+
+/** The latest check of one edit. */
+export function latestCheckOf(store: Store, edit: number): LatestCheck | null {
+  return checksOf(store, [edit])[0] ?? null;
 }
 
 /**
- * Writes to each check that decides the status of a draft why it is stale, if that changed. Called inside the transaction
- * of what may have changed it.
+ * Writes anew why latest checks are stale: those of the given edits, or all where what every check depends on has changed. Called
+ * inside the `write` that changes something.
  */
-export function refreshFreshness(store: Store): void {
-  const checks = store.database
-    .prepare<[], { id: number; edit: number; fingerprint: string; staleBecause: string }>(
-      `SELECT checks.id, edit, fingerprint, stale_because AS staleBecause FROM edits JOIN checks ON checks.id = last_check`,
-    )
-    .all();
-  if (checks.length === 0) return;
-  const update = store.database.prepare('UPDATE checks SET stale_because = ? WHERE id = ?');
-  const shared = sharedFingerprint(store, null);
-  for (const { id, edit, fingerprint, staleBecause } of checks) {
-    const row = editRow(store, edit);
-    const common = row.stage === 'committed' ? sharedFingerprint(store, edit) : shared;
-    const because = JSON.stringify(differences(fingerprint, stateFingerprint(store, row, common)));
-    if (because !== staleBecause) update.run(because, id);
+export function reviewFreshness(store: Store, edits: readonly number[] | 'all' = 'all'): void {
+  const shared = sharedFingerprint(store);
+  const keep = store.database.prepare('UPDATE checks SET stale_because = ?, stale_by = ? WHERE id = ?');
+  for (const check of checksOf(store, edits)) {
+    const because = differences(
+      check.fingerprint,
+      stateFingerprint(store, editRow(store, check.edit), shared),
+    );
+    const by = staleBy(store, check);
+    if (by.length > 0 || check.overtaken === 1) because.push('committed-edits');
+    const [told, toldBy] = [JSON.stringify(because), JSON.stringify(by.filter((edit) => edit !== 0))];
+    if (told !== check.staleBecause || toldBy !== check.staleBy) keep.run(told, toldBy, check.id);
   }
+}
+
+interface ReviewedCheck extends LatestCheck {
+  readonly overtaken: number;
+  readonly commits: number;
+}
+
+function checksOf(store: Store, edits: readonly number[] | 'all'): ReviewedCheck[] {
+  const columns =
+    'id, edit, verdict, fingerprint, stale_because AS staleBecause, stale_by AS staleBy, overtaken, commits';
+  if (edits === 'all') {
+    return store.database
+      .prepare<[], ReviewedCheck>(`SELECT ${columns} FROM checks WHERE id IN (SELECT last_check FROM edits)`)
+      .all();
+  }
+  const one = store.database.prepare<[number], ReviewedCheck>(
+    `SELECT ${columns} FROM checks WHERE id = (SELECT last_check FROM edits WHERE id = ?)`,
+  );
+  return edits.flatMap((edit) => one.get(edit) ?? []);
+}
+
+/** The edits by which one of the check's inputs would be answered otherwise now; 0 for one that is not known. */
+function staleBy(store: Store, { edit, commits }: ReviewedCheck): number[] {
+  return store.database
+    .prepare<[number, number, number], { by: number }>(
+      `SELECT stale_by AS by FROM watched WHERE edit = ? AND stale_by IS NOT NULL
+       UNION SELECT edit FROM unplaced WHERE commits > ? AND edit <> ?`,
+    )
+    .all(edit, commits, edit)
+    .map(({ by }) => by);
 }

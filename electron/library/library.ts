@@ -3,9 +3,10 @@
  */
 import { basename, resolve } from 'node:path';
 import { type Actors, openDatabase, type Store, telling } from './database.ts';
-import { refreshFreshness } from './freshness.ts';
+import { reviewFreshness } from './freshness.ts';
 import { changedSince, lastChange } from './history.ts';
 import { recentModels } from './recentModels.ts';
+import { refreshFreshness } from './review.ts';
 import { readSettings } from './settings.ts';
 
 /** An open library. The functions of this folder read and change it. */
@@ -43,6 +44,7 @@ export function openLibrary(path: string): Library {
       return actors;
     },
     set actors(next) {
+      if (next.model === actors.model && next.adapter === actors.adapter) return;
       actors = next;
       refresh();
     },
@@ -50,6 +52,7 @@ export function openLibrary(path: string): Library {
       return template;
     },
     set template(next) {
+      if (next === template) return;
       template = next;
       refresh();
     },
@@ -65,6 +68,14 @@ export function openLibrary(path: string): Library {
       if (outermost) tellListeners();
       return result;
     },
+    keep: (work) => {
+      if (readOnly) database.pragma('query_only = OFF');
+      try {
+        return library.write(work);
+      } finally {
+        if (readOnly) database.pragma('query_only = ON');
+      }
+    },
     onChange: (listener) => {
       listeners.add(listener);
       return () => void listeners.delete(listener);
@@ -76,14 +87,9 @@ export function openLibrary(path: string): Library {
     },
   };
 
-  /** Writes anew how checks stand; in a library that can only be read, in its copy. */
+  /** Writes anew how checks stand, for what acts now. */
   function refresh(): void {
-    if (readOnly) database.pragma('query_only = OFF');
-    try {
-      library.write(() => undefined);
-    } finally {
-      if (readOnly) database.pragma('query_only = ON');
-    }
+    library.keep(() => reviewFreshness(library));
   }
 
   let seen = lastChange(library);

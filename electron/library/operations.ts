@@ -5,8 +5,8 @@
 import type { Operation, ProbeKind } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { now, parseStored, type Store } from './database.ts';
-import { refreshFreshness } from './freshness.ts';
 import { remember } from './history.ts';
+import { refreshFreshness } from './review.ts';
 import { committedInPlaceOf, type EditRow, editRow, tagsOf } from './rows.ts';
 import { setTags } from './tags.ts';
 
@@ -19,7 +19,16 @@ type StoredProbe = readonly [id: number, kind: ProbeKind, picture: string | null
 interface Snapshot
   extends Pick<
     EditRow,
-    'prompt' | 'target' | 'before' | 'after' | 'note' | 'stage' | 'committed' | 'overrideReason' | 'restored'
+    | 'prompt'
+    | 'target'
+    | 'before'
+    | 'after'
+    | 'note'
+    | 'reach'
+    | 'stage'
+    | 'committed'
+    | 'overrideReason'
+    | 'restored'
   > {
   readonly tags: readonly string[];
   /** all but the edit itself */
@@ -32,6 +41,7 @@ const columns = {
   before: 'before',
   after: 'after',
   note: 'note',
+  reach: 'reach',
   stage: 'stage',
   committed: 'committed',
   overrideReason: 'override_reason',

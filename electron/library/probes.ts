@@ -8,7 +8,7 @@ import type { Store } from './database.ts';
 import { remember } from './history.ts';
 import { recordOperation } from './operations.ts';
 import { demandPicture } from './pictures.ts';
-import { actingRows, type EditRow, editRow, mustChange, ownProbes, standingProbes } from './rows.ts';
+import { type EditRow, editRow, mustChange, ownProbes, standingProbes } from './rows.ts';
 
 /** A probe of one check. */
 export interface PlannedProbe {
@@ -25,13 +25,13 @@ const inputKey = (picture: string | null, prompt: string): string =>
 
 /**
  * The probes a check of `edit` runs, in order: its own, the standing set, its picture with the standing questions
- * (where VisEdit leaks by construction), its prompt on pictures of the standing set, and all probes of every other edit
- * that acts, but those that ask for no change where this edit means to make one. Ids are those of the stored probes; the
- * edit's prompt on standing pictures, which is stored nowhere, counts down from -1. A standing input that the edit means to change is left out.
+ * (where VisEdit leaks by construction), and its prompt on pictures of the standing set. Ids are those of the stored probes; the
+ * edit's prompt on standing pictures, which is stored nowhere, counts down from -1. A standing input that the edit means to
+ * change is left out.
  */
 export function probesOf(store: Store, edit: EditRow): PlannedProbe[] {
   const own = ownProbes(store, edit);
-  const taken = new Set(own.map((probe) => inputKey(probe.picture, probe.prompt)));
+  const taken = inputsOf(own);
   const standing = standingProbes(store);
 
   const unchanged = standing
@@ -46,23 +46,67 @@ export function probesOf(store: Store, edit: EditRow): PlannedProbe[] {
       const kind = 'same-question';
       return { id: -1 - index, edit: null, kind, picture, prompt: edit.prompt, expected: null };
     });
-
-  const ofCommitted = actingRows(store)
-    .filter((other) => other.id !== edit.id)
-    .flatMap((other) => ownProbes(store, other))
-    .filter((probe) => mustChange.has(probe.kind) || !taken.has(inputKey(probe.picture, probe.prompt)))
-    .map(
-      (probe): PlannedProbe => ({
-        probe: { ...probe, kind: 'committed', expected: null },
-        owner: probe.edit,
-      }),
-    );
-
-  return [
-    ...[...own, ...unchanged, ...sameQuestion].map((probe) => ({ probe, owner: null })),
-    ...ofCommitted,
-  ];
+  return [...own, ...unchanged, ...sameQuestion].map((probe) => ({ probe, owner: null }));
 }
+
+/**
+ * Probes of other edits that act, of one input: they must still be answered as they are. Those that ask for no change where this
+ * edit means to make one are left out.
+ */
+export function committedProbesAt(
+  store: Store,
+  edit: EditRow,
+  { picture, prompt }: { picture: string; prompt: string },
+): PlannedProbe[] {
+  const { model, adapter } = store.actors;
+  const acts = `edits.stage = 'committed' AND edits.model = ? AND edits.adapter = ? AND edits.id <> ?`;
+  const taken = inputsOf(ownProbes(store, edit)).has(inputKey(picture, prompt));
+  return store.database
+    .prepare<unknown[], { id: number; owner: number; kind: ProbeKind }>(
+      `SELECT probes.id, edits.id AS owner, kind FROM edits JOIN probes ON probes.edit = edits.id AND kind = 'reliability'
+         WHERE edits.picture = ? AND edits.prompt = ? AND ${acts}
+       UNION SELECT probes.id, edits.id AS owner, kind FROM probes JOIN edits ON edits.id = probes.edit
+         WHERE probes.picture = ? AND probes.prompt = ? AND kind <> 'reliability' AND ${acts} ORDER BY 2, 1`,
+    )
+    .all(picture, prompt, model, adapter, edit.id, picture, prompt, model, adapter, edit.id)
+    .filter(({ kind }) => mustChange.has(kind) || !taken)
+    .map(({ id, owner }) => ({
+      probe: { id, edit: owner, kind: 'committed', picture, prompt, expected: null },
+      owner,
+    }));
+}
+
+/** How many probes the other edits that act have, less those that ask for no change where this edit means to make one. */
+export function countCommittedProbes(store: Store, edit: EditRow): number {
+  const { model, adapter } = store.actors;
+  const { count } = store.database
+    .prepare<[string, string, number], { count: number }>(
+      `SELECT count(*) AS count FROM edits JOIN probes ON probes.edit = edits.id
+       WHERE stage = 'committed' AND model = ? AND adapter = ? AND edits.id <> ?`,
+    )
+    .get(model, adapter, edit.id)!;
+  return count - leftOut(store, edit);
+}
+
+function leftOut(store: Store, edit: EditRow): number {
+  const { model, adapter } = store.actors;
+  const at = store.database.prepare<unknown[], { prompt: string; kind: ProbeKind }>(
+    `SELECT probes.prompt, kind FROM probes JOIN edits ON edits.id = probes.edit
+     WHERE probes.picture IS ? AND kind <> 'reliability' AND stage = 'committed' AND model = ? AND adapter = ? AND edits.id <> ?`,
+  );
+  const own = ownProbes(store, edit);
+  const taken = inputsOf(own);
+  return [...new Set(own.map(({ picture }) => picture))].reduce((sum, picture) => {
+    const rows = at.all(picture, model, adapter, edit.id);
+    const out = rows.filter(
+      ({ kind, prompt }) => !mustChange.has(kind) && taken.has(inputKey(picture, prompt)),
+    );
+    return sum + out.length;
+  }, 0);
+}
+
+const inputsOf = (probes: readonly Probe[]): Set<string> =>
+  new Set(probes.map((probe) => inputKey(probe.picture, probe.prompt)));
 
 type AddedKind = Exclude<ProbeKind, 'committed' | 'reliability'>;
 

@@ -1,7 +1,7 @@
 /**
  * @file Edits and probes as they lie in their tables, and how to find them.
  */
-import type { Edit, EditStatus, Probe, ProbeKind } from '../api/contract.ts';
+import type { Edit, EditStatus, Finding, Probe, ProbeKind, Reach } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { normaliseAnswer } from '../evaluation/exactMatch.ts';
 import type { Store } from './database.ts';
@@ -22,17 +22,27 @@ export interface EditRow {
   readonly committed: string | null;
   readonly overrideReason: string | null;
   readonly restored: number;
+  readonly reach: Reach;
   /** kept by triggers, from the stage and the latest check */
   readonly status: EditStatus;
   readonly verdict: Edit['verdict'];
 }
 
 const EDIT_COLUMNS =
-  'id, picture, prompt, target, before, after, note, stage, model, adapter, created, updated, committed, override_reason AS overrideReason, restored, status, verdict';
+  'id, picture, prompt, target, before, after, note, stage, model, adapter, created, updated, committed, override_reason AS overrideReason, restored, reach, status, verdict';
 
 /** An edit as the contract has it. */
 export function asEdit(store: Store, { stage, restored, ...row }: EditRow): Edit {
-  return { ...row, tags: tagsOf(store, row.id) };
+  return { ...row, finding: findingOfLatest(store, row.id), tags: tagsOf(store, row.id) };
+}
+
+function findingOfLatest(store: Store, edit: number): Finding | null {
+  const found = store.database
+    .prepare<[number], { kind: Finding['kind'] | null; edit: number | null }>(
+      'SELECT finding AS kind, finding_edit AS edit FROM checks WHERE id = (SELECT last_check FROM edits WHERE id = ?)',
+    )
+    .get(edit);
+  return found?.kind ? { kind: found.kind, edit: found.edit } : null;
 }
 
 /** The tags of an edit, by name. */

@@ -3,6 +3,7 @@
  */
 import type { Database } from 'better-sqlite3';
 import { listsStep } from './schema/lists.ts';
+import { scopeInputsStep } from './schema/scopeInputs.ts';
 
 /** Marks a SQLite file as a library of Emend ("EMND"). */
 export const APPLICATION_ID = 0x454d4e44;
@@ -141,6 +142,7 @@ export const upgradeSteps: readonly string[] = [
   DELETE FROM previews;
 `,
   listsStep,
+  scopeInputsStep,
 ];
 
 /** The version {@link upgrade} brings a library to. */

@@ -30,6 +30,7 @@ const stored = {
   theme: z.enum(['system', 'light', 'dark']).catch('system'),
   maxNewTokens: z.number().int().min(1).max(1024).catch(64),
   promptTemplate: z.enum(['plain', 'chat']).catch('plain'),
+  reach: z.enum(['picture', 'thing']).catch('picture'),
   policy: z
     .object({
       required: z.object(
@@ -61,6 +62,7 @@ export function readSettings(store: Store): Settings {
     maxNewTokens: stored.maxNewTokens.parse(value('maxNewTokens')),
     promptTemplate: stored.promptTemplate.parse(value('promptTemplate')),
     policy: stored.policy.parse(value('policy')),
+    reach: stored.reach.parse(value('reach')),
   };
 }
 

@@ -2,7 +2,8 @@
  * @file What a check's results come to, under a policy.
  */
 import type { z } from 'zod';
-import type { CheckGroup, ProbeKind, ProbeResult } from '../api/contract.ts';
+import type { CheckGroup, Finding, ProbeKind, ProbeResult } from '../api/contract.ts';
+import { mustChange } from './rows.ts';
 import type { CheckPolicy } from './settings.ts';
 
 export type Group = z.infer<typeof CheckGroup>;
@@ -28,25 +29,48 @@ const byConstruction: Readonly<Record<string, Partial<Record<ProbeKind, string>>
 /**
  * Groups of a check, a kind of probe each, and the verdict: every kind that has probes reaches its share.
  * A kind without probes is listed with total 0 and decides nothing.
+ * `unchanged`: probes of committed edits that were decided unchanged without asking; they count as passed.
  */
 export function judge(
   results: readonly ProbeResult[],
   policy: CheckPolicy,
   editor: string,
+  unchanged = 0,
 ): { groups: Group[]; verdict: 'passes' | 'fails' } {
   const groups = kinds.map((kind): Group => {
     const ofKind = results.filter((result) => result.probe.kind === kind);
-    const passed = ofKind.filter((result) => result.passes).length;
+    const more = kind === 'committed' ? unchanged : 0;
+    const passed = ofKind.filter((result) => result.passes).length + more;
+    const total = ofKind.length + more;
     const required = policy.required[kind];
     return {
       kind,
       passed,
-      total: ofKind.length,
+      total,
       required,
       // 19 of 20 is 0.95 whatever the last bit of the product says
-      passes: passed >= ofKind.length * required - 1e-9,
+      passes: passed >= total * required - 1e-9,
       byConstruction: (Object.hasOwn(byConstruction, editor) && byConstruction[editor]?.[kind]) || null,
     };
   });
   return { groups, verdict: groups.every((group) => group.passes) ? 'passes' : 'fails' };
+}
+
+/**
+ * A check's verdict in the field's words. Of several the worst: it does not take at all; it and another edit answer each other's
+ * probes; it leaks into what must stay; it under-generalises.
+ */
+export function findingOf(edit: number, results: readonly ProbeResult[], groups: readonly Group[]): Finding {
+  const short = new Set(groups.filter((group) => !group.passes).map((group) => group.kind));
+  const failed = results.filter(({ probe, passes }) => !passes && short.has(probe.kind));
+  for (const { probe, owner, acting } of failed) {
+    const other = probe.kind === 'committed' ? owner : mustChange.has(probe.kind) ? acting.after : null;
+    if (other !== null && other !== edit) return { kind: 'entangled', edit: other };
+  }
+  const shortOf = (...kinds: ProbeKind[]) => kinds.some((kind) => short.has(kind));
+  if (shortOf('reliability')) return { kind: 'fails', edit: null };
+  if (shortOf('text-locality', 'image-locality', 'same-picture', 'same-question', 'committed'))
+    return { kind: 'leaks', edit: null };
+  if (shortOf('text-generality', 'image-generality')) return { kind: 'under-generalises', edit: null };
+  return { kind: 'holds', edit: null };
 }

@@ -63,6 +63,7 @@ const changes: Readonly<Record<StaleReason, string>> = {
   plan: 'another version of Emend chose its probes',
   model: 'another model is open than it was run on',
   adapter: 'another adapter is loaded than it was run with',
+  scope: 'another scope decides where edits act',
   prompts: 'the prompt template or the length of answers changed',
   policy: 'the shares of probes that must pass changed',
   'standing-probes': 'the standing probes changed',

@@ -9,6 +9,8 @@ import type { EngineState, ModelSummary } from '../../electron/api/contract.ts';
 import type { EngineClient } from '../../electron/api/engineClient.ts';
 import type { EngineOperations, OperationName } from '../../electron/engine/protocol.ts';
 import { EmendError } from '../../electron/errors.ts';
+import { committedIds, isPrepared, openReader } from '../../electron/library/reader.ts';
+import type { ScopeFacts } from '../../electron/library/scopes.ts';
 
 const applications: Application[] = [];
 const folders: string[] = [];
@@ -100,20 +102,31 @@ const adapterOf = (path: string) => {
   };
 };
 
-/** An engine that holds no model: it opens and activates whatever it is told to, keeps a log, and can be restarted. */
+const scopeFacts: ScopeFacts = {
+  fingerprint: 'scope',
+  candidates: 2,
+  thresholds: [{ from: 0, picture: 1, thing: 1 }],
+};
+
+const key = new Int8Array([127, 0]);
+const description = { key, editKeys: { picture: key, thing: key }, detail: new Uint8Array(1) };
+
+/** An engine that holds no model: it opens whatever it is told to, takes up committed edits, keeps a log, and can be restarted. */
 export function loggingEngine() {
   const log: Array<{ name: OperationName; input: unknown }> = [];
   const restarts = new Set<() => void>();
   const states = new Set<(state: EngineState) => void>();
   let state = idle;
+  /** the committed edits that act, and the count of changes they are of */
+  let held: { ids: readonly number[]; changes: number } = { ids: [], changes: -1 };
   /** settled while there is an engine: calls wait for it */
   let up = Promise.withResolvers<void>();
   up.resolve();
   /** settled unless a call takes as long as the test says */
-  const held = new Map<OperationName, Promise<void>>();
+  const awaited = new Map<OperationName, Promise<void>>();
   const hold = (name: OperationName) => {
     const { promise, resolve } = Promise.withResolvers<void>();
-    held.set(name, promise);
+    awaited.set(name, promise);
     return resolve;
   };
   const answers: {
@@ -121,24 +134,38 @@ export function loggingEngine() {
   } = {
     open: (input) => ({
       summary: summaryOf(input),
+      scope: input.adapter === null ? null : scopeFacts,
       provider: 'cpu',
       refusals: [{ provider: 'cuda', reason: 'none here' }],
     }),
-    activate: ({ edits }) => ({
-      signals: edits
-        .filter((edit) => !('held' in edit) && edit.signal === null)
-        .map(({ id }) => ({ id, signal: new Uint8Array([id]) })),
+    // As the real one, it reads the library itself.
+    activate: ({ library, actors, template }) => {
+      const store = openReader(library, { actors, template });
+      const { ids, changes } = committedIds(store);
+      const missing = ids.filter((id) => !isPrepared(store, id, 2));
+      store.close();
+      if (missing.length === 0) held = { ids, changes };
+      return { missing, changes: held.changes };
+    },
+    sign: ({ edits }) => ({
+      signals: edits.map(({ id }) => ({ id, signal: new Uint8Array([id]), influence: null })),
     }),
+    describe: ({ inputs }) => ({
+      results: inputs.map(() => ({ described: description, matches: [], unedited: null })),
+      changes: held.changes,
+    }),
+    settle: ({ inputs }) => ({ matches: inputs.map(() => []), changes: held.changes }),
+    compare: ({ edits }) => ({ commits: held.changes, inputs: -1, edits, pairs: [], drafts: [] }),
   };
   const client: EngineClient = {
     async call(name, input, options) {
       log.push({ name, input });
       // What would need a model takes for ever: it ends when it is cancelled.
-      if (name === 'preview' || name === 'check') return busyEngine.call(name, input, options);
+      if (name === 'preview' || name === 'answer') return busyEngine.call(name, input, options);
       const answer = answers[name];
       if (!answer) throw new EmendError('engine', 'No model here.');
       await up.promise;
-      await held.get(name);
+      await awaited.get(name);
       if (options?.signal?.aborted) throw new EmendError('cancelled', 'Stopped.');
       return answer(input);
     },
@@ -161,6 +188,7 @@ export function loggingEngine() {
   return {
     client,
     log,
+    acting: () => held.ids,
     /** from now on a model takes to open, or edits to be taken up, until the returned function is called */
     holdOpenings: () => hold('open'),
     holdActivations: () => hold('activate'),
@@ -179,6 +207,7 @@ export function loggingEngine() {
       };
     },
     die: () => {
+      held = { ids: [], changes: -1 };
       up = Promise.withResolvers();
       setState({ ...idle, state: 'restarting', message: 'The engine was killed. Starting it again.' });
     },

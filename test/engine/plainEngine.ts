@@ -64,14 +64,19 @@ const operations: OperationTable = {
         dtype: '',
         adapter: null,
       },
+      scope: null,
       provider: 'cpu',
       refusals: [{ provider: 'cuda', reason: 'not here' }],
     };
   },
   inspect: unused,
   activate: unused,
+  sign: unused,
+  describe: unused,
+  settle: unused,
+  compare: unused,
+  answer: unused,
   preview: unused,
-  check: unused,
   ask,
 };
 

@@ -37,7 +37,7 @@ describe('committing', () => {
     check(library, id, ['reliability']);
     expect(findEdit(library, id).status).toBe('failed');
     expect(() => commitEdit(library, id)).toThrow(/failing check \(reliability\)/);
-    expect(commitEdit(library, id, 'the curator saw it herself').overrideReason).toBe(
+    expect(commitEdit(library, id, { reason: 'the curator saw it herself' }).overrideReason).toBe(
       'the curator saw it herself',
     );
     expect(showEdit(library, id).history.at(-1)).toMatchObject({
@@ -75,9 +75,9 @@ describe('committing', () => {
     expect(() => commitEdit(library, second.id)).toThrow(new RegExp(`Retire edit ${first.id} first`));
     retireEdit(library, first.id);
     library.actors = { model: 'other', adapter: 'a' };
-    expect(() => commitEdit(library, second.id, 'because')).toThrow(/another model/);
+    expect(() => commitEdit(library, second.id, { reason: 'because' })).toThrow(/another model/);
     library.actors = { model: 'm', adapter: '' };
-    expect(() => commitEdit(library, second.id, 'because')).toThrow(/No adapter/);
+    expect(() => commitEdit(library, second.id, { reason: 'because' })).toThrow(/No adapter/);
     library.actors = { model: 'm', adapter: 'a' };
     check(library, second.id);
     expect(commitEdit(library, second.id).status).toBe('committed');
@@ -181,7 +181,7 @@ describe('a check is stale as soon as what it belongs to differs', () => {
     const { library, id, status } = await checked();
     const plan = planCheck(library, id);
     const other = await addEdit(library, { prompt: 'how many?', target: 'two', shade: 9 });
-    commitEdit(library, other.id, 'urgent');
+    commitEdit(library, other.id, { reason: 'urgent' });
     expect(recordCheck(library, plan, outcomeOf(plan)).fresh).toBe(false);
     expect(status()).toBe('stale');
   });
@@ -252,7 +252,7 @@ test('committed and retired edits do not change; a retired one comes back as a d
   const reliability = showEdit(library, id).probes[0]!;
   expect(() => removeProbe(library, reliability.id)).toThrow(conflict);
   expect(() => restoreEdit(library, id)).toThrow(conflict);
-  commitEdit(library, id, 'because');
+  commitEdit(library, id, { reason: 'because' });
   const probe = { edit: id, kind: 'text-generality', picture: null, prompt: 'x?' } as const;
   for (const change of [
     () => updateEdit(library, { id, target: 'cat' }),
@@ -263,7 +263,7 @@ test('committed and retired edits do not change; a retired one comes back as a d
   }
   retireEdit(library, id);
   expect(() => retireEdit(library, id)).toThrow(conflict);
-  expect(() => commitEdit(library, id, 'because')).toThrow(conflict);
+  expect(() => commitEdit(library, id, { reason: 'because' })).toThrow(conflict);
   expect(restoreEdit(library, id)).toMatchObject({ status: 'draft', overrideReason: null });
 });
 
@@ -306,7 +306,7 @@ test('lists filter by status and text, and counts agree', async () => {
   const library = makeLibrary();
   const fox = await addEdit(library);
   const two = await addEdit(library, { prompt: 'how many apples?', target: 'two', shade: 2 });
-  commitEdit(library, fox.id, 'because');
+  commitEdit(library, fox.id, { reason: 'because' });
   check(library, two.id, ['reliability']);
   expect(listEdits(library, {}).map((edit) => edit.id)).toEqual([two.id, fox.id]);
   expect(listEdits(library, { status: ['committed'] }).map((edit) => edit.id)).toEqual([fox.id]);

@@ -3,12 +3,12 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import Sqlite from 'better-sqlite3';
 import { describe, expect, test } from 'vitest';
-import { showEdit } from '../../electron/library/edits.ts';
+import { editState, recordSignal, showEdit } from '../../electron/library/edits.ts';
 import { openLibrary } from '../../electron/library/library.ts';
 import { recentModels, rememberModel } from '../../electron/library/recentModels.ts';
 import { LIBRARY_VERSION, upgrade, upgradeSteps } from '../../electron/library/schema.ts';
 import { readSettings, writeSettings } from '../../electron/library/settings.ts';
-import { addEdit, check, makeLibrary, temporaryFolder } from './support.ts';
+import { addEdit, check, influence, makeLibrary, temporaryFolder } from './support.ts';
 
 function refusal(path: string): { code: string; message: string } {
   try {
@@ -23,6 +23,7 @@ test('reopening brings everything back', async () => {
   const path = join(temporaryFolder(), 'deep', 'er', 'mine.emend');
   const first = makeLibrary(path);
   const { id } = await addEdit(first);
+  recordSignal(first, editState(first, id), new Uint8Array([1]), influence);
   check(first, id);
   writeSettings(first, { theme: 'dark' });
   rememberModel(first, { path: '/m', name: 'tiny', adapterPath: null, model: 'm', adapter: 'a' });

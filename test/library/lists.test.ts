@@ -71,7 +71,7 @@ function fill(library: Library, picture: string, seed: number, count: number): v
     const { id } = createEdit(library, { picture, prompt, target: some(2), note: draw(3) ? '' : some(3) });
     if (draw(2)) check(library, id, draw(3) ? [] : ['reliability']);
     if (draw(5) === 0) updateEdit(library, { id, target: 'changed since' });
-    if (draw(4) === 0) commitEdit(library, id, 'because');
+    if (draw(4) === 0) commitEdit(library, id, { reason: 'because' });
     if (draw(5) === 0) retireEdit(library, id);
     const chosen = tags.filter(() => draw(3) === 0);
     if (chosen.length > 0) tagMany(library, { edits: [id] }, chosen, []);
@@ -296,7 +296,7 @@ test('counts are those of a recount, search finds what is there, and undo restor
     const changes = [
       () => void updateEdit(library, { id, target: `u${draw(99)}` }),
       () => void noteEdit(library, id, `note ${draw(99)}`),
-      () => void commitEdit(library, id, 'because'),
+      () => void commitEdit(library, id, { reason: 'because' }),
       () => void retireEdit(library, id),
       () => void restoreEdit(library, id),
       () => void retireMany(library, { edits: several }, 'too many'),
@@ -363,10 +363,10 @@ describe('undo', () => {
     const picture = await addPicture(library, 1);
     const make = () => createEdit(library, { picture, prompt: 'what animal is it?', target: 'fox' }).id;
     const [one, two] = [make(), make()];
-    commitEdit(library, one, 'because');
+    commitEdit(library, one, { reason: 'because' });
     retireEdit(library, one);
     const { id } = undoableOperation(library)!;
-    commitEdit(library, two, 'because');
+    commitEdit(library, two, { reason: 'because' });
     expect(() => undo(library, id)).toThrow(expect.objectContaining({ code: 'conflict' }));
     // behind its back, as another program would
     library.database.prepare('DELETE FROM operations WHERE id > ?').run(id + 100);

@@ -79,9 +79,13 @@ export function outcomeOf(plan: CheckPlan, failing: readonly ProbeKind[] = []): 
     const { kind, expected } = planned.probe;
     const passes = !failing.includes(kind);
     const after = passes ? (expected ?? 'unchanged') : 'something else';
-    return { ...planned, before: 'unchanged', after, passes, routing: null };
+    const acting = { before: null, after: null };
+    return {
+      ...planned,
+      ...{ unedited: 'unchanged', before: 'unchanged', after, acting, drift: null, passes, routing: null },
+    };
   });
-  return { results, seconds: 1.5, editor: 'VisEdit', signal: new Uint8Array([1, 2, 3]), influence };
+  return { results, unchanged: 0, watched: [], seconds: 1.5, editor: 'VisEdit' };
 }
 
 /** Records a check of the edit as it stands. */

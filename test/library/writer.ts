@@ -12,7 +12,7 @@ library.actors = { model: 'm', adapter: 'a' };
 for (let i = 0; i < Number(count); i += 1) {
   const { id } = createEdit(library, { picture, prompt: `${name} ${i}?`, target: `answer ${i}` });
   writeSync(1, `created ${id}\n`);
-  commitEdit(library, id, `reason ${i}`);
+  commitEdit(library, id, { reason: `reason ${i}` });
   writeSync(1, `committed ${id}\n`);
 }
 library.close();

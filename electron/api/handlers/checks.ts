@@ -1,86 +1,93 @@
 /**
- * @file Calls that run checks.
+ * @file Calls that run checks: of one draft, of a set of drafts, and of committed edits again.
  */
-import type { EngineProbeResult } from '../../engine/protocol.ts';
 import { EmendError } from '../../errors.ts';
-import { type CheckPlan, planCheck, recordCheck } from '../../library/checks.ts';
-import { readSettings } from '../../library/settings.ts';
-import type { ProbeResult } from '../contract.ts';
+import { planCheck } from '../../library/checks.ts';
+import { demandCommitted, listHealth } from '../../library/health.ts';
+import { selectedEdits } from '../../library/lists.ts';
+import { type CheckListener, runCheck } from '../checking.ts';
+import type { Health, SetResult } from '../contract.ts';
+import { checkHealth } from '../healthCheck.ts';
 import { unlessAborted } from '../jobs.ts';
-import { type Parts, relay } from '../parts.ts';
-import type { HandlersOf } from '../router.ts';
+import type { Parts } from '../parts.ts';
+import { type HandlersOf, wireError } from '../router.ts';
+import { disturbingPairs } from '../setCheck.ts';
 
 export function checkHandlers(parts: Parts): HandlersOf<'checks'> {
-  const { library, engine, session, events } = parts;
+  const { library, session, events } = parts;
   return {
-    'checks.run': async ({ edit: id }, { job, signal }) => {
-      planCheck(library, id); // an edit that cannot be checked is told before anything is waited for
+    'checks.run': async ({ edit }, { job, signal, report }) => {
+      planCheck(library, edit); // an edit that cannot be checked is told before anything is waited for
       await parts.seeded;
-      const adapter = await unlessAborted(session.demandAdapter(), signal);
-      const plan = await planInStep(parts, id, signal);
-      const started = performance.now();
-      const bytes = session.pictureReader();
-      const relayed = relay(events, job);
-      let done = 0;
-      const tellProgress = () => {
-        const payload = { job, stage: 'Checking', done, total: plan.probes.length, unit: 'probes' };
-        events.emit({ name: 'job.progress', payload });
-      };
-      tellProgress();
-      const found = await engine.call(
-        'check',
-        {
-          edit: session.engineEdit(plan, bytes),
-          probes: plan.probes.map(({ probe: { kind, picture, prompt, expected } }, key) => {
-            return { key, kind, picture: picture === null ? null : bytes(picture), prompt, expected };
-          }),
-          maxNewTokens: readSettings(library).maxNewTokens,
-        },
-        {
-          signal,
-          onStream: (message) => {
-            // Probes done are the progress of a check; what the engine counts inside them is not.
-            if (message.kind !== 'result') return message.kind === 'progress' ? undefined : relayed(message);
-            done += 1;
-            events.emit({ name: 'check.result', payload: { job, result: resultOf(plan, message.result) } });
-            tellProgress();
-          },
-        },
-      );
-      const results = completeResults(plan, found.results);
-      signal.throwIfAborted();
-      return recordCheck(library, plan, {
-        results,
-        seconds: (performance.now() - started) / 1000,
-        editor: adapter.editor,
-        signal: found.signal,
-        influence: found.influence,
+      await unlessAborted(session.demandAdapter(), signal);
+      const progress = progressOf(events, job);
+      const check = await runCheck(parts, edit, {
+        signal,
+        progress: (done, total) => progress('Checking', done, total, 'inputs'),
+        result: (result) => events.emit({ name: 'check.result', payload: { job, result } }),
       });
+      report.outcome(`The check of edit ${edit} ${check.verdict}.`);
+      return check;
     },
+
+    'checks.runSet': async ({ select }, { job, signal, report }) => {
+      const ids = library.read(() => selectedEdits(library, select));
+      await parts.seeded;
+      await unlessAborted(session.demandAdapter(), signal);
+      const started = performance.now();
+      const progress = progressOf(events, job);
+      const results: SetResult[] = [];
+      for (const [done, edit] of ids.entries()) {
+        progress('Checking', done, ids.length, 'edits');
+        const result = await checkOne(parts, edit, { signal, progress: () => undefined });
+        results.push(result);
+        events.emit({ name: 'check.finished', payload: { job, result } });
+      }
+      const checked = results.filter(({ verdict }) => verdict !== null).map(({ edit }) => edit);
+      progress('Comparing the edits with each other', ids.length, ids.length, 'edits');
+      const pairs = await disturbingPairs(parts, checked, { signal, progress: () => undefined });
+      const passed = results.filter(({ verdict }) => verdict === 'passes').length;
+      report.outcome(`${passed} of ${ids.length} checks pass; ${pairs.length} pairs disturb each other.`);
+      return { results, pairs, seconds: (performance.now() - started) / 1000 };
+    },
+
+    'checks.health': async ({ select }, { job, signal, report }) => {
+      const ids = library.read(() => demandCommitted(library, select && selectedEdits(library, select)));
+      await unlessAborted(session.demandAdapter(), signal);
+      const started = performance.now();
+      const progress = progressOf(events, job);
+      const results: Health[] = [];
+      for (const [done, edit] of ids.entries()) {
+        progress('Checking again', done, ids.length, 'edits');
+        const result = await checkHealth(parts, edit, { signal, progress: () => undefined });
+        results.push(result);
+        events.emit({ name: 'health.result', payload: { job, result } });
+      }
+      const count = (outcome: Health['outcome']) => results.filter((one) => one.outcome === outcome).length;
+      report.outcome(
+        `${count('holds')} hold, ${count('not-needed')} are no longer needed, ${count('needs-work')} need work.`,
+      );
+      return { results, seconds: (performance.now() - started) / 1000 };
+    },
+
+    'checks.healthList': (filter) => listHealth(library, filter),
   };
 }
 
-/** Plans a check when exactly the edits it is to run with act in the engine. */
-async function planInStep({ library, session }: Parts, id: number, signal: AbortSignal): Promise<CheckPlan> {
-  for (;;) {
-    await unlessAborted(session.demandActing(), signal);
-    const plan = planCheck(library, id);
-    if (plan.actingKey === session.acting) return plan;
+const progressOf =
+  (events: Parts['events'], job: string) =>
+  (stage: string, done: number, total: number, unit: string): void =>
+    events.emit({ name: 'job.progress', payload: { job, stage, done, total, unit } });
+
+/** One edit of a set: what is wrong with it does not stop the others, but for what stops them all. */
+async function checkOne(parts: Parts, edit: number, listener: CheckListener): Promise<SetResult> {
+  try {
+    const { verdict, finding } = await runCheck(parts, edit, listener);
+    return { edit, verdict, finding, error: null };
+  } catch (error) {
+    const stopsAll =
+      !(error instanceof EmendError) || !['not-found', 'conflict', 'damaged'].includes(error.code);
+    if (listener.signal.aborted || stopsAll) throw error;
+    return { edit, verdict: null, finding: null, error: wireError(error).message };
   }
-}
-
-function resultOf(plan: CheckPlan, { key, before, after, passes, routing }: EngineProbeResult): ProbeResult {
-  const planned = plan.probes[key];
-  if (!planned) throw new EmendError('internal', `The engine answered probe ${key}, which was not asked.`);
-  return { ...planned, before, after, passes, routing };
-}
-
-/** The results in the order of the plan, one for each probe. */
-function completeResults(plan: CheckPlan, results: readonly EngineProbeResult[]): ProbeResult[] {
-  const byKey = new Map(results.map((result) => [result.key, result]));
-  return plan.probes.map((_, key) => {
-    const result = byKey.get(key);
-    if (!result) throw new EmendError('internal', `The engine left probe ${key} of the check unanswered.`);
-    return resultOf(plan, result);
-  });
 }

@@ -1,0 +1,192 @@
+/**
+ * @file A check decided from what the scope compared: which edit acts on each of its inputs, in the library and with the edit; and on
+ * which probes of committed edits that differs. Nothing else can change, and is not asked.
+ */
+import type { ProbeResult, Routing } from '../api/contract.ts';
+import type { Decision } from '../editors/scope/scope.ts';
+import { EmendError } from '../errors.ts';
+import { probePasses } from '../evaluation/exactMatch.ts';
+import { readAnswer } from './answers.ts';
+import { type CheckPlan, driftOf } from './checks.ts';
+import type { Store } from './database.ts';
+import { signalState } from './freshness.ts';
+import { committedProbesAt, countCommittedProbes, type PlannedProbe } from './probes.ts';
+import { editRow } from './rows.ts';
+import { decisionOf, findInput, type InputRow, inputRow, matchesOf } from './scopeInputs.ts';
+import { committedCount, type KnownScope, scopeOf } from './scopes.ts';
+import { type Comparison, crossing, matchesWith, type NewWatch, type Pair } from './watched.ts';
+
+/** A probe of a check and the edits that act on it. */
+export interface DecidedProbe extends PlannedProbe {
+  readonly acting: ProbeResult['acting'];
+  /** the decision with the edit; null for inputs no edit can act on */
+  readonly routing: Routing | null;
+}
+
+export interface DecidedCheck {
+  readonly probes: readonly DecidedProbe[];
+  /** probes of committed edits whose answers cannot change */
+  readonly unchanged: number;
+  readonly watched: readonly NewWatch[];
+}
+
+/** Matches told with a row of a check, so that a library of thousands stays small. */
+const TOLD_MATCHES = 3;
+
+/** What a check decides of one input. */
+interface DecidedInput {
+  readonly acting: ProbeResult['acting'];
+  readonly routing: Routing;
+  readonly watched: NewWatch;
+}
+
+/**
+ * Decides a planned check. `comparison`: of its edit with every input of the plan and with all probes of committed edits.
+ * @throws EmendError 'conflict' when the library changed meanwhile: plan again
+ */
+export function decideCheck(store: Store, plan: CheckPlan, comparison: Comparison): DecidedCheck {
+  const scope = scopeOf(store);
+  if (!scope) throw new EmendError('conflict', 'No adapter is open, so no edit can act.');
+  const pairs = new Map(comparison.pairs.map((pair) => [pair.input, pair]));
+  const decide = deciderOf(store, scope, plan, pairs);
+  const asked = new Map<number, NewWatch>();
+  const probes: DecidedProbe[] = [];
+  for (const planned of plan.probes) {
+    const { picture, prompt } = planned.probe;
+    const input = picture === null ? null : findInput(store, picture, prompt);
+    if (!input) {
+      probes.push({ ...planned, acting: { before: null, after: null }, routing: null });
+      continue;
+    }
+    const { acting, routing, watched } = decide(input);
+    probes.push({ ...planned, acting, routing });
+    asked.set(input.id, { ...watched, asked: true });
+  }
+
+  const near: NewWatch[] = [];
+  const committed: DecidedProbe[] = [];
+  const count = committedCount(store);
+  for (const id of new Set([...pairs.keys(), ...crossing(store, scope, count, count)])) {
+    const input = inputRow(store, id);
+    if (input.owned === 0) continue;
+    const { acting, routing, watched } = decide(input);
+    if (acting.before === acting.after) {
+      near.push(watched);
+      continue;
+    }
+    const rows = committedProbesAt(store, plan.edit, inputContent(store, id));
+    committed.push(...rows.map((row) => ({ ...row, acting, routing })));
+    if (!asked.has(id)) asked.set(id, { ...watched, asked: true });
+  }
+  return {
+    probes: [...probes, ...committed],
+    unchanged: countCommittedProbes(store, plan.edit) - committed.length,
+    watched: [...asked.values(), ...near],
+  };
+}
+
+function deciderOf(
+  store: Store,
+  scope: KnownScope,
+  { edit }: CheckPlan,
+  pairs: ReadonlyMap<number, Pair>,
+): (input: InputRow) => DecidedInput {
+  const count = committedCount(store);
+  return (input) => {
+    const matches = matchesOf(store, input.id);
+    const { product = null, score = null } = pairs.get(input.id) ?? {};
+    const before = input.settled === 1 ? decisionOf(scope, count, matches) : null;
+    const after = decisionOf(
+      scope,
+      count + 1,
+      matchesWith(matches, { edit: edit.id, reach: edit.reach, product, score }),
+    );
+    if (!before || !after) {
+      throw new EmendError('conflict', 'The library changed while the check was prepared.');
+    }
+    const acting = { before: before.acting?.edit ?? null, after: after.acting?.edit ?? null };
+    return {
+      acting,
+      routing: routingOf(scope, count + 1, after),
+      watched: { input: input.id, asked: false, product, score, ...acting },
+    };
+  };
+}
+
+/** A decision as the contract tells it, in a library of so many committed edits. */
+export function routingOf(
+  scope: Pick<KnownScope, 'threshold'>,
+  committed: number,
+  { acting, matches }: Decision,
+): Routing {
+  const told = matches.slice(0, TOLD_MATCHES).map((match) => {
+    const threshold = scope.threshold(committed, match.reach);
+    return { ...match, threshold, margin: match.score - threshold };
+  });
+  const closest = told[0];
+  return {
+    edit: acting?.edit ?? null,
+    closest: closest?.edit ?? null,
+    score: closest?.score ?? null,
+    threshold: closest?.threshold ?? null,
+    margin: closest?.margin ?? null,
+    matches: told,
+  };
+}
+
+function inputContent(store: Store, id: number): { picture: string; prompt: string } {
+  return store.database
+    .prepare<[number], { picture: string; prompt: string }>(
+      'SELECT picture, prompt FROM scope_inputs WHERE id = ?',
+    )
+    .get(id)!;
+}
+
+/** An answer that is not known yet: of the unedited model (`edit` null), or under an edit. */
+export interface WantedAnswer {
+  readonly picture: string | null;
+  readonly prompt: string;
+  readonly edit: number | null;
+}
+
+/** The answers a decided check needs and the library does not know, each once. */
+export function wantedAnswers(store: Store, probes: readonly DecidedProbe[]): WantedAnswer[] {
+  const wanted = new Map<string, WantedAnswer>();
+  for (const { probe, acting } of probes) {
+    const { picture, prompt } = probe;
+    for (const edit of new Set([null, acting.before, acting.after])) {
+      if (knownAnswer(store, { picture, prompt, edit }) !== null) continue;
+      wanted.set(JSON.stringify([picture, prompt, edit]), { picture, prompt, edit });
+    }
+  }
+  return [...wanted.values()];
+}
+
+/** The state of the signal under which an answer was given; '' for the unedited model. */
+export const signalName = (store: Store, edit: number | null): string =>
+  edit === null ? '' : signalState(store, editRow(store, edit));
+
+export function knownAnswer(store: Store, { picture, prompt, edit }: WantedAnswer): string | null {
+  return readAnswer(store, picture ?? '', prompt, signalName(store, edit));
+}
+
+/**
+ * A probe with its three answers. What must change passes with its target, what must stay with the library's answer of now.
+ * @throws EmendError 'internal' while one is not known
+ */
+export function resultOf(store: Store, { probe, owner, acting, routing }: DecidedProbe): ProbeResult {
+  const answer = (edit: number | null): string => {
+    const known = knownAnswer(store, { picture: probe.picture, prompt: probe.prompt, edit });
+    if (known === null) throw new EmendError('internal', `“${probe.prompt}” was not answered.`);
+    return known;
+  };
+  const unedited = answer(null);
+  const before = answer(acting.before);
+  const after = answer(acting.after);
+  return {
+    ...{ probe, owner, unedited, before, after, acting },
+    drift: driftOf({ expected: probe.expected, kind: probe.kind, unedited, before, acting }),
+    passes: probePasses(probe.expected, before, after),
+    routing,
+  };
+}
