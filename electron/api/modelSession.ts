@@ -11,8 +11,8 @@ import { readPicture } from '../library/pictures.ts';
 import { recentModels, rememberModel } from '../library/recentModels.ts';
 import { type DescribedInput, isDescribed, keepInputs, unsettledInputs } from '../library/scopeInputs.ts';
 import { readSettings } from '../library/settings.ts';
-import type { Provider } from '../tensor/session.ts';
 import { type Comparison, placeEdit, settleInputs, unplacedEdits } from '../library/watched.ts';
+import type { Provider } from '../tensor/session.ts';
 import type { EngineState, ModelSummary } from './contract.ts';
 import type { EngineCallOptions, EngineClient } from './engineClient.ts';
 import { demoModel } from './resources.ts';
@@ -309,8 +309,8 @@ export class ModelSession {
    * open cannot tell, so that the library compares them by key alone.
    */
   async compareForCommit(edits: readonly number[], signal?: AbortSignal): Promise<Comparison | null> {
-    if (!this.#loaded || !this.#model?.summary.adapter) return null;
     try {
+      if (!(await this.demandModel()).adapter) return null;
       await this.demandSettled(signal);
       const described = edits.filter((id) => isDescribed(this.#library, id));
       if (described.length === 0) return null;

@@ -1,6 +1,13 @@
 /** @file `emend edit …`: the edits of a library, from draft to retired, over the contract like the page. */
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { type CallOutput, type Edit, EditStatus } from '../api/contract.ts';
+import {
+  type CallOutput,
+  type Edit,
+  type EditSelection,
+  EditStatus,
+  type Finding,
+  Reach,
+} from '../api/contract.ts';
 import { readPictureFile } from '../files/picture.ts';
 import { type Call, parseId, print, withSession } from './session.ts';
 
@@ -15,7 +22,8 @@ interface WithModel extends Common {
 
 export function editCommand(): Command {
   const edit = new Command('edit').description('write, check, commit and retire edits');
-  for (const make of [add, list, show, preview, check, commit, retire, restore]) edit.addCommand(make());
+  for (const make of [add, list, show, preview, check, commit, health, retire, restore])
+    edit.addCommand(make());
   return edit;
 }
 
@@ -44,6 +52,7 @@ interface AddOptions extends Common {
   prompt: string;
   target: string;
   note?: string;
+  reach?: Reach;
   rephrase?: string[];
   rephraseImage?: string[];
 }
@@ -54,9 +63,15 @@ function add(): Command {
     .requiredOption('--prompt <text>', 'the question')
     .requiredOption('--target <text>', 'the right answer')
     .option('--note <text>', 'why, for whoever reads it later')
+    .addOption(
+      new Option(
+        '--reach <reach>',
+        'how far it goes: its own picture and its like, or the thing; as set otherwise',
+      ).choices(Reach.options),
+    )
     .option('--rephrase <text...>', 'other wordings that must be answered alike; the check asks them')
     .option('--rephrase-image <file...>', 'other pictures on which the prompt must be answered alike')
-    .action(async ({ library, json, image, prompt, target, note, ...more }: AddOptions) => {
+    .action(async ({ library, json, image, prompt, target, note, reach, ...more }: AddOptions) => {
       const edit = await withSession({ library, needsModel: false }, async ({ call }) => {
         const picture = await addPicture(call, image);
         const pictures: string[] = [];
@@ -67,7 +82,7 @@ function add(): Command {
           })),
           ...pictures.map((other) => ({ kind: 'image-generality' as const, picture: other, prompt })),
         ];
-        return call('edits.create', { picture, prompt, target, note, probes });
+        return call('edits.create', { picture, prompt, target, note, reach, probes });
       });
       print(edit, `${line(edit)}\nCheck it with: emend edit check ${edit.id}`, json);
     });
@@ -109,27 +124,75 @@ function preview(): Command {
     });
 }
 
+interface SetOptions extends WithModel {
+  allDrafts?: boolean;
+}
+
 function check(): Command {
-  return asking('check', 'ask every probe before and after; exit code 1 when the check fails')
-    .argument('<number>', 'number of the edit', editId)
-    .action(async (id: number, { json, ...options }: WithModel) => {
-      const done = await withSession({ ...options, needsModel: true }, ({ call }) =>
-        call('checks.run', { edit: id }),
-      );
-      print(done, report(done), json);
-      if (done.verdict === 'fails') process.exitCode = 1;
+  return asking('check', 'ask what an edit may change, before and after; exit code 1 when a check fails')
+    .argument('[numbers...]', 'numbers of the edits', editIds)
+    .option('--all-drafts', 'every edit that is neither committed nor retired')
+    .action(async (ids: number[] | undefined, { json, allDrafts, ...options }: SetOptions, command) => {
+      const select = selectionOf(command, ids, allDrafts);
+      const fails = await withSession({ ...options, needsModel: true }, async ({ call }) => {
+        if (ids?.length === 1) {
+          const done = await call('checks.run', { edit: ids[0]! });
+          print(done, report(done), json);
+          return done.verdict === 'fails';
+        }
+        const done = await call('checks.runSet', { select });
+        print(done, setReport(done), json);
+        return done.results.some(({ verdict }) => verdict !== 'passes');
+      });
+      if (fails) process.exitCode = 1;
     });
 }
 
+interface CommitOptions extends SetOptions {
+  reason?: string;
+  supersede?: number;
+}
+
 function commit(): Command {
-  return subcommand('commit', 'let an edit act, after a fresh passing check')
-    .argument('<number>', 'number of the edit', editId)
-    .option('--reason <text>', 'why it is committed without one; stays on record')
-    .action(async (id: number, { library, json, reason }: Common & { reason?: string }) => {
-      const edit = await withSession({ library, needsModel: false }, ({ call }) =>
-        call('edits.commit', { id, reason }),
+  return asking('commit', 'let edits act, each after a fresh passing check')
+    .argument('[numbers...]', 'numbers of the edits', editIds)
+    .option('--all-drafts', 'every edit that is neither committed nor retired; what is not ready is left')
+    .option('--reason <text>', 'why they are committed without one; stays on record')
+    .option('--supersede <number>', 'the committed edit that is retired with it', editId)
+    .action(
+      async (
+        ids: number[] | undefined,
+        { json, allDrafts, reason, supersede, ...options }: CommitOptions,
+        command,
+      ) => {
+        const select = selectionOf(command, ids, allDrafts);
+        const refused = await withSession({ ...options, needsModel: true }, async ({ call }) => {
+          if (ids?.length === 1) {
+            const edit = await call('edits.commit', { id: ids[0]!, reason, supersede });
+            print(edit, line(edit), json);
+            return 0;
+          }
+          if (supersede !== undefined) command.error('error: --supersede goes with one edit');
+          const done = await call('edits.commitSet', { select, reason });
+          const told = done.refused.map(({ edit, message }) => `${String(edit).padStart(4)}  ${message}`);
+          print(done, [...told, `Committed ${done.committed.length} edits.`].join('\n'), json);
+          return done.refused.length;
+        });
+        if (refused > 0) process.exitCode = 1;
+      },
+    );
+}
+
+function health(): Command {
+  return asking('health', 'check committed edits again, against the model and adapter that are open')
+    .argument('[numbers...]', 'numbers of the edits; all that are committed otherwise', editIds)
+    .action(async (ids: number[] | undefined, { json, ...options }: WithModel) => {
+      const select = ids?.length ? { edits: ids } : undefined;
+      const done = await withSession({ ...options, needsModel: true }, ({ call }) =>
+        call('checks.health', { select }),
       );
-      print(edit, line(edit), json);
+      print(done, healthReport(done), json);
+      if (done.results.some(({ outcome }) => outcome === 'needs-work')) process.exitCode = 1;
     });
 }
 
@@ -156,6 +219,22 @@ function restore(): Command {
     });
 }
 
+/** The edits a command is about: those numbered, or all drafts. Neither is a mistake in the command. */
+function selectionOf(
+  command: Command,
+  ids: number[] | undefined,
+  allDrafts: boolean | undefined,
+): EditSelection {
+  if (ids?.length && allDrafts) command.error('error: give numbers of edits or --all-drafts, not both');
+  if (ids?.length) return { edits: ids };
+  if (allDrafts) return { filter: { status: ['draft', 'checked', 'failed', 'stale'] } };
+  return command.error('error: give numbers of edits, or --all-drafts');
+}
+
+function editIds(text: string, before: number[] | undefined): number[] {
+  return [...(before ?? []), editId(text)];
+}
+
 /** A number that is none is a mistake in the command, as commander tells them. */
 function editId(text: string): number {
   try {
@@ -174,8 +253,43 @@ function line({ id, status, prompt, before, target }: Edit): string {
 
 type Check = CallOutput<'checks.run'>;
 
-/** The check's groups, and every probe that failed. */
-function report({ verdict, fresh, seconds, groups, results }: Check): string {
+/** A finding in words. */
+function found({ kind, edit }: Finding): string {
+  return kind === 'entangled' ? `entangled with edit ${edit}` : kind;
+}
+
+function setReport({ results, pairs, seconds }: CallOutput<'checks.runSet'>): string {
+  const passed = results.filter(({ verdict }) => verdict === 'passes').length;
+  return [
+    ...results.map(({ edit, verdict, finding, error }) => {
+      const told = error ?? (finding ? found(finding) : '');
+      return `${verdict === 'passes' ? '✓' : '✗'} ${String(edit).padStart(4)}  ${told}`;
+    }),
+    ...pairs.map(({ edit, disturbs, probes }) => {
+      return `  edit ${edit} disturbs edit ${disturbs} (${probes} ${probes === 1 ? 'probe' : 'probes'})`;
+    }),
+    `${passed} of ${results.length} checks pass (${seconds.toFixed(1)} s).`,
+  ].join('\n');
+}
+
+const outcomes = {
+  holds: 'holds',
+  'not-needed': 'no longer needed: the model now knows',
+  'needs-work': 'needs work',
+} as const;
+
+function healthReport({ results, seconds }: CallOutput<'checks.health'>): string {
+  return [
+    ...results.map(({ edit, outcome, unedited, answer, passed, total }) => {
+      const answers = `${quoted(unedited)} → ${quoted(answer)}`;
+      return `${String(edit).padStart(4)}  ${outcomes[outcome]}  ${answers}  (${passed} of ${total} probes)`;
+    }),
+    `${results.length} committed edits checked (${seconds.toFixed(1)} s).`,
+  ].join('\n');
+}
+
+/** The check's groups, every probe that failed, and drift that earlier edits caused. */
+function report({ verdict, finding, fresh, staleBy, seconds, groups, unchanged, results }: Check): string {
   const asked = groups.filter(({ total }) => total > 0);
   return [
     ...asked.map(({ kind, passed, total, required, passes, byConstruction }) => {
@@ -190,8 +304,18 @@ function report({ verdict, fresh, seconds, groups, results }: Check): string {
           `  ${probe.kind}: ${probe.prompt}  ${quoted(before)} → ${quoted(after)}` +
           (probe.expected === null ? ', should have stayed' : `, should be ${quoted(probe.expected)}`),
       ),
-    `The check ${verdict} (${results.length} probes, ${seconds.toFixed(1)} s)${fresh ? '' : ', and is stale'}.`,
+    ...results.flatMap(({ probe, unedited, before, drift }) =>
+      drift === null
+        ? []
+        : [`  drift: ${probe.prompt}  ${quoted(unedited)} → ${quoted(before)}, by edit ${drift.edit}`],
+    ),
+    `The check ${verdict}: ${found(finding)} (${results.length} probes, ${unchanged} more of committed edits cannot change, ${seconds.toFixed(1)} s)${staleness(fresh, staleBy)}.`,
   ].join('\n');
+}
+
+function staleness(fresh: boolean, by: readonly number[]): string {
+  if (fresh) return '';
+  return by.length > 0 ? `, and is stale by edit ${by.join(', ')}` : ', and is stale';
 }
 
 function details({ edit, probes, check, history }: CallOutput<'edits.show'>): string {

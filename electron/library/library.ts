@@ -69,11 +69,12 @@ export function openLibrary(path: string): Library {
       return result;
     },
     keep: (work) => {
-      if (readOnly) database.pragma('query_only = OFF');
+      if (!readOnly || database.inTransaction) return library.write(work);
+      database.pragma('query_only = OFF');
       try {
         return library.write(work);
       } finally {
-        if (readOnly) database.pragma('query_only = ON');
+        database.pragma('query_only = ON');
       }
     },
     onChange: (listener) => {
