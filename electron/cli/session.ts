@@ -62,6 +62,8 @@ export async function withSession<T>(
       process.stderr.write(`\r\x1b[K${stage} ${done}${total === null ? '' : `/${total}`} ${unit}`);
   });
   try {
+    const { path: file, readOnly } = (await call('app.status', {})).library;
+    if (readOnly) console.error(`emend: ${file} can only be read here; changes will be refused.`);
     if (opens) {
       const path = model ?? (await call('models.recent', {}))[0]?.path ?? modelOrDemo(undefined);
       await call('models.open', { path, adapter });

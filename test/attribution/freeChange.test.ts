@@ -35,6 +35,12 @@ test('a change at the first layer makes the model say the target; one at the las
   expect(late!.after).toBeGreaterThan(early!.after);
 });
 
+test('no step changes nothing and reaches nothing', async () => {
+  const [still] = await freelyChange(decoderOf(model), [0], [untouched], { steps: 0, rate: 0.05 });
+  expect(still).toMatchObject({ reached: false, length: 0 });
+  expect(still!.after).toBe(still!.before);
+});
+
 test('what cannot be measured is said', async () => {
   const { input, labels } = untouched;
   const measured = (cases: FreeChangeCase[], signal?: AbortSignal) =>
