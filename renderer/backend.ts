@@ -19,11 +19,14 @@ export interface Connection extends Backend {
   onConnection(listener: (up: boolean) => void): () => void;
   /** Asks for a folder with the system's own dialog; absent where there is none. */
   chooseFolder?(): Promise<string | null>;
+  /** Where a file lies that was dropped on the page or chosen; absent where a page cannot know that. */
+  pathOf?(file: File): string;
 }
 
 /** What the desktop preload puts on the window. */
 export interface DesktopBridge extends Backend {
   chooseFolder?(): Promise<string | null>;
+  pathOf?(file: File): string;
 }
 
 /** The backend of this page: the desktop bridge where the window has one, else HTTP to where the page came from. */
@@ -41,12 +44,13 @@ export function toWireError(thrown: unknown): WireError {
 }
 
 function overBridge(bridge: DesktopBridge): Connection {
-  const chooseFolder = bridge.chooseFolder;
+  const { chooseFolder, pathOf } = bridge;
   return {
     call: (name, input, options) => bridge.call(name, input, options),
     on: (name, listener) => bridge.on(name, listener),
     onConnection: () => () => {}, // the main process outlives its window
     ...(chooseFolder && { chooseFolder: () => chooseFolder() }),
+    ...(pathOf && { pathOf: (file: File) => pathOf(file) }),
   };
 }
 

@@ -7,6 +7,11 @@ const names: Readonly<Record<string, string>> = {
   'answers.ask': 'Question',
   'edits.preview': 'Preview',
   'checks.run': 'Check',
+  'checks.runSet': 'Check',
+  'checks.health': 'Health check',
+  'edits.commitSet': 'Commit',
+  'edits.import': 'Import',
+  'edits.exportMany': 'Export',
   'models.open': 'Opening',
   'models.inspect': 'Looking into',
 };

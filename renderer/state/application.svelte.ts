@@ -5,6 +5,7 @@ import type { Connection } from '../backend.ts';
 import { Changes } from './changes.ts';
 import { Condition } from './condition.svelte.ts';
 import { EditLibrary } from './editLibrary.svelte.ts';
+import { Health } from './health.svelte.ts';
 import { Jobs } from './jobs.svelte.ts';
 import { Models } from './models.svelte.ts';
 import { Navigation } from './navigation.svelte.ts';
@@ -26,6 +27,7 @@ export class Application {
   readonly library: EditLibrary;
   readonly workbench: Workbench;
   readonly review: Review;
+  readonly health: Health;
 
   constructor(connection: Connection) {
     const jobs = new Jobs(connection);
@@ -35,7 +37,7 @@ export class Application {
     this.preferences = new Preferences(connection);
     this.pictures = new Pictures(connection);
     this.models = new Models(connection, jobs, this.condition);
-    this.library = new EditLibrary(connection, this.pictures, this.toasts, this.changes);
+    this.library = new EditLibrary(connection, jobs, this.pictures, this.toasts, this.changes);
     this.workbench = new Workbench(
       connection,
       jobs,
@@ -43,8 +45,10 @@ export class Application {
       this.condition,
       this.toasts,
       this.changes,
+      this.preferences,
     );
     this.review = new Review(connection, this.library, this.workbench, this.navigation);
+    this.health = new Health(connection, jobs, this.library, this.toasts);
     let lost = false;
     connection.onConnection((up) => {
       if (up && lost) this.#readAgain();

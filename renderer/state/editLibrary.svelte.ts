@@ -16,6 +16,7 @@ import { type Connection, toWireError } from '../backend.ts';
 import { builtInViews, newestFirst, sameList } from '../library/views.ts';
 import type { Changes } from './changes.ts';
 import { EditRows } from './editRows.svelte.ts';
+import type { Jobs } from './jobs.svelte.ts';
 import type { Pictures } from './pictures.svelte.ts';
 import { Selection } from './selection.svelte.ts';
 import type { Toasts } from './toasts.svelte.ts';
@@ -30,6 +31,7 @@ export class EditLibrary {
   readonly #connection: Connection;
   readonly #toasts: Toasts;
   readonly #changes: Changes;
+  readonly #jobs: Jobs;
   readonly rows: EditRows;
   readonly selection = new Selection();
 
@@ -55,6 +57,8 @@ export class EditLibrary {
   focusTable: () => void = () => {};
   /** what could not be done to some of many edits */
   refusals = $state.raw<{ readonly what: string; readonly outcome: Bulk } | null>(null);
+  /** what the check of several edits found; null once that was read */
+  checked = $state.raw<CallOutput<'checks.runSet'> | null>(null);
   /** something is being done to many edits */
   working = $state(false);
 
@@ -63,7 +67,8 @@ export class EditLibrary {
   #searching: ReturnType<typeof setTimeout> | null = null;
   #readingLists: ReturnType<typeof setTimeout> | null = null;
 
-  constructor(connection: Connection, pictures: Pictures, toasts: Toasts, changes: Changes) {
+  constructor(connection: Connection, jobs: Jobs, pictures: Pictures, toasts: Toasts, changes: Changes) {
+    this.#jobs = jobs;
     this.#connection = connection;
     this.#toasts = toasts;
     this.#changes = changes;
@@ -138,7 +143,7 @@ export class EditLibrary {
       void this.#readLists();
       return true;
     } catch (thrown) {
-      this.#toasts.complain(toWireError(thrown).message);
+      this.#complain(thrown);
       return false;
     }
   }
@@ -157,7 +162,7 @@ export class EditLibrary {
             }),
         });
     } catch (thrown) {
-      this.#toasts.complain(toWireError(thrown).message);
+      this.#complain(thrown);
     }
   }
 
@@ -195,7 +200,7 @@ export class EditLibrary {
         }),
       );
     } catch (thrown) {
-      this.#toasts.complain(toWireError(thrown).message);
+      this.#complain(thrown);
     }
   }
 
@@ -233,11 +238,52 @@ export class EditLibrary {
     );
   }
 
+  /** Checks drafts one after the other, as a job that can be followed and stopped from anywhere. */
+  async check(select: EditSelection): Promise<void> {
+    try {
+      const outcome = await this.#jobs.start('checks.runSet', { select }).result;
+      if (outcome.results.length === 1) {
+        const [{ edit, verdict, error }] = outcome.results as [(typeof outcome.results)[number]];
+        this.#toasts.tell(error ?? `The check of edit ${edit} ${verdict ?? 'could not be run'}`);
+      } else this.checked = outcome;
+    } catch (thrown) {
+      this.#complain(thrown);
+    }
+  }
+
+  /** Commits edits one after the other; those without a fresh passing check only with a reason. */
+  async commit(select: EditSelection, reason?: string): Promise<void> {
+    if (this.working) return;
+    this.working = true;
+    try {
+      const { committed, refused } = await this.#jobs.start('edits.commitSet', {
+        select,
+        ...(reason && { reason }),
+      }).result;
+      const count = committed.length;
+      if (count > 0)
+        await this.#changes.tell(`${count.toLocaleString()} ${count === 1 ? 'edit' : 'edits'} committed`);
+      if (refused.length > 0)
+        this.refusals = {
+          what: 'committed',
+          outcome: {
+            changed: count,
+            refused: refused.map(({ edit, message }) => ({ edit, reason: message })),
+            refusals: refused.length,
+          },
+        };
+    } catch (thrown) {
+      this.#complain(thrown);
+    } finally {
+      this.working = false;
+    }
+  }
+
   async note(id: number, note: string): Promise<void> {
     try {
       await this.#connection.call('edits.note', { id, note });
     } catch (thrown) {
-      this.#toasts.complain(toWireError(thrown).message);
+      this.#complain(thrown);
     }
   }
 
@@ -252,10 +298,16 @@ export class EditLibrary {
       else if (outcome.refusals === 0) this.#toasts.tell('Nothing to change');
       if (outcome.refusals > 0) this.refusals = { what, outcome };
     } catch (thrown) {
-      this.#toasts.complain(toWireError(thrown).message);
+      this.#complain(thrown);
     } finally {
       this.working = false;
     }
+  }
+
+  /** Says what failed; what a person stopped is no failure. */
+  #complain(thrown: unknown): void {
+    const { code, message } = toWireError(thrown);
+    if (code !== 'cancelled') this.#toasts.complain(message);
   }
 
   #show(filter: EditFilter, sort: EditSort): void {

@@ -52,8 +52,13 @@ export class Models {
   }
 
   /** Asks for a folder with the system's dialog, where there is one. */
+  get askFolder(): (() => Promise<string | null>) | null {
+    return this.#connection.chooseFolder?.bind(this.#connection) ?? null;
+  }
+
+  /** Asks for the folder of a model. */
   get chooseFolder(): (() => Promise<void>) | null {
-    const choose = this.#connection.chooseFolder?.bind(this.#connection);
+    const choose = this.askFolder;
     if (!choose) return null;
     return async () => {
       const path = await choose();

@@ -2,12 +2,14 @@
  * @file What was typed on the workbench and not saved yet, kept for each edit and for the next new one, so that it
  * outlives a reload and the opening of another edit.
  */
+import type { Reach } from '../../electron/api/contract.ts';
 
 /** The fields of the workbench. `picture`: of a new edit only; an edit keeps its own. */
 export interface TypedFields {
   readonly picture: string | null;
   readonly prompt: string;
   readonly target: string;
+  readonly reach: Reach;
 }
 
 const prefix = 'emend.unsaved.';
@@ -26,9 +28,14 @@ export class UnsavedFields {
     const kept = this.#storage.getItem(this.#key(library, edit));
     if (kept === null) return null;
     try {
-      const { picture, prompt, target } = JSON.parse(kept) as Record<string, unknown>;
+      const { picture, prompt, target, reach } = JSON.parse(kept) as Record<string, unknown>;
       if (typeof prompt !== 'string' || typeof target !== 'string') return null;
-      return { picture: typeof picture === 'string' ? picture : null, prompt, target };
+      return {
+        picture: typeof picture === 'string' ? picture : null,
+        prompt,
+        target,
+        reach: reach === 'thing' ? 'thing' : 'picture',
+      };
     } catch {
       return null;
     }

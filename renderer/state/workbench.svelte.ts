@@ -6,6 +6,7 @@ import { untrack } from 'svelte';
 import type {
   Answer,
   AnswerToken,
+  CallOutput,
   Check,
   Edit,
   HistoryEntry,
@@ -14,6 +15,7 @@ import type {
   Picture,
   Probe,
   ProbeResult,
+  Reach,
   SamplePicture,
   WireError,
 } from '../../electron/api/contract.ts';
@@ -23,6 +25,7 @@ import type { Changes } from './changes.ts';
 import type { Condition } from './condition.svelte.ts';
 import type { JobListeners, Jobs } from './jobs.svelte.ts';
 import type { Pictures } from './pictures.svelte.ts';
+import type { Preferences } from './preferences.svelte.ts';
 import type { Toasts } from './toasts.svelte.ts';
 import { type TypedFields, UnsavedFields } from './unsaved.ts';
 
@@ -50,10 +53,13 @@ export class Workbench {
   readonly #toasts: Toasts;
   readonly #changes: Changes;
   readonly #unsaved: UnsavedFields;
+  readonly #preferences: Preferences;
 
   picture = $state.raw<Picture | null>(null);
   prompt = $state('');
   target = $state('');
+  /** how far the edit goes, where that was chosen; else as the edit or the settings say */
+  #reach = $state<Reach | null>(null);
   /** ask with all committed edits, or the unedited model */
   asksWith = $state<'committed' | 'none'>('committed');
   answer = $state.raw<Answer | null>(null);
@@ -74,6 +80,10 @@ export class Workbench {
   /** results of the running check, as they come */
   checking = $state.raw<readonly ProbeResult[]>([]);
   history = $state.raw<readonly HistoryEntry[]>([]);
+  /** a committed edit that already answers this one's question otherwise, as the last preview found */
+  conflict = $state.raw<CallOutput<'edits.preview'>['conflict']>(null);
+  /** whether that edit is to be retired when this one is committed */
+  supersedes = $state(false);
 
   /** whether the answer to the last question is in view, or the edit's before and after */
   view = $state<'answer' | 'comparison'>('answer');
@@ -98,7 +108,9 @@ export class Workbench {
     condition: Condition,
     toasts: Toasts,
     changes: Changes,
+    preferences: Preferences,
   ) {
+    this.#preferences = preferences;
     this.#unsaved = new UnsavedFields(localStorage);
     this.#changes = changes;
     this.#connection = connection;
@@ -137,11 +149,17 @@ export class Workbench {
   );
   /** whether the open edit still takes changes, probes and checks: it is neither committed nor retired */
   readonly changeable = $derived.by(() => this.edit !== null && changeable.includes(this.edit.status));
-  /** whether prompt or correction differ from the edit's */
+  /** how far the edit goes */
+  readonly reach = $derived.by(
+    (): Reach => this.#reach ?? this.edit?.reach ?? this.#preferences.settings?.reach ?? 'picture',
+  );
+  /** whether prompt, correction or reach differ from the edit's */
   readonly changed = $derived.by(
     () =>
       this.edit !== null &&
-      (this.prompt.trim() !== this.edit.prompt || this.target.trim() !== this.edit.target),
+      (this.prompt.trim() !== this.edit.prompt ||
+        this.target.trim() !== this.edit.target ||
+        this.reach !== this.edit.reach),
   );
   /** Check and commit take the edit as it was previewed, so they wait until that is what the fields say. */
   readonly canCommit = $derived.by(() => this.changeable && this.work === null && !this.changed);
@@ -191,9 +209,10 @@ export class Workbench {
     const shown = await this.#readEdit(id);
     if (turn === this.#turn) this.opening = false;
     if (!shown || turn !== this.#turn) return;
-    const { prompt, target } = this.#unsaved.read(library, id) ?? shown;
+    const { prompt, target, reach } = this.#unsaved.read(library, id) ?? shown;
     this.prompt = prompt;
     this.target = target;
+    this.#reach = reach === shown.reach ? null : reach;
     this.view = 'comparison';
     if (this.influence) this.layer = 'influence';
     try {
@@ -209,6 +228,11 @@ export class Workbench {
     if (!this.edit) return;
     this.prompt = this.edit.prompt;
     this.target = this.edit.target;
+    this.#reach = null;
+  }
+
+  chooseReach(reach: Reach): void {
+    this.#reach = reach;
   }
 
   /** Reads the open edit again; at the end of running work that is done anyway. */
@@ -278,6 +302,7 @@ export class Workbench {
     }
     if (turn !== this.#turn) return;
     this.edit = edit;
+    this.#reach = null;
     this.before = null;
     this.after = null;
     this.view = 'comparison';
@@ -289,6 +314,8 @@ export class Workbench {
       this.before = shown.before;
       this.after = shown.after;
       this.influence = shown.influence;
+      this.conflict = shown.conflict;
+      this.supersedes = false;
       this.layer = 'influence';
       this.#condition.lastResult = `Previewed in ${seconds(shown.before.times.total + shown.after.times.total)}`;
     }
@@ -320,9 +347,17 @@ export class Workbench {
   async commit(reason?: string): Promise<boolean> {
     const edit = this.edit;
     if (!edit) return false;
+    const superseded = this.supersedes ? this.conflict : null;
     return this.#change(
-      () => this.#connection.call('edits.commit', { id: edit.id, ...(reason && { reason }) }),
-      `Edit ${edit.id} committed`,
+      () =>
+        this.#connection.call('edits.commit', {
+          id: edit.id,
+          ...(reason && { reason }),
+          ...(superseded && { supersede: superseded.edit }),
+        }),
+      superseded
+        ? `Edit ${edit.id} committed in place of edit ${superseded.edit}`
+        : `Edit ${edit.id} committed`,
     );
   }
 
@@ -363,7 +398,7 @@ export class Workbench {
     const target = this.target.trim();
     if (this.edit && !this.changed) return this.edit;
     if (this.edit && !this.becomesNew) {
-      return this.#connection.call('edits.update', { id: this.edit.id, prompt, target });
+      return this.#connection.call('edits.update', { id: this.edit.id, prompt, target, reach: this.reach });
     }
     // the answer in view is the unedited model's to this prompt only if both are still the same and no edit acted on it
     const asked =
@@ -374,6 +409,7 @@ export class Workbench {
       picture: picture.id,
       prompt,
       target,
+      reach: this.reach,
       ...(before && { before }),
     });
     const library = await this.#library();
@@ -486,7 +522,7 @@ export class Workbench {
 
   /** Says what of a new edit is cleared without having been saved, with a way back. What was typed for an edit is kept. */
   #offerBack(): void {
-    const { picture, prompt, target, answer, answered, edit } = this;
+    const { picture, prompt, target, reach, answer, answered, edit } = this;
     const typed = target.trim() !== '' || (prompt.trim() !== '' && prompt !== this.#suggested);
     if (edit || (!typed && answer === null)) return;
     this.#toasts.tell('Cleared', {
@@ -498,6 +534,7 @@ export class Workbench {
         this.answered = answered;
         this.prompt = prompt;
         this.target = target;
+        this.#reach = reach;
       },
     });
   }
@@ -505,14 +542,14 @@ export class Workbench {
   /** Keeps what is typed and not saved. Nothing is kept of an edit whose fields say what the library says. */
   #keepTyped(): void {
     const library = this.#condition.status?.library.path;
-    const { edit, picture, prompt, target, changed, isEmpty } = this;
+    const { edit, picture, prompt, target, reach, changed, isEmpty } = this;
     if (library === undefined || this.opening) return;
     if (edit) {
-      if (changed) this.#unsaved.keep(library, edit.id, { picture: null, prompt, target });
+      if (changed) this.#unsaved.keep(library, edit.id, { picture: null, prompt, target, reach });
       else this.#unsaved.forget(library, edit.id);
     } else if (!isEmpty) {
       this.#newIsOpen = true;
-      this.#unsaved.keep(library, null, { picture: picture?.id ?? null, prompt, target });
+      this.#unsaved.keep(library, null, { picture: picture?.id ?? null, prompt, target, reach });
     } else if (this.#newIsOpen) this.#unsaved.forget(library, null);
   }
 
@@ -528,6 +565,7 @@ export class Workbench {
     if (turn !== this.#turn) return;
     this.prompt = typed.prompt;
     this.target = typed.target;
+    this.#reach = typed.reach;
   }
 
   /** Where the open library lies. */
@@ -542,6 +580,7 @@ export class Workbench {
     this.picture = null;
     this.prompt = '';
     this.target = '';
+    this.#reach = null;
     this.#suggested = '';
     this.layer = 'picture';
     this.#forgetAnswer();
@@ -563,6 +602,8 @@ export class Workbench {
     this.check = null;
     this.checking = [];
     this.history = [];
+    this.conflict = null;
+    this.supersedes = false;
   }
 
   /** Turns to something else. A question nobody waits for any more is stopped; work on an edit goes on. */

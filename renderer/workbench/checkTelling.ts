@@ -31,14 +31,12 @@ export function percent(share: number): string {
   return `${Number((share * 100).toFixed(2))} %`;
 }
 
-/** “Check of 12:41 on 3 committed edits · passes”: the time by the reader's clock, with the day unless it is today. */
-export function checkSentence(check: Check, now = new Date()): string {
-  const owners = new Set(check.results.map((result) => result.owner).filter((owner) => owner !== null));
-  const on =
-    owners.size === 0
-      ? 'with nothing committed before'
-      : `on ${owners.size} committed ${owners.size === 1 ? 'edit' : 'edits'}`;
-  return `Check of ${clock(check.finished, now)} ${on} · ${check.verdict}`;
+/** “Check of 12:41, 4.1 s · passes”: the time by the reader's clock, with the day unless it is today. */
+export function checkSentence(
+  check: Pick<Check, 'finished' | 'seconds' | 'verdict'>,
+  now = new Date(),
+): string {
+  return `Check of ${clock(check.finished, now)}, ${check.seconds.toFixed(1)} s · ${check.verdict}`;
 }
 
 /** How many answers changed that should not have, or did not that should. */
@@ -73,8 +71,16 @@ const changes: Readonly<Record<StaleReason, string>> = {
 };
 
 /** Why a check that is no longer fresh needs running again, in one sentence. */
-export function whyStale({ staleBecause }: Pick<Check, 'staleBecause'>): string {
+export function whyStale({ staleBecause, staleBy }: Pick<Check, 'staleBecause' | 'staleBy'>): string {
   if (staleBecause.length === 0) return '';
-  const told = new Intl.ListFormat('en').format(staleBecause.map((reason) => changes[reason]));
+  const list = new Intl.ListFormat('en');
+  const named = `edit${staleBy.length === 1 ? '' : 's'} ${list.format(staleBy.map(String))}`;
+  const told = list.format(
+    staleBecause.map((reason) =>
+      reason === 'committed-edits' && staleBy.length > 0
+        ? `${named} came to act, or no longer ${staleBy.length === 1 ? 'does' : 'do'}, on one of its probes`
+        : changes[reason],
+    ),
+  );
   return `Since then, ${told}.`;
 }

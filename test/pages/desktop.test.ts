@@ -93,11 +93,11 @@ describe('the window', () => {
 });
 
 describe('the preload', () => {
-  test('exposes the contract and the folder dialog, and nothing else', async () => {
+  test('exposes the contract, the folder dialog and where files lie, and nothing else', async () => {
     const names = await desktop.page.evaluate(() =>
       Object.keys((globalThis as unknown as Page).emend).sort(),
     );
-    expect(names).toEqual(['call', 'chooseFolder', 'on']);
+    expect(names).toEqual(['call', 'chooseFolder', 'on', 'pathOf']);
     desktop.run.chosenFolder = '/models/mine';
     expect(await desktop.page.evaluate(() => (globalThis as unknown as Page).emend.chooseFolder())).toBe(
       '/models/mine',

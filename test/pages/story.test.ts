@@ -197,6 +197,14 @@ describe.each(surfaces)('in %s', (name, start) => {
     ] as const)
       expect(asked(title)).toBe(standing.probes.filter((probe) => probe.kind === kind).length);
     expect(asked('Same picture, other questions')).toBeGreaterThan(0);
+    // the finding in words, and for each probe three answers and which edit acted
+    expect(await words(check)).toMatch(/ Holds\. /);
+    await check.getByRole('button', { name: 'Reliability' }).click();
+    const answers = check.getByRole('cell', { name: 'Answers of Reliability' }).getByRole('row').last();
+    expect(
+      (await answers.getByRole('cell').allInnerTexts()).map((text) => text.replace(/\s+/g, ' ').trim()),
+    ).toEqual([sample.prompt, wrong, wrong, `${sample.correction} this edit acted`]);
+    await check.getByRole('button', { name: 'Reliability' }).click();
     await shot(page, '5-checked');
     if (process.env['EMEND_SCREENSHOT'] && start === startServed)
       await page.screenshot({ path: join(resources, 'screenshot.png'), animations: 'disabled' });
@@ -341,6 +349,24 @@ describe('on the workbench', () => {
     const details = page.getByRole('complementary', { name: 'Edit details' });
     await poll(() => words(details)).toMatch(/Agreed with the museum\./);
     expect(app.problems).toEqual([]);
+  });
+
+  test('a check goes on through a reload and on other screens, is listed, and can be stopped from anywhere', async () => {
+    await page.goto(page.url().replace(/#.*/, '#/workbench/2'));
+    await page.getByRole('heading', { name: 'Edit 2' }).waitFor();
+    await poll(() => button(page, 'Run check').isEnabled()).toBe(true);
+    await page.keyboard.press('c');
+    await button(page, 'Cancel check').waitFor();
+    await page.reload();
+    await button(page, 'Cancel check').waitFor();
+    await page.getByRole('link', { name: 'Library', exact: true }).click();
+    const running = page.getByRole('status', { name: 'Running' });
+    expect(await words(running)).toMatch(/^Check · edit 2 · /);
+    await running.click();
+    await button(page, 'Stop Check · edit 2').click();
+    const jobs = page.getByRole('region', { name: 'Jobs' });
+    await poll(() => words(jobs)).toMatch(/^Check · edit 2 Stopped/);
+    await page.keyboard.press('Escape');
   });
 
   test('a reopened edit is complete, and the window says where one is', async () => {

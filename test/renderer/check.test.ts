@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Check, Edit, ProbeResult } from '../../electron/api/contract.ts';
+import type { Check, Edit } from '../../electron/api/contract.ts';
 import {
   checkSentence,
   clock,
@@ -8,6 +8,7 @@ import {
   percent,
   whyStale,
 } from '../../renderer/workbench/checkTelling.ts';
+import { findingWords } from '../../renderer/workbench/findings.ts';
 import { kindOfProbe } from '../../renderer/workbench/probeKinds.ts';
 import { routingWords } from '../../renderer/workbench/routingWords.ts';
 
@@ -33,24 +34,6 @@ const edit: Edit = {
   committed: null,
   overrideReason: null,
 };
-const result = (owner: number | null): ProbeResult => ({
-  probe: {
-    id: 1,
-    edit: 7,
-    kind: owner === null ? 'image-locality' : 'committed',
-    picture,
-    prompt: 'p',
-    expected: null,
-  },
-  owner,
-  unedited: 'x',
-  before: 'x',
-  after: 'x',
-  acting: { before: null, after: null },
-  drift: null,
-  passes: true,
-  routing: null,
-});
 const check: Check = {
   id: 1,
   edit: 7,
@@ -93,13 +76,8 @@ describe('the words of a check', () => {
 
   it('count the committed edits it replayed', () => {
     const now = new Date(check.finished);
-    expect(
-      checkSentence({ ...check, results: [result(1), result(1), result(4), result(null)] }, now),
-    ).toMatch(/^Check of \d\d:\d\d on 2 committed edits · passes$/);
-    expect(checkSentence({ ...check, verdict: 'fails', results: [result(3)] }, now)).toContain(
-      'on 1 committed edit · fails',
-    );
-    expect(checkSentence(check, now)).toContain('with nothing committed before');
+    expect(checkSentence({ ...check, seconds: 4.14 }, now)).toMatch(/^Check of \d\d:\d\d, 4\.1 s · passes$/);
+    expect(checkSentence({ ...check, verdict: 'fails' }, now)).toContain('· fails');
   });
 
   it('give the day of a moment that is not today', () => {
@@ -111,10 +89,19 @@ describe('the words of a check', () => {
 });
 
 describe('why a check needs running again', () => {
+  it('names the edits that made it so, where they are known', () => {
+    expect(whyStale({ staleBecause: ['committed-edits'], staleBy: [12] })).toBe(
+      'Since then, edit 12 came to act, or no longer does, on one of its probes.',
+    );
+    expect(whyStale({ staleBecause: ['committed-edits'], staleBy: [12, 15] })).toContain('edits 12 and 15');
+  });
+
   it('names everything that differs, in one sentence', () => {
-    expect(whyStale({ staleBecause: [] })).toBe('');
-    expect(whyStale({ staleBecause: ['committed-edits'] })).toBe('Since then, the committed edits changed.');
-    expect(whyStale({ staleBecause: ['model', 'adapter', 'probes'] })).toBe(
+    expect(whyStale({ staleBecause: [], staleBy: [] })).toBe('');
+    expect(whyStale({ staleBecause: ['committed-edits'], staleBy: [] })).toBe(
+      'Since then, the committed edits changed.',
+    );
+    expect(whyStale({ staleBecause: ['model', 'adapter', 'probes'], staleBy: [] })).toBe(
       'Since then, another model is open than it was run on, another adapter is loaded than it was run with, and probes were added or removed.',
     );
   });
@@ -158,5 +145,13 @@ describe('what the scope decided, in words', () => {
     const nothing = { edit: null, closest: null, score: null, threshold: null, margin: null, matches: [] };
     expect(routingWords(nothing)).toBe('no edit acted');
     expect(routingWords(null)).toBe('');
+  });
+});
+
+describe('a finding', () => {
+  it('names the other edit it is entangled with', () => {
+    expect(findingWords({ kind: 'entangled', edit: 12 }).name).toBe('Entangled with edit 12');
+    expect(findingWords({ kind: 'holds', edit: null })).toMatchObject({ name: 'Holds', tone: 'good' });
+    expect(findingWords({ kind: 'under-generalises', edit: null }).name).toBe('Under-generalises');
   });
 });

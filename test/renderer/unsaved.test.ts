@@ -15,16 +15,26 @@ function storage(): Storage {
     clear: () => items.clear(),
   };
 }
-const fields = (target: string) => ({ picture: null, prompt: 'what?', target });
+const fields = (target: string) => ({ picture: null, prompt: 'what?', target, reach: 'thing' as const });
 
 describe('what was typed and not saved', () => {
   it('is kept apart by library, edit and new edit, until it is forgotten', () => {
     const unsaved = new UnsavedFields(storage());
     unsaved.keep('a', 1, fields('one'));
-    unsaved.keep('a', null, { picture: 'f'.repeat(64), prompt: '', target: 'new' });
+    unsaved.keep('a', null, {
+      picture: 'f'.repeat(64),
+      prompt: '',
+      target: 'new',
+      reach: 'picture',
+    });
     unsaved.keep('b', 1, fields('other'));
     expect(unsaved.read('a', 1)).toEqual(fields('one'));
-    expect(unsaved.read('a', null)).toEqual({ picture: 'f'.repeat(64), prompt: '', target: 'new' });
+    expect(unsaved.read('a', null)).toEqual({
+      picture: 'f'.repeat(64),
+      prompt: '',
+      target: 'new',
+      reach: 'picture',
+    });
     expect(unsaved.read('b', 1)).toEqual(fields('other'));
     expect(unsaved.read('b', null)).toBeNull();
     unsaved.forget('a', 1);

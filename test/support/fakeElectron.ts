@@ -169,6 +169,10 @@ function withElectronInPage(preload: (require: (name: string) => unknown) => voi
         exposeInMainWorld: (key: string, api: unknown) =>
           Object.defineProperty(page, key, { value: Object.freeze(api) }),
       },
+      // a page in a browser cannot know: tests say where the files lie that they drop
+      webUtils: {
+        getPathForFile: ({ name }: File) => (page.emendPaths as Record<string, string>)?.[name] ?? '',
+      },
       ipcRenderer: {
         invoke: (channel: string, ...args: unknown[]) => page.emendInvoke(channel, args),
         on: (channel: string, listener: (event: unknown, message: unknown) => void) => {

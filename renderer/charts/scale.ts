@@ -1,0 +1,21 @@
+/**
+ * @file Places values on the axes of a chart.
+ */
+
+/** A logarithmic axis from `from` to `to` on 0..1; both above zero. Values beyond lie at its ends. */
+export function logarithmic(from: number, to: number): (value: number) => number {
+  const width = Math.log(to) - Math.log(from) || 1;
+  return (value) => Math.min(1, Math.max(0, (Math.log(value) - Math.log(from)) / width));
+}
+
+/** Round values that span `low` to `high`, `most` of them at most: the ticks of a linear axis. */
+export function ticks(low: number, high: number, most = 4): number[] {
+  const span = high - low;
+  if (!(span > 0)) return [low];
+  const rough = span / (most - 1);
+  const magnitude = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((part) => part * magnitude).find((size) => size >= rough - 1e-12)!;
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, at) => Number(((first + at) * step).toPrecision(12)));
+}

@@ -1,0 +1,22 @@
+import { describe, expect, it } from 'vitest';
+import { logarithmic, ticks } from '../../renderer/charts/scale.ts';
+
+describe('the axes of a chart', () => {
+  it('place sizes by their logarithm, and keep what lies beyond at the ends', () => {
+    const across = logarithmic(1, 1000);
+    expect([1, 10, 100, 1000].map((size) => Number(across(size).toFixed(6)))).toEqual([
+      0, 0.333333, 0.666667, 1,
+    ]);
+    expect(across(0.1)).toBe(0);
+    expect(across(5000)).toBe(1);
+    expect(logarithmic(10, 10)(10)).toBe(0); // one size alone
+  });
+
+  it('are marked at round values within them, a few at most', () => {
+    expect(ticks(0.8, 1)).toEqual([0.8, 0.9, 1]);
+    expect(ticks(0, 0.0132)).toEqual([0, 0.005, 0.01]);
+    expect(ticks(0, 1)).toEqual([0, 0.5, 1]);
+    expect(ticks(3, 3)).toEqual([3]);
+    for (const high of [0.01, 0.07, 0.3, 1, 9]) expect(ticks(0, high).length).toBeLessThanOrEqual(4);
+  });
+});
