@@ -11,6 +11,7 @@ import {
   maxNewTokensOption,
   modelOrDemo,
   number,
+  pictureRowsOption,
   providerOption,
   suffixOption,
   templateOption,
@@ -29,6 +30,7 @@ interface AskOptions {
   temperature: number;
   topP: number;
   seed: number;
+  pictureRows?: number;
   provider?: Provider;
   edited?: boolean;
   library?: string;
@@ -51,6 +53,7 @@ export function askCommand(): Command {
     .option('--temperature <number>', '0 always takes the most probable token', number(0, 5), 0)
     .option('--top-p <number>', 'sample from the most probable tokens of this mass', number(0.000001, 1), 1)
     .option('--seed <number>', 'of the sampling', wholeNumber(0, 2 ** 32 - 1), 0)
+    .addOption(pictureRowsOption())
     .addOption(providerOption())
     .option('--edited', "let the library's committed edits act, and say which did")
     .option('--library <file>', 'library to take edits from; the default is in your data folder')
@@ -88,9 +91,9 @@ async function askModel(options: AskOptions, model: string, picture: Uint8Array 
   const engine = startEngine({ launch: () => forkEngine() });
   try {
     return await untilInterrupted(async (signal) => {
-      const { provider, template, maxNewTokens = 64 } = options;
+      const { provider, template, pictureRows, maxNewTokens = 64 } = options;
       const providers = provider ? [provider] : [];
-      await engine.call('open', { path: model, adapter: null, providers, template }, { signal });
+      await engine.call('open', { path: model, adapter: null, providers, template, pictureRows }, { signal });
       const sampling = samplingOf(options) ?? null;
       const question = { picture, prompt: promptOf(options), edits: 'none' as const, maxNewTokens, sampling };
       return engine.call('ask', question, { signal });

@@ -10,6 +10,7 @@ import type { Provider } from '../tensor/session.ts';
 import {
   modelOrDemo,
   number,
+  pictureRowsOption,
   providerOption,
   suffixOption,
   tellProgress,
@@ -26,6 +27,7 @@ interface LayersOptions {
   steps: number;
   rate: number;
   suffix?: string;
+  pictureRows?: number;
   provider?: Provider;
 }
 
@@ -42,6 +44,7 @@ export function layersCommand(): Command {
     .option('--steps <number>', 'steps of the optimiser for each change', wholeNumber(1, 100_000), 60)
     .option('--rate <number>', 'its rate, in units of the rows’ root mean square', number(0, 10), 0.05)
     .addOption(suffixOption())
+    .addOption(pictureRowsOption())
     .addOption(providerOption())
     .action((options: LayersOptions) => untilInterrupted((signal) => measure(options, signal)));
 }
@@ -50,6 +53,7 @@ async function measure(options: LayersOptions, signal: AbortSignal): Promise<voi
   const set = await readEditingSet(options.data, { images: options.images, limit: options.limit });
   const model = await VisionLanguageModel.open(modelOrDemo(options.model), {
     providers: options.provider ? [options.provider] : [],
+    pictureRows: options.pictureRows,
   });
   try {
     const { text } = model.checkpoint.config;

@@ -8,6 +8,13 @@ import { resourcesFolder } from '../frontends/places.ts';
 import { E_VQA_SUFFIX } from '../models/prompt.ts';
 import { providerNames } from '../tensor/session.ts';
 
+/** Most rows a picture may take: a lower limit than the checkpoint's. */
+export const pictureRowsOption = () =>
+  new Option(
+    '--picture-rows <number>',
+    'let a picture take so many rows at most, where the model would give it more: rows cost memory',
+  ).argParser(wholeNumber(1, 1_000_000));
+
 export const providerOption = () =>
   new Option(
     '--provider <name>',

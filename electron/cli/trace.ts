@@ -8,7 +8,14 @@ import type { PromptForm } from '../models/prompt.ts';
 import { promptFromTensors, promptToTrace, type TracedPrompt, trace } from '../models/trace.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
-import { maxNewTokensOption, modelOrDemo, providerOption, suffixOption, templateOption } from './options.ts';
+import {
+  maxNewTokensOption,
+  modelOrDemo,
+  pictureRowsOption,
+  providerOption,
+  suffixOption,
+  templateOption,
+} from './options.ts';
 
 interface TraceOptions {
   model?: string;
@@ -19,6 +26,7 @@ interface TraceOptions {
   inputs?: string;
   out: string;
   maxNewTokens: number;
+  pictureRows?: number;
   provider?: Provider;
 }
 
@@ -36,6 +44,7 @@ export function traceCommand(): Command {
     .addOption(suffixOption())
     .addOption(templateOption())
     .addOption(maxNewTokensOption(32))
+    .addOption(pictureRowsOption())
     .addOption(providerOption())
     .action(async (options: TraceOptions) => {
       const { prompt, inputs, image, out } = options;
@@ -48,6 +57,7 @@ export function traceCommand(): Command {
       const model = await VisionLanguageModel.open(modelOrDemo(options.model), {
         providers: options.provider ? [options.provider] : [],
         promptForm: options.template,
+        pictureRows: options.pictureRows,
       });
       try {
         const traced = inputs ? await given(model, inputs) : await typed(model, options);

@@ -18,6 +18,7 @@ import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import {
   modelOrDemo,
   number,
+  pictureRowsOption,
   providerOption,
   suffixOption,
   untilInterrupted,
@@ -56,6 +57,7 @@ interface TrainOptions {
   scopeData?: string;
   suffix?: string;
   seed: number;
+  pictureRows?: number;
   provider?: 'cuda' | 'dml' | 'coreml' | 'webgpu' | 'cpu';
 }
 
@@ -146,6 +148,7 @@ export function trainCommand(): Command {
     .option('--scope-data <file>', 'then train a scope too, as `train scope` does, on this --data of its own')
     .addOption(suffixOption())
     .option('--seed <number>', 'of weights, order and draws', wholeNumber(0, 2 ** 31 - 1), 1)
+    .addOption(pictureRowsOption())
     .addOption(providerOption())
     .action((options: TrainOptions, command: Command) => {
       // Not required of `train scope`, which commander would ask them of too.
@@ -271,6 +274,7 @@ async function withSource<T>(
 ): Promise<T> {
   const model = await VisionLanguageModel.open(modelOrDemo(options.model), {
     ...(options.provider && { providers: [options.provider] }),
+    pictureRows: options.pictureRows,
     cuts,
   });
   try {

@@ -106,6 +106,7 @@ export class OpenModel {
       providers: input.providers,
       cuts: cutsFor(files && { cuts: [files.description.layer] }, scopeKind),
       promptForm: input.template,
+      pictureRows: input.pictureRows,
       signal: context.signal,
     });
     try {

@@ -53,6 +53,8 @@ export interface EngineOperations {
       adapter: string | null;
       providers: readonly Provider[];
       template: 'plain' | 'chat';
+      /** most rows a picture may take, where the checkpoint allows more */
+      pictureRows?: number | undefined;
       /** the scope asked for; the best there is when absent */
       scope?: ScopeForm;
     };

@@ -4,7 +4,7 @@
  */
 
 import { createHash } from 'node:crypto';
-import { open, realpath, stat } from 'node:fs/promises';
+import { open, readdir, realpath, stat } from 'node:fs/promises';
 import { isAbsolute, join } from 'node:path';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
@@ -187,7 +187,22 @@ export async function realFolder(folder: string): Promise<string> {
   } catch (cause) {
     throw new EmendError('not-found', `There is no folder ${folder}.`, { cause });
   }
+  refuseGguf(folder, [folder]);
   throw new EmendError('not-found', `${folder} is a file. Choose the folder that holds config.json.`);
+}
+
+/** Throws `unsupported` for a folder of another kind of model than safetensors with a config.json. */
+export async function refuseOtherKinds(folder: string): Promise<void> {
+  const names = await readdir(folder);
+  if (!names.includes('config.json')) refuseGguf(folder, names);
+}
+
+function refuseGguf(where: string, names: readonly string[]): void {
+  if (!names.some((name) => name.toLowerCase().endsWith('.gguf'))) return;
+  throw new EmendError(
+    'unsupported',
+    `${where} is in GGUF form, which llama.cpp runs and nothing can edit in place. Take the same model as safetensors.`,
+  );
 }
 
 export async function openGenerationConfig(folder: string): Promise<GenerationConfig> {

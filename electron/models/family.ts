@@ -80,8 +80,11 @@ export interface Backbone {
   readonly idsExpanded: boolean;
   /** Canonical name and shape of every weight the computation needs, in the order of computation. */
   tensors(): Map<string, number[]>;
-  /** Reads the folder's picture settings. Throws `damaged` or `unsupported` for those that cannot be. */
-  openPictures(folder: string): Promise<PictureReader>;
+  /**
+   * Reads the folder's picture settings. `mostRows` lowers how many rows a picture may take, where that depends on its size.
+   * Throws `damaged` or `unsupported` for settings that cannot be, `invalid-input` for a limit that no picture keeps.
+   */
+  openPictures(folder: string, mostRows?: number): Promise<PictureReader>;
   expand(layout: PictureLayout, tokenizer: Tokenizer): ExpandedPicture;
   /** Positions of a sequence of rows, and that of the row generated next. */
   positions(

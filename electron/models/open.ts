@@ -11,6 +11,7 @@ import {
   openCheckpointFiles,
   openGenerationConfig,
   realFolder,
+  refuseOtherKinds,
 } from './checkpoint.ts';
 import { configErrors } from './config.ts';
 import { families } from './families/registry.ts';
@@ -53,6 +54,7 @@ export function readConfig(json: unknown, origin = 'config.json'): { family: Fam
  */
 export async function openCheckpoint(folder: string): Promise<Checkpoint> {
   const real = await realFolder(folder);
+  await refuseOtherKinds(real);
   const configPath = join(real, 'config.json');
   const { family, config: parsed } = readConfig(await readJson(configPath), configPath);
   const generationConfig = await openGenerationConfig(real);

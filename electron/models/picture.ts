@@ -1,6 +1,7 @@
 /**
  * @file What a picture is to a model: pixel values for its vision tower, and rows for its decoder with their place in the picture.
  */
+import { EmendError } from '../errors.ts';
 import type { Picture } from '../files/picture.ts';
 import type { View } from './imageProcessor.ts';
 
@@ -87,6 +88,15 @@ export function gridLayout(grid: VisualGrid, window: Window = whole): PictureLay
 /** Rows that each see the whole picture and have no place in it. */
 export function placelessLayout(rows: number): PictureLayout {
   return { rows, grid: null, windows: Array.from({ length: rows }, () => whole), map: null };
+}
+
+/** Throws `invalid-input` when the fewest rows a picture takes are more than wished for. */
+export function checkMostRows(fewest: number, mostRows: number | undefined): void {
+  if (mostRows === undefined || fewest <= mostRows) return;
+  throw new EmendError(
+    'invalid-input',
+    `A picture takes at least ${fewest} rows in this model, and the limit is ${mostRows}. Raise it.`,
+  );
 }
 
 /** The part of the picture that a cell of a grid over `window` covers. */

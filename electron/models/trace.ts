@@ -156,9 +156,15 @@ export function promptFromTensors(
   if (stray !== undefined) {
     throw new EmendError('invalid-input', `input_ids holds ${stray}; the model has ${vocab} tokens.`);
   }
+  const places = ids.flatMap((id, index) => (id === imageTokenId ? [index] : []));
+  if (places.length === 0 && tensors.size > 0 && !backbone.prompts.picturesFirst) {
+    throw new EmendError(
+      'invalid-input',
+      'There are pixel_values, and input_ids holds no image tokens: one for each picture, or one for each of its rows.',
+    );
+  }
   const pictures = model.images.fromTensors(tensors);
   const rows = pictures.reduce((sum, { layout }) => sum + layout.rows, 0);
-  const places = ids.flatMap((id, index) => (id === imageTokenId ? [index] : []));
   if (pictures.length === 0 && places.length > 0)
     throw new EmendError('invalid-input', 'input_ids holds an image token and there are no pixel_values.');
   if (places.length === 0 && backbone.prompts.picturesFirst) {

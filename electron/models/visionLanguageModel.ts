@@ -36,6 +36,8 @@ export interface OpenOptions {
   /** decoder layers after whose output the decoder is cut, from 0, ascending */
   readonly cuts?: readonly number[];
   readonly promptForm?: PromptForm;
+  /** most rows a picture may take, where the checkpoint allows more: rows cost memory and time */
+  readonly pictureRows?: number | undefined;
   /** threads of one operator on cpu; the runtime's choice when absent. One is best where other work shares the processor. */
   readonly threads?: number;
   /** aborted: opening fails with `cancelled`, between two sessions */
@@ -123,7 +125,7 @@ export class VisionLanguageModel {
     const { layers } = backbone.decoder;
     const [tokenizer, images, chatTemplate] = await Promise.all([
       loadTokenizer(checkpoint.folder, config),
-      backbone.openPictures(checkpoint.folder),
+      backbone.openPictures(checkpoint.folder, options.pictureRows),
       loadChatTemplate(checkpoint.folder),
     ]);
     const cuts = options.cuts ?? [];
@@ -229,6 +231,14 @@ export class VisionLanguageModel {
 
   /** Visual embeddings of several pictures, together where the vision tower can. */
   async visualEmbeddingsOf(pictures: readonly Pixels[]): Promise<Visual[]> {
+    const { positionLimit } = this.decoder;
+    for (const { layout } of pictures) {
+      if (layout.rows <= positionLimit) continue;
+      throw new EmendError(
+        'invalid-input',
+        `The picture takes ${layout.rows} rows and the model has ${positionLimit} positions. Make it smaller.`,
+      );
+    }
     const { vision } = this.checkpoint.backbone;
     const groups = vision.together ? [pictures] : pictures.map((picture) => [picture]);
     const seen: Visual[] = [];

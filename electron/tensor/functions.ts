@@ -232,6 +232,18 @@ export function mergeHeads(x: Tensor): Tensor {
   return reshape(transpose(x, [0, 2, 1, 3]), [batch!, rows!, productOfDims([heads!, size!])]);
 }
 
+/**
+ * Attention of every row over every row, heads apart, in one operator: on cpu its memory grows with the rows and not with their
+ * square. query, key, value [batch, rows, heads·size] → the same shape. Not differentiable.
+ */
+export function fusedAttention(query: Tensor, key: Tensor, value: Tensor, heads: number): Tensor {
+  const size = (query.shape[2] as number) / heads;
+  return one(query.graph, 'MultiHeadAttention', [query, key, value], {
+    num_heads: heads,
+    scale: 1 / Math.sqrt(size),
+  });
+}
+
 /** −log p(label), per row. logits [n, classes], labels int64 [n] → [n]. */
 export function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
   const classes = logits.shape[logits.shape.length - 1];

@@ -79,6 +79,7 @@ export const operatorNames = [
   'Cast',
   'LayerNormalization',
   'SimplifiedLayerNormalization',
+  'MultiHeadAttention',
 ] as const;
 export type OperatorName = (typeof operatorNames)[number];
 
@@ -521,6 +522,12 @@ const table: Record<OperatorName, Operator> = {
     const inverse = f.reciprocal(f.sqrt(f.add(f.mean(f.multiply(x, x), [-1], true), epsilon)));
     return { normal: f.multiply(x, inverse), inverse };
   }, false),
+  // No backward rule: it is for towers that stay as they are.
+  MultiHeadAttention: {
+    infer: same,
+    attributes: { num_heads: 'int', scale: 'float' },
+    domain: 'com.microsoft',
+  },
 };
 
 export function operator(name: OperatorName): Operator {

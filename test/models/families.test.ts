@@ -9,7 +9,7 @@ import { VisualAttribution, windows } from '../../electron/attribution/visualCon
 import { shapeOfWeights, VisEdit } from '../../electron/editors/visedit/visEdit.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/files/safetensors.ts';
 import { generate } from '../../electron/models/generation.ts';
-import type { Visual } from '../../electron/models/picture.ts';
+import type { Pixels, Visual } from '../../electron/models/picture.ts';
 import { promptFromTensors, traceDecoder } from '../../electron/models/trace.ts';
 import { type ModelInput, VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { floatsOf } from '../../electron/tensor/session.ts';
@@ -249,6 +249,9 @@ describe.each(FAMILIES)('%s', (name) => {
 
   test.skipIf(name === 'minigpt4_tiny')('pictures of every size: layout and pixels', async () => {
     const expected = await json('preprocess');
+    const settings = JSON.parse(
+      await readFile(fixture(`checkpoints/${name}/preprocessor_config.json`), 'utf8'),
+    );
     const reference = await openSafetensors(fixture(`${name}/preprocess.safetensors`));
     for (const [image, entry] of Object.entries<Record<string, number> & { image_grid_thw?: number[] }>(
       expected,
@@ -266,12 +269,33 @@ describe.each(FAMILIES)('%s', (name) => {
         );
       }
       expect(layout.windows).toHaveLength(layout.rows);
+      const bytes = await readTensor(
+        reference,
+        `${image}.${reference.tensors.has(`${image}.tiles_u8`) ? 'tiles' : 'resized'}_u8`,
+      );
+      expect(bytesOf(pixels, settings), image).toEqual(bytes.data);
       if (!reference.tensors.has(`${image}.pixel_values`)) continue;
       expect(
         largestDifference(pixels.values, await floats(reference, `${image}.pixel_values`)),
         image,
       ).toBeLessThan(1e-6);
     }
+  });
+
+  test.skipIf(name !== 'smolvlm_tiny')('tiles that hold picture in part', async () => {
+    const reference = await openSafetensors(fixture(`${name}/vision_partial.safetensors`));
+    const given = async (tensor: string) => {
+      const { shape, data } = await readTensor(reference, tensor);
+      return { shape, data: data as Float32Array | BigInt64Array };
+    };
+    const tensors = new Map([
+      ['pixel_values', await given('pixel_values')],
+      ['pixel_attention_mask', await given('pixel_attention_mask')],
+    ]);
+    const [visual] = await model.visualEmbeddingsOf(model.images.fromTensors(tensors));
+    expect(largestDifference(visual!.rows, await floats(reference, 'visual_embeds'))).toBeLessThan(
+      NEAR.visual,
+    );
   });
 
   describe('VisEdit', () => {
@@ -435,3 +459,38 @@ describe.each(FAMILIES)('%s', (name) => {
     }
   });
 });
+
+/** Pixel values back as the bytes they were made from: [tiles, side, side, 3], or [height, width, 3] of a picture in patches. */
+function bytesOf(
+  { values, shape, layout }: Pixels,
+  { image_mean: mean, image_std: std }: { image_mean: number[]; image_std: number[] },
+): Uint8Array {
+  const byte = (value: number, channel: number) => Math.round((value * std[channel]! + mean[channel]!) * 255);
+  const bytes = new Uint8Array(shape.length > 2 ? values.length : values.length / 2);
+  if (shape.length > 2) {
+    const plane = shape.at(-1)! * shape.at(-2)!;
+    for (const [at, value] of values.entries()) {
+      const [tile, channel, pixel] = [Math.floor(at / (3 * plane)), Math.floor(at / plane) % 3, at % plane];
+      bytes[(tile * plane + pixel) * 3 + channel] = byte(value, channel);
+    }
+    return bytes;
+  }
+  // Patches in blocks of two by two, each [3, 2 frames, 6, 6].
+  const [merge, side] = [2, 6];
+  const width = layout.grid!.width * merge * side;
+  for (const [at, value] of values.entries()) {
+    const [patch, feature] = [Math.floor(at / shape[1]!), at % shape[1]!];
+    const [channel, frame] = [
+      Math.floor(feature / (2 * side * side)),
+      Math.floor(feature / (side * side)) % 2,
+    ];
+    if (frame > 0) continue;
+    const [block, inside] = [Math.floor(patch / (merge * merge)), patch % (merge * merge)];
+    const row = Math.floor(block / layout.grid!.width) * merge + Math.floor(inside / merge);
+    const column = (block % layout.grid!.width) * merge + (inside % merge);
+    const y = row * side + (Math.floor(feature / side) % side);
+    const x = column * side + (feature % side);
+    bytes[(y * width + x) * 3 + channel] = byte(value, channel);
+  }
+  return bytes;
+}

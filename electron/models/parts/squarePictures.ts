@@ -8,6 +8,7 @@ import type { Picture } from '../../files/picture.ts';
 import { parseWith } from '../config.ts';
 import { resizeWindow, type View } from '../imageProcessor.ts';
 import {
+  checkMostRows,
   gridLayout,
   type PictureLayout,
   type PictureReader,
@@ -156,7 +157,9 @@ export async function openSquarePictures(
   imageSize: number,
   rows: SquareRows,
   otherwise?: string,
+  mostRows?: number,
 ): Promise<PictureReader> {
+  checkMostRows(rows.rows, mostRows);
   const processor = await loadSquareProcessor(folder, imageSize, otherwise);
   const shape = [3, imageSize, imageSize];
   const layoutIn = (window: View) => squareLayout(rows, window, imageSize);

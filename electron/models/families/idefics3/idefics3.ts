@@ -54,7 +54,7 @@ function idefics3Backbone(config: Idefics3Config): Backbone {
     prompts: { plain: (text, pictures, imageToken) => `${imageToken.repeat(pictures)}${text}` },
     idsExpanded: true,
     tensors: () => new Map([...idefics3VisionTensors(config), ...decoder.tensors()]),
-    openPictures: (folder) => openIdefics3Pictures(folder, config),
+    openPictures: (folder, mostRows) => openIdefics3Pictures(folder, config, mostRows),
     expand(layout, tokenizer) {
       const ids = tokenizer.encode(textOf(layout, tokenizer.imageToken ?? '<image>'), { bos: false });
       const visual = ids.flatMap((id, index) => (id === config.imageTokenId ? [index] : []));

@@ -18,6 +18,7 @@ import {
 } from '../../parts/pictureSettings.ts';
 import {
   cellWindow,
+  checkMostRows,
   gridLayout,
   type PictureLayout,
   type PictureReader,
@@ -72,7 +73,11 @@ function roundedToTiles({ width, height }: Size, tile: number): Size {
   return { width: up(Math.trunc(high * aspect)), height: high };
 }
 
-export async function openIdefics3Pictures(folder: string, config: Idefics3Config): Promise<PictureReader> {
+export async function openIdefics3Pictures(
+  folder: string,
+  config: Idefics3Config,
+  mostRows?: number,
+): Promise<PictureReader> {
   const { imageSize, patchSize } = config.vision;
   const { json, path } = await readPictureSettings(folder);
   const settings = parseWith(settingsSchema, json, path);
@@ -93,16 +98,20 @@ export async function openIdefics3Pictures(folder: string, config: Idefics3Confi
   const filter = filterOf(settings.resample, 'lanczos', path);
   const scaling = scalingOf(settings, HALF, HALF, path);
   const splits = settings.do_image_splitting ?? true;
-  const most = Math.min(settings.size?.longest_edge ?? 4 * tile, LARGEST_SIDE);
   const cells = Math.floor(imageSize / patchSize) / config.shuffle;
   const rowsOfTile = cells * cells;
   const area = 3 * tile * tile;
+  checkMostRows(rowsOfTile, mostRows);
+  // So many tiles along the longer side, and the whole picture behind them, take no more rows than wished for.
+  const tilesAlong = Math.max(
+    1,
+    Math.floor(Math.sqrt((mostRows ?? Number.POSITIVE_INFINITY) / rowsOfTile - 1)) || 1,
+  );
+  const longestSide = Math.min(settings.size?.longest_edge ?? 4 * tile, tilesAlong * tile);
+  const most = Math.min(longestSide, LARGEST_SIDE);
 
   const sizesOf = (picture: Size): { first: Size; second: Size; tiles: VisualGrid | null } => {
-    const first =
-      (settings.do_resize ?? true)
-        ? scaledToLongest(picture, settings.size?.longest_edge ?? 4 * tile)
-        : picture;
+    const first = (settings.do_resize ?? true) ? scaledToLongest(picture, longestSide) : picture;
     const second = splits ? roundedToTiles(first, tile) : { width: tile, height: tile };
     const tiles = { height: second.height / tile, width: second.width / tile };
     return { first, second, tiles: tiles.height * tiles.width > 1 ? tiles : null };

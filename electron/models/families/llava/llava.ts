@@ -38,12 +38,13 @@ export function llavaBackbone(config: LlavaConfig): Backbone {
     },
     idsExpanded: false,
     tensors: () => new Map([...llavaVisionTensors(config), ...decoder.tensors()]),
-    openPictures: (folder) =>
+    openPictures: (folder, mostRows) =>
       openSquarePictures(
         folder,
         vision.imageSize,
         { grid, rows: config.imageTokenCount, covered: vision.patchSize * across },
         vision.kind === 'siglip' ? 'SiglipImageProcessor' : 'CLIPImageProcessor',
+        mostRows,
       ),
     expand: (layout) => imageTokens(layout, config.imageTokenId),
     positions: plainPositions,

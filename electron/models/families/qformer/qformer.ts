@@ -59,12 +59,13 @@ function backbone(config: Blip2Config | MiniGpt4Config, decoder: Decoder, prompt
     prompts,
     idsExpanded: false,
     tensors: () => new Map([...qformerTensors(seeing), ...decoder.tensors()]),
-    openPictures: (folder) =>
+    openPictures: (folder, mostRows) =>
       openSquarePictures(
         folder,
         imageSize,
         { grid: null, rows: config.qformer.queries, covered: imageSize },
         'BlipImageProcessor',
+        mostRows,
       ),
     expand: (layout) => imageTokens(layout, config.imageTokenId),
     positions: plainPositions,

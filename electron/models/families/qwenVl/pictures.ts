@@ -16,7 +16,13 @@ import {
   scalingFields,
   scalingOf,
 } from '../../parts/pictureSettings.ts';
-import { gridLayout, type PictureReader, type Pixels, type VisualGrid } from '../../picture.ts';
+import {
+  checkMostRows,
+  gridLayout,
+  type PictureReader,
+  type Pixels,
+  type VisualGrid,
+} from '../../picture.ts';
 import type { QwenVisionConfig } from './config.ts';
 
 const area = z.int().min(1).max(1e12);
@@ -94,7 +100,12 @@ export function patchPlaces(
   return { rows, columns };
 }
 
-export async function openQwenPictures(folder: string, vision: QwenVisionConfig): Promise<PictureReader> {
+export async function openQwenPictures(
+  folder: string,
+  vision: QwenVisionConfig,
+  mostRows?: number,
+): Promise<PictureReader> {
+  checkMostRows(1, mostRows);
   const { json, path } = await readPictureSettings(folder);
   const settings = parseWith(settingsSchema, json, path);
   const type = settings.image_processor_type ?? 'Qwen2VLImageProcessor';
@@ -121,16 +132,18 @@ export async function openQwenPictures(folder: string, vision: QwenVisionConfig)
   const filter = filterOf(settings.resample, 'bicubic', path);
   const scaling = scalingOf(settings, CLIP_MEAN, CLIP_STD, path);
   const factor = patchSize * merge;
-  const limits = {
+  const own = {
     least: settings.min_pixels ?? settings.size?.shortest_edge ?? 56 * 56,
     most: settings.max_pixels ?? settings.size?.longest_edge ?? 28 * 28 * 1280,
   };
-  if (limits.most < factor * factor || limits.least > limits.most) {
+  if (own.most < factor * factor || own.least > own.most) {
     throw new EmendError(
       'damaged',
-      `${path}: pictures of ${limits.least} to ${limits.most} pixels cannot be cut into cells of ${factor} x ${factor}.`,
+      `${path}: pictures of ${own.least} to ${own.most} pixels cannot be cut into cells of ${factor} x ${factor}.`,
     );
   }
+  const most = Math.min(own.most, (mostRows ?? Number.POSITIVE_INFINITY) * factor * factor);
+  const limits = { least: Math.min(own.least, most), most };
   const resizes = settings.do_resize ?? true;
   const sizeOf = (picture: { readonly width: number; readonly height: number }) => {
     if (resizes) return smartSize(picture, factor, limits);

@@ -47,7 +47,7 @@ function qwenBackbone(config: QwenConfig): Backbone {
     },
     idsExpanded: true,
     tensors: () => new Map([...qwenVisionTensors(config), ...decoder.tensors()]),
-    openPictures: (folder) => openQwenPictures(folder, config.vision),
+    openPictures: (folder, mostRows) => openQwenPictures(folder, config.vision, mostRows),
     expand: (layout) => imageTokens(layout, config.imageTokenId),
     positions: mropePositions,
   };

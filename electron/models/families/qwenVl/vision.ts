@@ -83,7 +83,11 @@ export function qwenVision(config: QwenConfig): VisionTower {
             inWindows.patches,
           );
           attended = f.gather(flat, inWindows.back);
-        } else attended = f.reshape(attendAll(query, key, value), ['patches', hidden]);
+        } else {
+          // A photograph has tens of thousands of patches: their scores would not fit in memory.
+          const whole = f.fusedAttention(f.mergeHeads(query), f.mergeHeads(key), part(2), heads);
+          attended = f.reshape(whole, ['patches', hidden]);
+        }
         x = f.add(x, dense(attended, `${at}.attn.proj`));
         const normed = norm(x, `${at}.norm2`);
         const inner = two
