@@ -69,7 +69,11 @@ export function composeFamily({ index, seed, withheld }: ScopeRequest): {
   const asks = asksOf(scene, random);
   return {
     scenes: [scene, restyled, shot, changed],
-    family: { pictures: [0, 0, 0, 1], asks: [...asks, ...askedAgain(asks, changed, random)] },
+    family: {
+      pictures: [0, 0, 0, 1],
+      asks: [...asks, ...askedAgain(asks, changed, random)],
+      answers: [...answersOf(0, scene), ...answersOf(1, changed)],
+    },
   };
 }
 
@@ -91,7 +95,8 @@ function askOf(scene: number, drawn: Scene, { kind, topic, about }: Question, ra
   return {
     scene,
     question: JSON.stringify(topic),
-    kind,
+    // Of two things, or of whether one is there, nothing is the same elsewhere.
+    kind: kind === 'which' || kind === 'presence' ? JSON.stringify(topic) : kind,
     about: disguise ? `${about} ${disguise.flip} ${disguise.channels}` : about,
     names: ['what', 'at', 'relation', 'which'].includes(kind),
     wordings: Array.from({ length: WORDINGS }, () => drawWording(topic, random)),
@@ -112,6 +117,16 @@ function asksOf(drawn: Scene, random: Random): ScopeAsk[] {
   }
   const answered = random.shuffle(questions).slice(0, ASKS);
   return [...answered.map((question) => askOf(0, drawn, question, random)), ...foreign];
+}
+
+/** Everything a scene answers, without wordings. */
+function answersOf(scene: number, drawn: Scene): Array<Omit<ScopeAsk, 'wordings'>> {
+  // What by chance is asked or not is no answer that is missing: presence and comparisons are left to the asks.
+  const random = seededRandom(0);
+  return questionsOf(drawn, random).map((question) => {
+    const { wordings: _, ...answer } = askOf(scene, drawn, question, random);
+    return answer;
+  });
 }
 
 /** The same questions asked of the changed scene, and some of its own. */

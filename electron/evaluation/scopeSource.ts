@@ -54,6 +54,7 @@ export function familyOf(record: EditingRecord, index: number, suffix: string): 
       : [{ scene, question, kind: 'other', about, names: false, wordings: [asked(question)] }];
   const shown = (field: PictureField) => record[field] !== undefined;
   return {
+    answers: null,
     pictures: scenes.filter(([field]) => shown(field)).map(([, scene]) => scene),
     asks: [
       { ...own, scene: 0, about: thing },

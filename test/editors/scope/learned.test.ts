@@ -67,7 +67,6 @@ describe('the networks', () => {
     pair_input: int64([0, 2], [2]),
     pair_edit: int64([1, 0], [2]),
     pair_reach: float32(Float32Array.of(1, 0, 0, 1), [2, 2]),
-    pair_similarity: float32(Float32Array.of(0.3, 0.6), [2, 1]),
     aim: float32(floats(3 * 4), [3, 4]),
   };
 
@@ -250,7 +249,7 @@ describe('a scope trained on a tiny model', () => {
         })),
       );
       const pixels = [shot(index, 1000 + index), shot(index, 2000 + index), shot(100 + index, 3000 + index)];
-      return { family: { pictures: [0, 0, 1], asks }, pixels };
+      return { family: { pictures: [0, 0, 1], asks, answers: asks }, pixels };
     },
     async close() {},
   };

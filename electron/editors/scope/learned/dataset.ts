@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { EmendError } from '../../../errors.ts';
 import type { Pixels } from '../../../models/picture.ts';
 import type { VisionLanguageModel } from '../../../models/visionLanguageModel.ts';
-import type { NumberedAsk, ScopeFamily, ScopeSource } from './examples.ts';
+import type { NumberedAsk, ScopeAsk, ScopeFamily, ScopeSource } from './examples.ts';
 import {
   type InputName,
   PICTURE_INPUTS,
@@ -28,6 +28,8 @@ export interface NumberedFamily {
   /** places of its pictures, and the scene of each */
   readonly pictures: ReadonlyArray<{ readonly place: number; readonly scene: number }>;
   readonly asks: readonly NumberedAsk[];
+  /** see `ScopeFamily`; without prompts */
+  readonly answers: readonly NumberedAsk[] | null;
 }
 
 export interface ScopeDataset {
@@ -111,7 +113,7 @@ export async function encodeSource(
   const { components } = projections;
   const hash = createHash('sha256').update(
     JSON.stringify([
-      1,
+      2,
       modelFingerprint,
       model.prompts.form,
       source.name,
@@ -180,20 +182,25 @@ export function numberFamilies(families: readonly ScopeFamily[]): {
   };
   const [prompts, questions, things, abouts] = [table(), table(), table(), table()];
   let place = 0;
-  const numbered = families.map(
-    ({ pictures, asks }, family): NumberedFamily => ({
+  const numbered = families.map(({ pictures, asks, answers }, family): NumberedFamily => {
+    const number = (
+      { scene, question, kind, about, names }: Omit<ScopeAsk, 'wordings'>,
+      wordings: readonly string[],
+    ): NumberedAsk => ({
+      family,
+      scene,
+      question: questions.numberOf(question),
+      thing: about === null ? -1 : things.numberOf(`${kind}\n${about}`),
+      about: about === null ? -1 : abouts.numberOf(about),
+      names,
+      prompts: [...new Set(wordings.map((wording) => prompts.numberOf(plainQuestion(wording))))],
+    });
+    return {
       pictures: pictures.map((scene) => ({ place: place++, scene })),
-      asks: asks.map(({ scene, question, kind, about, names, wordings }) => ({
-        family,
-        scene,
-        question: questions.numberOf(question),
-        thing: about === null ? -1 : things.numberOf(`${kind}\n${about}`),
-        about: about === null ? -1 : abouts.numberOf(about),
-        names,
-        prompts: [...new Set(wordings.map((wording) => prompts.numberOf(plainQuestion(wording))))],
-      })),
-    }),
-  );
+      asks: asks.map((ask) => number(ask, ask.wordings)),
+      answers: answers?.map((answer) => number(answer, [])) ?? null,
+    };
+  });
   return { prompts: [...prompts.known.keys()], numbered };
 }
 

@@ -24,6 +24,11 @@ export interface ScopeFamily {
   /** the scene that each picture shows; pictures of one scene are in each other's scope */
   readonly pictures: readonly number[];
   readonly asks: readonly ScopeAsk[];
+  /**
+   * Everything its scenes answer, asked here or not: a question that is not among them has no answer there. Null where nobody knows;
+   * then no question of other families is asked of them.
+   */
+  readonly answers: ReadonlyArray<Omit<ScopeAsk, 'wordings'>> | null;
 }
 
 /** Where examples come from. */

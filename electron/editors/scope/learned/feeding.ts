@@ -32,7 +32,6 @@ export function pairInputs(graph: Graph): Pairs {
     input: graph.input('pair_input', 'int64', ['pairs']),
     edit: graph.input('pair_edit', 'int64', ['pairs']),
     reach: graph.input('pair_reach', 'float32', ['pairs', 2]),
-    similarity: graph.input('pair_similarity', 'float32', ['pairs', 1]),
   };
 }
 

@@ -137,12 +137,9 @@ export class LearnedScope implements Scope {
     const rows = edits.map(({ detail }) => decodeRows(detail, shape));
     const padded = Array.from({ length: CANDIDATES }, (_, at) => rows[at] ?? asked);
     const reach = new Float32Array(2 * CANDIDATES);
-    const similarity = new Float32Array(CANDIDATES);
-    const keys = await this.#keysOf([asked, ...padded], shape);
     for (let at = 0; at < CANDIDATES; at++) {
       const meant = edits[at]?.reach ?? 'picture';
       reach[2 * at + (meant === 'picture' ? 0 : 1)] = 1;
-      similarity[at] = keys(at + 1, meant);
     }
     const out = await this.#scorer.run({
       ...feedRows([asked, ...padded], shape),
@@ -152,22 +149,8 @@ export class LearnedScope implements Scope {
         [CANDIDATES],
       ),
       pair_reach: float32(reach, [CANDIDATES, 2]),
-      pair_similarity: float32(similarity, [CANDIDATES, 1]),
     });
     return floatsOf(out['scores']!);
-  }
-
-  /** Similarity of the first ask, as an input, with another, as an edit. */
-  async #keysOf(rows: readonly AskRows[], shape: ScopeShape) {
-    const out = await this.#key.run(feedRows(rows, shape));
-    const inputs = await floatsOf(out['input']!);
-    const entries = { picture: await floatsOf(out['picture']!), thing: await floatsOf(out['thing']!) };
-    const width = shape.keyWidth;
-    return (at: number, reach: Reach): number => {
-      let dot = 0;
-      for (let i = 0; i < width; i++) dot += inputs[i]! * entries[reach][at * width + i]!;
-      return dot;
-    };
   }
 
   threshold(committed: number, reach: Reach): number {

@@ -73,7 +73,7 @@ export function keyWeights(shape: ScopeShape): Map<string, readonly number[]> {
 export function scoreWeights(shape: ScopeShape): Map<string, readonly number[]> {
   const { hidden, heads, valueHead, pictureWidth } = shape;
   const taken = heads * valueHead;
-  const width = 8 * taken + 2 * MEAN + heads + 3;
+  const width = 8 * taken + 2 * MEAN + heads + 2;
   return new Map<string, readonly number[]>([
     ...looking('score', shape),
     ['score.mean', [MEAN, pictureWidth]],
@@ -191,8 +191,6 @@ export interface Pairs {
   readonly edit: Tensor;
   /** 1 for the edit's reach: picture, thing [pairs, 2] */
   readonly reach: Tensor;
-  /** similarity of the keys [pairs, 1] */
-  readonly similarity: Tensor;
 }
 
 /** Logits of edits acting on inputs [pairs]. `kept` as in {@link keysOf}. */
@@ -234,7 +232,6 @@ export function scoresOf(
       ...compared(f.gather(means, input.picture), f.gather(means, edit.picture)),
       f.sum(f.multiply(own.where, editThere.where), [2]),
       pairs.reach,
-      pairs.similarity,
     ],
     1,
   );

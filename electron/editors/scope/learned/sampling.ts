@@ -125,29 +125,24 @@ export class Sampler {
       add('samePicture', { ...this.#row(draws.pick(others), 'any'), picture: edit.picture });
       add('sameShot', this.#row(draws.pick(others), 'others'));
     }
-    const changed = family.asks.find((other) => other.scene !== scene && other.question === ask.question);
-    if (changed) add('swapped', { ...this.#row(changed, 'any'), question: edit.question });
+    const changed = family.asks.filter((other) => other.scene !== scene && other.question === ask.question);
+    if (changed.length) add('swapped', { ...this.#row(draws.pick(changed), 'any'), question: edit.question });
     const stranger = draws.pick(this.families);
-    if (stranger.asks[0]?.family !== ask.family) {
-      // The edit's own question on a stranger's picture: asked there too, or not answered by it.
-      const there = stranger.asks.find(
-        ({ question, scene: shown }) => question === ask.question && shown === 0,
-      );
-      const nobody: NumberedAsk = {
-        ...ask,
-        family: stranger.asks[0]!.family,
-        scene: 0,
-        thing: -1,
-        about: -1,
-        names: false,
-      };
-      const kinds = new Set(stranger.asks.map(({ question }) => question));
-      if (there || !kinds.has(ask.question))
+    const elsewhereFamily = stranger.asks[0]?.family;
+    if (elsewhereFamily !== undefined && elsewhereFamily !== ask.family) {
+      if (stranger.answers) {
+        // The edit's own question on a stranger's picture: answered by what is shown there, or by nothing.
+        const there = stranger.answers.find(
+          ({ question, scene: shown }) => question === ask.question && shown === 0,
+        );
+        const nothing = { ...ask, family: elsewhereFamily, scene: 0, thing: -1, about: -1, names: false };
+        const shots = stranger.pictures.filter(({ scene: shown }) => shown === 0);
         add('sameQuestion', {
-          ask: there ?? nobody,
-          picture: draws.pick(stranger.pictures.filter(({ scene: shown }) => shown === 0)).place,
+          ask: there ?? nothing,
+          picture: draws.pick(shots).place,
           question: edit.question,
         });
+      }
       add('unrelated', this.#row(draws.pick(stranger.asks), 'any'));
     }
     return { edit, inputs };

@@ -1,5 +1,6 @@
 /**
- * @file Trains a scope for a model: features, key, scorer on edits the key never saw, thresholds on edits neither saw.
+ * @file Trains a scope for a model: features, key, scorer on edits the key knows and on edits it never saw, thresholds on edits
+ * neither saw.
  */
 import { join } from 'node:path';
 import { EmendError } from '../../../errors.ts';
@@ -39,7 +40,7 @@ export const usualTraining: ScopeTraining = {
   seed: 1,
 };
 
-/** Shares of the families that the key, the scorer and the thresholds see. */
+/** Shares of the families that the key sees, and that the scorer sees beside them; the thresholds are fitted to the rest. */
 const SHARES = [0.7, 0.2] as const;
 
 /** Trains a scope and writes it into an adapter folder; returns its curve. The model is cut after `scopeCuts`. */
@@ -111,8 +112,7 @@ export async function trainScope(
     ...run,
     onStep: onStep('Key'),
   });
-  const unseen = part(first, second);
-  const scorer = await trainScorer(dataset, unseen, shape, key, settings.scorer, draws, {
+  const scorer = await trainScorer(dataset, part(0, second), shape, key, settings.scorer, draws, {
     ...run,
     onStep: onStep('Scorer'),
   });

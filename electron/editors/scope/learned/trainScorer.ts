@@ -1,5 +1,6 @@
 /**
- * @file Trains the scorer on what the key network finds in a library of edits that it was not trained on.
+ * @file Trains the scorer on what the key network finds in a library of edits. How similar the keys are it is not told: on edits that
+ * the key was trained on they say more than they will elsewhere.
  */
 import { EmendError } from '../../../errors.ts';
 import * as f from '../../../tensor/functions.ts';
@@ -107,7 +108,7 @@ function feedQueries(
   const rows: Row[] = queries.map(({ row }) => row);
   const places = new Map<number, number>();
   const [inputs, against]: [number[], number[]] = [[], []];
-  const [reach, similarity]: [number[], number[]] = [[], []];
+  const reach: number[] = [];
   for (const [at, { candidates }] of queries.entries()) {
     for (const candidate of candidates) {
       let place = places.get(candidate.edit);
@@ -119,7 +120,6 @@ function feedQueries(
       inputs.push(at);
       against.push(place);
       reach.push(...(edits[candidate.edit]!.reach === 'picture' ? [1, 0] : [0, 1]));
-      similarity.push(candidate.similarity);
     }
   }
   const pairs = inputs.length;
@@ -130,7 +130,6 @@ function feedQueries(
       pair_input: int64(inputs, [pairs]),
       pair_edit: int64(against, [pairs]),
       pair_reach: float32(Float32Array.from(reach), [pairs, 2]),
-      pair_similarity: float32(Float32Array.from(similarity), [pairs, 1]),
     },
   };
 }
