@@ -95,12 +95,23 @@ function askOf(scene: number, drawn: Scene, { kind, topic, about }: Question, ra
   return {
     scene,
     question: JSON.stringify(topic),
-    // Of two things, or of whether one is there, nothing is the same elsewhere.
-    kind: kind === 'which' || kind === 'presence' ? JSON.stringify(topic) : kind,
-    about: disguise ? `${about} ${disguise.flip} ${disguise.channels}` : about,
-    names: ['what', 'at', 'relation', 'which'].includes(kind),
+    kind,
+    // Whether a thing is there, and which of two is further, no edit is about.
+    about:
+      kind === 'presence' || kind === 'which'
+        ? null
+        : disguise
+          ? `${about} ${disguise.flip} ${disguise.channels}`
+          : about,
+    names: ['what', 'at', 'relation'].includes(kind),
+    doubtful: isDoubtful(topic),
     wordings: Array.from({ length: WORDINGS }, () => drawWording(topic, random)),
   };
+}
+
+/** Where things stand to one another is not asked where it is a close call, so that it has no answer says little. */
+function isDoubtful({ kind }: Topic): boolean {
+  return kind === 'at' || kind === 'relation';
 }
 
 /** Questions the scene answers, and some that it does not. */
@@ -113,7 +124,15 @@ function asksOf(drawn: Scene, random: Random): ScopeAsk[] {
     if (known.has(JSON.stringify(topic))) continue;
     const wordings = Array.from({ length: WORDINGS }, () => drawWording(topic, random));
     const question = JSON.stringify(topic);
-    foreign.push({ scene: 0, question, kind: topic.kind, about: null, names: false, wordings });
+    foreign.push({
+      scene: 0,
+      question,
+      kind: topic.kind,
+      about: null,
+      names: false,
+      doubtful: isDoubtful(topic),
+      wordings,
+    });
   }
   const answered = random.shuffle(questions).slice(0, ASKS);
   return [...answered.map((question) => askOf(0, drawn, question, random)), ...foreign];

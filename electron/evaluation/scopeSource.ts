@@ -47,11 +47,27 @@ export function familyOf(record: EditingRecord, index: number, suffix: string): 
   const kind = record.kind ?? 'question';
   const thing = record.object ?? `record ${index}`;
   const asked = (question: string) => question + suffix;
-  const own = { question: record.src, kind, names: true, wordings: [record.src, record.rephrase].map(asked) };
+  const own = {
+    question: record.src,
+    kind,
+    names: true,
+    doubtful: false,
+    wordings: [record.src, record.rephrase].map(asked),
+  };
   const other = (scene: number, question: string | undefined, about: string): ScopeAsk[] =>
     question === undefined
       ? []
-      : [{ scene, question, kind: 'other', about, names: false, wordings: [asked(question)] }];
+      : [
+          {
+            scene,
+            question,
+            kind: 'other',
+            about,
+            names: false,
+            doubtful: false,
+            wordings: [asked(question)],
+          },
+        ];
   const shown = (field: PictureField) => record[field] !== undefined;
   return {
     answers: null,

@@ -143,7 +143,7 @@ describe('rows of large pictures', () => {
 
 describe('who is in whose scope', () => {
   const base: NumberedAsk = {
-    ...{ family: 1, scene: 0, question: 5, thing: 7, about: 3, names: true, prompts: [0] },
+    ...{ family: 1, scene: 0, question: 5, thing: 7, about: 3, names: true, doubtful: false, prompts: [0] },
   };
   const of = (changes: Partial<NumberedAsk>) =>
     (['picture', 'thing'] as const).map((reach) => inScope(base, { ...base, ...changes }, reach));
@@ -165,7 +165,18 @@ describe('thresholds', () => {
   const edits = ['picture', 'thing'].map((reach, at) => ({
     reach: reach as 'picture' | 'thing',
     row: {
-      ask: { ...{ family: at, scene: 0, question: at, thing: at, about: at, names: true, prompts: [0] } },
+      ask: {
+        ...{
+          family: at,
+          scene: 0,
+          question: at,
+          thing: at,
+          about: at,
+          names: true,
+          doubtful: false,
+          prompts: [0],
+        },
+      },
       picture: 0,
       question: 0,
     },
@@ -244,7 +255,7 @@ describe('a scope trained on a tiny model', () => {
     async family(index) {
       const asks = questions.flatMap((question) =>
         [0, 1].map((scene) => ({
-          ...{ scene, question, kind: question, about: `${index} ${scene}`, names: false },
+          ...{ scene, question, kind: question, about: `${index} ${scene}`, names: false, doubtful: false },
           wordings: [question, question.toLowerCase()],
         })),
       );

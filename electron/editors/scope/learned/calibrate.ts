@@ -64,7 +64,7 @@ export interface HarmRates {
   readonly elsewhere: number;
 }
 
-const groupOf: Readonly<Record<Kind, keyof HarmRates>> = {
+const groupOf: Readonly<Record<Kind, keyof HarmRates | null>> = {
   edit: 'others',
   rephrase: 'others',
   shot: 'others',
@@ -72,6 +72,8 @@ const groupOf: Readonly<Record<Kind, keyof HarmRates>> = {
   samePicture: 'others',
   sameShot: 'others',
   swapped: 'swapped',
+  // What a question about a thing that is no longer there is answered with, nobody can say.
+  gone: null,
   sameQuestion: 'others',
   unrelated: 'others',
 };

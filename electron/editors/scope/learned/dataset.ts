@@ -113,7 +113,7 @@ export async function encodeSource(
   const { components } = projections;
   const hash = createHash('sha256').update(
     JSON.stringify([
-      2,
+      3,
       modelFingerprint,
       model.prompts.form,
       source.name,
@@ -184,7 +184,7 @@ export function numberFamilies(families: readonly ScopeFamily[]): {
   let place = 0;
   const numbered = families.map(({ pictures, asks, answers }, family): NumberedFamily => {
     const number = (
-      { scene, question, kind, about, names }: Omit<ScopeAsk, 'wordings'>,
+      { scene, question, kind, about, names, doubtful }: Omit<ScopeAsk, 'wordings'>,
       wordings: readonly string[],
     ): NumberedAsk => ({
       family,
@@ -193,6 +193,7 @@ export function numberFamilies(families: readonly ScopeFamily[]): {
       thing: about === null ? -1 : things.numberOf(`${kind}\n${about}`),
       about: about === null ? -1 : abouts.numberOf(about),
       names,
+      doubtful,
       prompts: [...new Set(wordings.map((wording) => prompts.numberOf(plainQuestion(wording))))],
     });
     return {

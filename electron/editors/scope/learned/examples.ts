@@ -16,6 +16,8 @@ export interface ScopeAsk {
   readonly about: string | null;
   /** whether the answer is the thing's name: then other questions for its name are neither in nor out of an edit's scope */
   readonly names: boolean;
+  /** whether other pictures may answer it doubtfully (what is left of a thing?): then it is asked of none that is not known to */
+  readonly doubtful: boolean;
   readonly wordings: readonly string[];
 }
 
@@ -50,6 +52,7 @@ export interface NumberedAsk {
   readonly thing: number;
   readonly about: number;
   readonly names: boolean;
+  readonly doubtful: boolean;
   /** places in the list of prompts */
   readonly prompts: readonly number[];
 }

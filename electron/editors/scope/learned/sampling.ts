@@ -54,6 +54,7 @@ export type Kind =
   | 'samePicture'
   | 'sameShot'
   | 'swapped'
+  | 'gone'
   | 'sameQuestion'
   | 'unrelated';
 
@@ -126,7 +127,12 @@ export class Sampler {
       add('sameShot', this.#row(draws.pick(others), 'others'));
     }
     const changed = family.asks.filter((other) => other.scene !== scene && other.question === ask.question);
-    if (changed.length) add('swapped', { ...this.#row(draws.pick(changed), 'any'), question: edit.question });
+    if (changed.length) {
+      const other = draws.pick(changed);
+      // Something else answers it there, or nothing does.
+      if (other.about >= 0) add('swapped', { ...this.#row(other, 'any'), question: edit.question });
+      else if (!other.doubtful) add('gone', { ...this.#row(other, 'any'), question: edit.question });
+    }
     const stranger = draws.pick(this.families);
     const elsewhereFamily = stranger.asks[0]?.family;
     if (elsewhereFamily !== undefined && elsewhereFamily !== ask.family) {
@@ -143,7 +149,8 @@ export class Sampler {
           question: edit.question,
         });
       }
-      add('unrelated', this.#row(draws.pick(stranger.asks), 'any'));
+      const asked = stranger.asks.filter(({ about, doubtful }) => about >= 0 || !doubtful);
+      if (asked.length) add('unrelated', this.#row(draws.pick(asked), 'any'));
     }
     return { edit, inputs };
   }

@@ -145,6 +145,13 @@ export async function trainScorer(
   from?: Weights,
 ): Promise<Weights> {
   const weights = from ?? startWeights(scoreWeights(shape), draws.normal);
+  // The key has learnt where to look already.
+  if (!from) {
+    for (const [name, { data }] of weights) {
+      const known = key.get(name.replace(/^score/, 'key'));
+      if (known?.data.length === data.length) data.set(known.data);
+    }
+  }
   const graph = new Graph();
   const asks = askInputs(graph, shape);
   const pairs = pairInputs(graph);
