@@ -109,9 +109,12 @@ function askOf(scene: number, drawn: Scene, { kind, topic, about }: Question, ra
   };
 }
 
-/** Where things stand to one another is not asked where it is a close call, so that it has no answer says little. */
+/**
+ * What is asked only where one thing answers it (the animal, what is on the left, the colour): that a picture gives it no answer
+ * says little.
+ */
 function isDoubtful({ kind }: Topic): boolean {
-  return kind === 'at' || kind === 'relation';
+  return kind !== 'where' && kind !== 'count';
 }
 
 /** Questions the scene answers, and some that it does not. */

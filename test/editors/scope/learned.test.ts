@@ -276,9 +276,9 @@ describe('a scope trained on a tiny model', () => {
     own = await fingerprint(model.checkpoint);
     const settings = {
       ...usualTraining,
-      key: { ...usualTraining.key, steps: 60, edits: 6, rate: 5e-3 },
-      scorer: { ...usualTraining.scorer, steps: 80, edits: 2, library: 20, libraries: 1, rate: 5e-3 },
-      rates: { others: 0.05, swapped: 0.05, elsewhere: 0.05 },
+      key: { ...usualTraining.key, steps: 80, edits: 6, rate: 5e-3 },
+      scorer: { ...usualTraining.scorer, steps: 160, edits: 2, library: 30, libraries: 2, rate: 5e-3 },
+      rates: { others: 0.02, swapped: 0.02, elsewhere: 0.02 },
       ...{ probes: 12, sizes: [1, 10], seed: 3 },
     };
     await trainScope(model, own, source, settings, { out: base, work: join(base, 'work') });

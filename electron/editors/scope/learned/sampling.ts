@@ -121,7 +121,10 @@ export class Sampler {
       add('elsewhere', this.#row(draws.pick(elsewhere), 'any'));
       add('elsewhere', this.#row(draws.pick(elsewhere), 'any'));
     }
-    const others = family.asks.filter((other) => other.scene === scene && other.question !== ask.question);
+    const others = family.asks.filter(
+      (other) =>
+        other.scene === scene && other.question !== ask.question && (other.about >= 0 || !other.doubtful),
+    );
     if (others.length) {
       add('samePicture', { ...this.#row(draws.pick(others), 'any'), picture: edit.picture });
       add('sameShot', this.#row(draws.pick(others), 'others'));
@@ -143,11 +146,12 @@ export class Sampler {
         );
         const nothing = { ...ask, family: elsewhereFamily, scene: 0, thing: -1, about: -1, names: false };
         const shots = stranger.pictures.filter(({ scene: shown }) => shown === 0);
-        add('sameQuestion', {
-          ask: there ?? nothing,
-          picture: draws.pick(shots).place,
-          question: edit.question,
-        });
+        if (there || !ask.doubtful)
+          add('sameQuestion', {
+            ask: there ?? nothing,
+            picture: draws.pick(shots).place,
+            question: edit.question,
+          });
       }
       const asked = stranger.asks.filter(({ about, doubtful }) => about >= 0 || !doubtful);
       if (asked.length) add('unrelated', this.#row(draws.pick(asked), 'any'));

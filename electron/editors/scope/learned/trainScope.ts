@@ -33,8 +33,8 @@ const shared = { noise: 0.35, masked: 0.15, dropout: 0.2, threads: 1 } as const;
 /** What the demo's scope was trained with. */
 export const usualTraining: ScopeTraining = {
   key: { ...shared, steps: 4000, edits: 24, rate: 2e-3, elsewhere: 1, sharpness: 16 },
-  scorer: { ...shared, steps: 2600, edits: 4, rate: 1.5e-3, library: 1000, libraries: 3 },
-  rates: { others: 0.005, swapped: 0.04, elsewhere: 0.05 },
+  scorer: { ...shared, steps: 2600, edits: 4, rate: 1.5e-3, library: 500, libraries: 12 },
+  rates: { others: 0.008, swapped: 0.05, elsewhere: 0.06 },
   probes: 400,
   sizes: brackets,
   seed: 1,
