@@ -668,6 +668,55 @@ export const calls = {
     job: false,
   },
   'edits.restoreMany': { input: z.object({ select: EditSelection }), output: Bulk, job: false },
+  /**
+   * Drafts from a file: a flat JSON list in E-VQA's form or in Emend's own, or CSV with a line of column names. Rows that
+   * cannot be used are told by number, the others are kept, a batch at a time; stopped, what was added stays.
+   */
+  'edits.import': {
+    input: z.object({
+      /** absolute path, where the application runs */
+      file: z.string().min(1).max(4000),
+      /** folder the pictures are in; the file's own otherwise */
+      images: z.string().min(1).max(4000).optional(),
+      /** told from the file's name and first row otherwise */
+      format: z.enum(['evqa', 'emend', 'csv']).optional(),
+      /** put on every edit added */
+      tags: z.array(Tag).max(20).default([]),
+      /** reads everything and adds nothing */
+      dryRun: z.boolean().default(false),
+    }),
+    output: z.object({
+      /** rows read, of which so many became, or would become, drafts */
+      rows: z.number().int(),
+      added: z.number().int(),
+      /** rows the library has already, with the edit */
+      known: z.number().int(),
+      wrong: z.number().int(),
+      /** the first thousand wrong rows, counted from 1 */
+      problems: z.array(z.object({ row: z.number().int(), reason: z.string() })),
+      stopped: z.boolean(),
+    }),
+    job: 'library',
+  },
+  /** a file of edits and a folder `pictures` beside it, in a new folder */
+  'edits.exportMany': {
+    input: z.object({
+      select: EditSelection,
+      format: z.enum(['emend', 'evqa', 'csv']),
+      /** absolute path of a folder that is not there yet, where the application runs */
+      folder: z.string().min(1).max(4000),
+    }),
+    output: z.object({
+      file: z.string(),
+      edits: z.number().int(),
+      pictures: z.number().int(),
+      /** edits left out, as E-VQA asks for probes they do not have; the first hundred */
+      refused: z.array(z.object({ edit: EditId, reason: z.string() })),
+      refusals: z.number().int(),
+    }),
+    job: 'library',
+  },
+
   /** every tag in use, by name, with how many edits have it */
   'tags.list': {
     input: Nothing,

@@ -1,15 +1,27 @@
 /** @file `emend edit …`: the edits of a library, from draft to retired, over the contract like the page. */
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import {
   type CallOutput,
   type Edit,
+  type EditRow,
   type EditSelection,
-  EditStatus,
+  type EditSort,
   type Finding,
   Reach,
 } from '../api/contract.ts';
 import { readPictureFile } from '../files/picture.ts';
-import { type Call, parseId, print, withSession } from './session.ts';
+import {
+  editNumber,
+  editNumbers,
+  type FilterOptions,
+  filterOf,
+  selectionOf,
+  sortOrder,
+  withFilter,
+} from './editFilter.ts';
+import { manyCommands, numbers, tellBulk } from './editMany.ts';
+import { wholeNumber } from './options.ts';
+import { type Call, print, withSession } from './session.ts';
 
 interface Common {
   library?: string;
@@ -24,6 +36,7 @@ export function editCommand(): Command {
   const edit = new Command('edit').description('write, check, commit and retire edits');
   for (const make of [add, list, show, preview, check, commit, health, retire, restore])
     edit.addCommand(make());
+  for (const command of manyCommands()) edit.addCommand(command);
   return edit;
 }
 
@@ -88,23 +101,37 @@ function add(): Command {
     });
 }
 
+interface ListOptions extends Common, FilterOptions {
+  sort: EditSort;
+  limit?: number;
+}
+
 function list(): Command {
-  return subcommand('list', 'list edits, newest first')
-    .addOption(new Option('--status <status...>', 'only edits of these statuses').choices(EditStatus.options))
-    .option('--search <text>', 'only edits that mention this')
-    .action(
-      async ({ library, json, status, search }: Common & { status?: Edit['status'][]; search?: string }) => {
-        const edits = await withSession({ library, needsModel: false }, ({ call }) =>
-          call('edits.list', { status, search }),
-        );
-        print(edits, edits.length > 0 ? edits.map(line).join('\n') : 'No edits.', json);
-      },
-    );
+  return withFilter(subcommand('list', 'list edits, newest first'))
+    .addOption(
+      new Option('--sort <column>', 'order, such as prompt or -updated')
+        .argParser(sortOrder)
+        .default({ by: 'id', descending: true } satisfies EditSort, '-id'),
+    )
+    .option('--limit <number>', 'the first so many only', wholeNumber(1, 1_000_000))
+    .action(async ({ library, json, sort, limit = Number.POSITIVE_INFINITY, ...options }: ListOptions) => {
+      const edits = await withSession({ library, needsModel: false }, async ({ call }) => {
+        const filter = filterOf(options);
+        const all: EditRow[] = [];
+        for (;;) {
+          const size = Math.min(500, limit - all.length);
+          const page = await call('edits.find', { filter, sort, offset: all.length, limit: size });
+          all.push(...page.rows);
+          if (page.rows.length < size || all.length >= limit) return all;
+        }
+      });
+      print(edits, edits.length > 0 ? edits.map(line).join('\n') : 'No edits.', json);
+    });
 }
 
 function show(): Command {
   return subcommand('show', 'show an edit with its probes, latest check and history')
-    .argument('<number>', 'number of the edit', editId)
+    .argument('<number>', 'number of the edit', editNumber)
     .action(async (id: number, { library, json }: Common) => {
       const shown = await withSession({ library, needsModel: false }, ({ call }) =>
         call('edits.show', { id }),
@@ -115,7 +142,7 @@ function show(): Command {
 
 function preview(): Command {
   return asking('preview', 'answer before and after the edit alone')
-    .argument('<number>', 'number of the edit', editId)
+    .argument('<number>', 'number of the edit', editNumber)
     .action(async (id: number, { json, ...options }: WithModel) => {
       const found = await withSession({ ...options, needsModel: true }, ({ call }) =>
         call('edits.preview', { id }),
@@ -124,28 +151,37 @@ function preview(): Command {
     });
 }
 
-interface SetOptions extends WithModel {
+interface SetOptions extends WithModel, FilterOptions {
   allDrafts?: boolean;
 }
 
+const drafts = ['draft', 'checked', 'failed', 'stale'] as const;
+
+/** The edits a subcommand is about: all drafts, those numbered, or those a filter lets through. */
+function chosen(ids: readonly number[], { allDrafts, ...options }: SetOptions): EditSelection {
+  return allDrafts ? selectionOf(ids, { ...options, status: [...drafts] }) : selectionOf(ids, options);
+}
+
 function check(): Command {
-  return asking('check', 'ask what an edit may change, before and after; exit code 1 when a check fails')
-    .argument('[numbers...]', 'numbers of the edits', editIds)
-    .option('--all-drafts', 'every edit that is neither committed nor retired')
-    .action(async (ids: number[] | undefined, { json, allDrafts, ...options }: SetOptions, command) => {
-      const select = selectionOf(command, ids, allDrafts);
-      const fails = await withSession({ ...options, needsModel: true }, async ({ call }) => {
-        if (ids?.length === 1) {
-          const done = await call('checks.run', { edit: ids[0]! });
-          print(done, report(done), json);
-          return done.verdict === 'fails';
-        }
-        const done = await call('checks.runSet', { select });
-        print(done, setReport(done), json);
-        return done.results.some(({ verdict }) => verdict !== 'passes');
-      });
-      if (fails) process.exitCode = 1;
+  return withFilter(
+    asking('check', 'ask what an edit may change, before and after; exit code 1 when a check fails')
+      .addArgument(numbers())
+      .option('--all-drafts', 'every edit that is neither committed nor retired'),
+  ).action(async (ids: number[], options: SetOptions) => {
+    const { json } = options;
+    const select = chosen(ids, options);
+    const fails = await withSession({ ...options, needsModel: true }, async ({ call }) => {
+      if (ids.length === 1) {
+        const done = await call('checks.run', { edit: ids[0]! });
+        print(done, report(done), json);
+        return done.verdict === 'fails';
+      }
+      const done = await call('checks.runSet', { select });
+      print(done, setReport(done), json);
+      return done.results.some(({ verdict }) => verdict !== 'passes');
     });
+    if (fails) process.exitCode = 1;
+  });
 }
 
 interface CommitOptions extends SetOptions {
@@ -154,40 +190,36 @@ interface CommitOptions extends SetOptions {
 }
 
 function commit(): Command {
-  return asking('commit', 'let edits act, each after a fresh passing check')
-    .argument('[numbers...]', 'numbers of the edits', editIds)
-    .option('--all-drafts', 'every edit that is neither committed nor retired; what is not ready is left')
-    .option('--reason <text>', 'why they are committed without one; stays on record')
-    .option('--supersede <number>', 'the committed edit that is retired with it', editId)
-    .action(
-      async (
-        ids: number[] | undefined,
-        { json, allDrafts, reason, supersede, ...options }: CommitOptions,
-        command,
-      ) => {
-        const select = selectionOf(command, ids, allDrafts);
-        const refused = await withSession({ ...options, needsModel: true }, async ({ call }) => {
-          if (ids?.length === 1) {
-            const edit = await call('edits.commit', { id: ids[0]!, reason, supersede });
-            print(edit, line(edit), json);
-            return 0;
-          }
-          if (supersede !== undefined) command.error('error: --supersede goes with one edit');
-          const done = await call('edits.commitSet', { select, reason });
-          const told = done.refused.map(({ edit, message }) => `${String(edit).padStart(4)}  ${message}`);
-          print(done, [...told, `Committed ${done.committed.length} edits.`].join('\n'), json);
-          return done.refused.length;
-        });
-        if (refused > 0) process.exitCode = 1;
-      },
-    );
+  return withFilter(
+    asking('commit', 'let edits act, each after a fresh passing check')
+      .addArgument(numbers())
+      .option('--all-drafts', 'every edit that is neither committed nor retired; what is not ready is left')
+      .option('--reason <text>', 'why they are committed without one; stays on record')
+      .option('--supersede <number>', 'the committed edit that is retired with it', editNumber),
+  ).action(async (ids: number[], options: CommitOptions, command: Command) => {
+    const { json, reason, supersede } = options;
+    const select = chosen(ids, options);
+    const refused = await withSession({ ...options, needsModel: true }, async ({ call }) => {
+      if (ids.length === 1) {
+        const edit = await call('edits.commit', { id: ids[0]!, reason, supersede });
+        print(edit, line(edit), json);
+        return 0;
+      }
+      if (supersede !== undefined) command.error('error: --supersede goes with one edit');
+      const done = await call('edits.commitSet', { select, reason });
+      const told = done.refused.map(({ edit, message }) => `${String(edit).padStart(4)}  ${message}`);
+      print(done, [...told, `Committed ${done.committed.length} edits.`].join('\n'), json);
+      return done.refused.length;
+    });
+    if (refused > 0) process.exitCode = 1;
+  });
 }
 
 function health(): Command {
   return asking('health', 'check committed edits again, against the model and adapter that are open')
-    .argument('[numbers...]', 'numbers of the edits; all that are committed otherwise', editIds)
-    .action(async (ids: number[] | undefined, { json, ...options }: WithModel) => {
-      const select = ids?.length ? { edits: ids } : undefined;
+    .argument('[numbers...]', 'numbers of the edits; all that are committed otherwise', editNumbers, [])
+    .action(async (ids: number[], { json, ...options }: WithModel) => {
+      const select = ids.length > 0 ? { edits: ids } : undefined;
       const done = await withSession({ ...options, needsModel: true }, ({ call }) =>
         call('checks.health', { select }),
       );
@@ -196,52 +228,48 @@ function health(): Command {
     });
 }
 
+interface RetireOptions extends Common, FilterOptions {
+  reason?: string;
+}
+
 function retire(): Command {
-  return subcommand('retire', 'stop an edit from acting; it stays in the library')
-    .argument('<number>', 'number of the edit', editId)
-    .option('--reason <text>', 'why; stays on record')
-    .action(async (id: number, { library, json, reason }: Common & { reason?: string }) => {
+  return withFilter(
+    subcommand('retire', 'stop edits from acting; they stay in the library')
+      .addArgument(numbers())
+      .option('--reason <text>', 'why; stays on record'),
+  ).action(async (given: number[], { library, json, reason, ...filter }: RetireOptions) => {
+    const [id] = given;
+    if (given.length === 1 && id !== undefined && Object.keys(filterOf(filter)).length === 0) {
       const edit = await withSession({ library, needsModel: false }, ({ call }) =>
         call('edits.retire', { id, reason }),
       );
       print(edit, line(edit), json);
-    });
+      return;
+    }
+    const found = await withSession({ library, needsModel: false }, ({ call }) =>
+      call('edits.retireMany', { select: selectionOf(given, filter), reason }),
+    );
+    tellBulk('retired', found, json);
+  });
 }
 
 function restore(): Command {
-  return subcommand('restore', 'make a retired edit a draft again')
-    .argument('<number>', 'number of the edit', editId)
-    .action(async (id: number, { library, json }: Common) => {
-      const edit = await withSession({ library, needsModel: false }, ({ call }) =>
-        call('edits.restore', { id }),
+  return withFilter(subcommand('restore', 'make retired edits drafts again').addArgument(numbers())).action(
+    async (given: number[], { library, json, ...filter }: Common & FilterOptions) => {
+      const [id] = given;
+      if (given.length === 1 && id !== undefined && Object.keys(filterOf(filter)).length === 0) {
+        const edit = await withSession({ library, needsModel: false }, ({ call }) =>
+          call('edits.restore', { id }),
+        );
+        print(edit, line(edit), json);
+        return;
+      }
+      const found = await withSession({ library, needsModel: false }, ({ call }) =>
+        call('edits.restoreMany', { select: selectionOf(given, filter) }),
       );
-      print(edit, line(edit), json);
-    });
-}
-
-/** The edits a command is about: those numbered, or all drafts. Neither is a mistake in the command. */
-function selectionOf(
-  command: Command,
-  ids: number[] | undefined,
-  allDrafts: boolean | undefined,
-): EditSelection {
-  if (ids?.length && allDrafts) command.error('error: give numbers of edits or --all-drafts, not both');
-  if (ids?.length) return { edits: ids };
-  if (allDrafts) return { filter: { status: ['draft', 'checked', 'failed', 'stale'] } };
-  return command.error('error: give numbers of edits, or --all-drafts');
-}
-
-function editIds(text: string, before: number[] | undefined): number[] {
-  return [...(before ?? []), editId(text)];
-}
-
-/** A number that is none is a mistake in the command, as commander tells them. */
-function editId(text: string): number {
-  try {
-    return parseId(text);
-  } catch (error) {
-    throw new InvalidArgumentError((error as Error).message);
-  }
+      tellBulk('restored', found, json);
+    },
+  );
 }
 
 const quoted = (text: string | null): string => (text === null ? '–' : `“${text}”`);

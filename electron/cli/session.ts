@@ -57,10 +57,14 @@ export async function withSession<T>(
   const interrupt = onInterrupt(() => {
     for (const job of jobs) void application.call('jobs.cancel', { job }).catch(() => {});
   });
-  const quiet = application.on('job.progress', ({ stage, done, total, unit }) => {
-    if (process.stderr.isTTY)
-      process.stderr.write(`\r\x1b[K${stage} ${done}${total === null ? '' : `/${total}`} ${unit}`);
-  });
+  const quiet = application.on(
+    'jobs.changed',
+    ({ job: { stage, done, total, unit, secondsLeft, ended } }) => {
+      if (!process.stderr.isTTY || stage === '' || ended !== null) return;
+      const left = secondsLeft === null ? '' : `, ${secondsLeft} s left`;
+      process.stderr.write(`\r\x1b[K${stage} ${done}${total === null ? '' : `/${total}`} ${unit}${left}`);
+    },
+  );
   try {
     const { path: file, readOnly } = (await call('app.status', {})).library;
     if (readOnly) console.error(`emend: ${file} can only be read here; changes will be refused.`);

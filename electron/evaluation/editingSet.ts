@@ -140,7 +140,11 @@ function parseRecord(value: unknown, where: string): EditingRecord {
   throw new EmendError('damaged', `${where}${field}: ${message}.`);
 }
 
-async function findPicture(root: string, named: string, where: string): Promise<string> {
+/**
+ * The real path of a picture that lies below `root`, itself a real path. `where`: what names it, for errors.
+ * @throws EmendError 'not-found', or 'invalid-input' for one outside
+ */
+export async function findPicture(root: string, named: string, where: string): Promise<string> {
   const outside = (path: string): boolean => {
     const way = relative(root, path);
     return way === '' || way === '..' || way.startsWith(`..${sep}`) || isAbsolute(way);

@@ -7,7 +7,7 @@ import { now, type Store } from './database.ts';
 import { restoreOne, retireOne } from './edits.ts';
 import { remember } from './history.ts';
 import { selectedEdits } from './lists.ts';
-import { recordOperation } from './operations.ts';
+import { countedEdits, recordOperation } from './operations.ts';
 import { editRow, tagsOf } from './rows.ts';
 import { setTags } from './tags.ts';
 
@@ -21,8 +21,6 @@ export interface BulkResult {
 
 /** So many refusals are told one by one. */
 const MOST_REFUSED = 100;
-
-const counted = (edits: number): string => `${edits.toLocaleString('en')} edit${edits === 1 ? '' : 's'}`;
 
 /** Does `change` to each edit of a selection it can be done to; it returns whether it changed anything. */
 function changeMany(
@@ -38,7 +36,7 @@ function changeMany(
     const refused: BulkResult['refused'] = [];
     recordOperation(
       store,
-      (edits) => `${verb} ${counted(edits)}`,
+      (edits) => `${verb} ${countedEdits(edits)}`,
       ids,
       () => {
         for (const id of ids) {

@@ -70,38 +70,45 @@ export interface NewEdit {
  * A draft for the model and adapter that act now, with its probes.
  * @throws EmendError 'not-found' for the picture, or as `insertProbe`; nothing is kept then
  */
-export function createEdit(
-  store: Store,
-  { picture, prompt, target, before, note, reach, probes = [] }: NewEdit,
-): Edit {
+export function createEdit(store: Store, edit: NewEdit): Edit {
   return store.write(() => {
-    demandPicture(store, picture);
-    const at = now();
-    const { lastInsertRowid } = store.database
-      .prepare(
-        `INSERT INTO edits (picture, prompt, target, before, note, reach, stage, model, adapter, created, updated)
-         VALUES (?, ?, ?, ?, ?, ?, 'draft', ?, ?, ?, ?)`,
-      )
-      .run(
-        picture,
-        prompt,
-        target,
-        before ?? null,
-        note ?? '',
-        reach ?? readSettings(store).reach,
-        store.actors.model,
-        store.actors.adapter,
-        at,
-        at,
-      );
-    const id = Number(lastInsertRowid);
-    store.database.prepare(`INSERT INTO probes (edit, kind, prompt) VALUES (?, 'reliability', '')`).run(id);
-    const was = before === undefined ? '' : `, which was answered “${before}”`;
-    remember(store, id, 'created', `“${prompt}”${was}, shall be answered “${target}”.`);
-    for (const probe of probes) insertProbe(store, { edit: id, ...probe });
+    const id = writeDraft(store, edit);
     recordCreation(store, `Wrote edit ${id}`, [id]);
     return changed(store, id);
   });
+}
+
+/** Writes a draft, unrecorded, and returns its number. Called inside a `write`. @throws EmendError as {@link createEdit} */
+export function writeDraft(
+  store: Store,
+  { picture, prompt, target, before, note, reach, probes = [] }: NewEdit,
+): number {
+  demandPicture(store, picture);
+  const at = now();
+  const { model, adapter } = store.actors;
+  const { lastInsertRowid } = store.database
+    .prepare(
+      `INSERT INTO edits (picture, prompt, target, before, note, reach, stage, model, adapter, created, updated)
+       VALUES (?, ?, ?, ?, ?, ?, 'draft', ?, ?, ?, ?)`,
+    )
+    .run(
+      picture,
+      prompt,
+      target,
+      before ?? null,
+      note ?? '',
+      reach ?? readSettings(store).reach,
+      model,
+      adapter,
+      at,
+      at,
+    );
+  const id = Number(lastInsertRowid);
+  store.database.prepare(`INSERT INTO probes (edit, kind, prompt) VALUES (?, 'reliability', '')`).run(id);
+  const was = before === undefined ? '' : `, which was answered “${before}”`;
+  remember(store, id, 'created', `“${prompt}”${was}, shall be answered “${target}”.`);
+  for (const probe of probes) insertProbe(store, { edit: id, ...probe });
+  return id;
 }
 
 /** Changes a draft. A new prompt or target leaves its answers and its check behind. @throws EmendError 'conflict' */

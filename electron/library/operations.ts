@@ -98,6 +98,10 @@ export function recordOperation<T>(
   return result;
 }
 
+/** A number of edits in words. */
+export const countedEdits = (edits: number): string =>
+  `${edits.toLocaleString('en')} edit${edits === 1 ? '' : 's'}`;
+
 /** Records that edits were made. Called inside a `write`; `operation` adds them to one that is there already. */
 export function recordCreation(
   store: Store,

@@ -106,10 +106,13 @@ async function thumbnailOf(store: Store, picture: string): Promise<Uint8Array | 
   }
 }
 
+/** Whether the library has a picture. */
+export function hasPicture(store: Store, id: string): boolean {
+  return store.database.prepare('SELECT 1 FROM pictures WHERE id = ?').get(id) !== undefined;
+}
+
 /** @throws EmendError 'not-found' when the library has no such picture */
 export function demandPicture(store: Store, id: string): void {
-  const row = store.database
-    .prepare<[string], { id: string }>('SELECT id FROM pictures WHERE id = ?')
-    .get(id);
-  if (!row) throw new EmendError('not-found', `The library has no picture ${id.slice(0, 12)}. Add it first.`);
+  if (!hasPicture(store, id))
+    throw new EmendError('not-found', `The library has no picture ${id.slice(0, 12)}. Add it first.`);
 }

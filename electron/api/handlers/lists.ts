@@ -2,9 +2,18 @@
  * @file Calls about many edits: lists of them, what is done to several at once, tags, saved views, and taking changes back.
  */
 import { restoreMany, retireMany, tagMany } from '../../library/bulk.ts';
+import { exportEdits } from '../../library/exportEdits.ts';
+import { importEdits } from '../../library/importEdits.ts';
 import type { Library } from '../../library/library.ts';
-import { editNumbers, findEdits, listEdits, listRows, neighbours } from '../../library/lists.ts';
-import { undo, undoableOperation } from '../../library/operations.ts';
+import {
+  editNumbers,
+  findEdits,
+  listEdits,
+  listRows,
+  neighbours,
+  selectedEdits,
+} from '../../library/lists.ts';
+import { countedEdits, undo, undoableOperation } from '../../library/operations.ts';
 import { listTags } from '../../library/tags.ts';
 import { storedThumbnails } from '../../library/thumbnails.ts';
 import { listViews, removeView, saveView } from '../../library/views.ts';
@@ -21,7 +30,9 @@ export type ListCalls =
   | 'edits.neighbours'
   | 'edits.tagMany'
   | 'edits.retireMany'
-  | 'edits.restoreMany';
+  | 'edits.restoreMany'
+  | 'edits.import'
+  | 'edits.exportMany';
 
 export function listHandlers({
   library,
@@ -41,6 +52,33 @@ export function listHandlers({
     'edits.tagMany': ({ select, add, remove }) => tagMany(library, select, add, remove),
     'edits.retireMany': ({ select, reason }) => retireMany(library, select, reason),
     'edits.restoreMany': ({ select }) => restoreMany(library, select),
+    'edits.import': async ({ file, ...options }, { signal, report }) => {
+      const found = await importEdits(library, file, {
+        ...options,
+        signal,
+        onProgress: (done, total) => report.progress('Importing', done, total, 'rows'),
+      });
+      for (const { row, reason } of found.problems) report.log(`row ${row}: ${reason}`);
+      const parts = [
+        `${options.dryRun ? 'Could add' : 'Added'} ${countedEdits(found.added)}`,
+        ...(found.known > 0 ? [`${found.known.toLocaleString('en')} were there already`] : []),
+        ...(found.wrong > 0 ? [`${found.wrong.toLocaleString('en')} rows cannot be used`] : []),
+        ...(found.stopped ? ['stopped before the end'] : []),
+      ];
+      report.outcome(`${parts.join('; ')}.`);
+      return found;
+    },
+    'edits.exportMany': async ({ select, ...options }, { signal, report }) => {
+      const found = await exportEdits(library, selectedEdits(library, select), {
+        ...options,
+        signal,
+        onProgress: (done, total) => report.progress('Exporting', done, total, 'edits'),
+      });
+      for (const { edit, reason } of found.refused) report.log(`edit ${edit}: ${reason}`);
+      const left = found.refusals > 0 ? `; ${countedEdits(found.refusals)} left out` : '';
+      report.outcome(`Wrote ${countedEdits(found.edits)} to ${found.file}${left}.`);
+      return found;
+    },
     'tags.list': () => listTags(library),
     'views.list': () => listViews(library),
     'views.save': (view) => saveView(library, view),
