@@ -606,11 +606,6 @@ export const calls = {
     output: Edit,
     job: false,
   },
-  'edits.list': {
-    input: z.object({ status: z.array(EditStatus).optional(), search: z.string().optional() }),
-    output: z.array(Edit),
-    job: false,
-  },
   /** the rows `offset` up to `offset + limit` of all that match, and how many match; newest first without `sort` */
   'edits.find': {
     input: RowOptions.extend({

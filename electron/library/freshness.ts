@@ -70,7 +70,10 @@ export function differences(was: string, is: string): StaleReason[] {
 }
 
 /** What an edit signal was computed from; the key under which the library keeps it. */
-export function signalState(store: Store, { picture, prompt, target }: EditRow): string {
+export function signalState(
+  store: Store,
+  { picture, prompt, target }: Pick<EditRow, 'picture' | 'prompt' | 'target'>,
+): string {
   const { model, adapter } = store.actors;
   return digest([model, adapter, store.template, picture, prompt, target]);
 }

@@ -1,9 +1,9 @@
 /**
  * @file Lists of edits: filtered, searched, sorted and counted by SQL, a page at a time.
  */
-import type { Edit, EditFilter, EditRow, EditSelection, EditSort, EditStatus } from '../api/contract.ts';
+import type { EditFilter, EditRow, EditSelection, EditSort, EditStatus } from '../api/contract.ts';
 import type { Store } from './database.ts';
-import { asEdit, editRow, editRows } from './rows.ts';
+import { editRow, listedEdits } from './rows.ts';
 import { influenceOf } from './signals.ts';
 
 /** A condition on `edits`, with the values it asks for. */
@@ -143,9 +143,9 @@ export function listRows(
   { influence }: { influence: boolean },
 ): EditRow[] {
   return store.read(() =>
-    editRows(store, ids).map((row) => ({
-      ...asEdit(store, row),
-      influence: influence ? influenceOf(store, row) : null,
+    listedEdits(store, ids).map((edit) => ({
+      ...edit,
+      influence: influence ? influenceOf(store, edit) : null,
     })),
   );
 }
@@ -223,16 +223,4 @@ export function countEdits(store: Store): Record<EditStatus, number> {
     .raw()
     .all();
   return Object.fromEntries(rows) as Record<EditStatus, number>;
-}
-
-/** Every edit of the given statuses that mentions `search`, newest first, as one list. */
-export function listEdits(
-  store: Store,
-  { status, search: text }: { status?: EditStatus[]; search?: string },
-): Edit[] {
-  return store.read(() => {
-    const sort = { by: 'id', descending: true } as const;
-    const ids = editNumbers(store, { filter: { status, text }, sort, offset: 0, limit: -1 });
-    return editRows(store, ids).map((row) => asEdit(store, row));
-  });
 }

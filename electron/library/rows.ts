@@ -32,17 +32,34 @@ const EDIT_COLUMNS =
   'id, picture, prompt, target, before, after, note, stage, model, adapter, created, updated, committed, override_reason AS overrideReason, restored, reach, status, verdict';
 
 /** An edit as the contract has it. */
-export function asEdit(store: Store, { stage, restored, ...row }: EditRow): Edit {
-  return { ...row, finding: findingOfLatest(store, row.id), tags: tagsOf(store, row.id) };
+export function asEdit(store: Store, row: EditRow): Edit {
+  return listedEdits(store, [row.id])[0]!;
 }
 
-function findingOfLatest(store: Store, edit: number): Finding | null {
-  const found = store.database
-    .prepare<[number], { kind: Finding['kind'] | null; edit: number | null }>(
-      'SELECT finding AS kind, finding_edit AS edit FROM checks WHERE id = (SELECT last_check FROM edits WHERE id = ?)',
+interface ListedRow extends EditRow {
+  /** JSON list */
+  readonly tags: string;
+  readonly findingKind: Finding['kind'] | null;
+  readonly findingEdit: number | null;
+}
+
+/** The edits of the given numbers that are there, in that order, as the contract has them. */
+export function listedEdits(store: Store, ids: readonly number[]): Edit[] {
+  const columns = EDIT_COLUMNS.replaceAll(/(^|, )/g, '$1edits.');
+  return store.database
+    .prepare<[string], ListedRow>(
+      `SELECT ${columns}, checks.finding AS findingKind, checks.finding_edit AS findingEdit,
+         (SELECT json_group_array(name ORDER BY name) FROM edit_tags JOIN tags ON tags.id = tag WHERE edit = edits.id) AS tags
+       FROM json_each(?) AS wanted CROSS JOIN edits ON edits.id = wanted.value
+         LEFT JOIN checks ON checks.id = edits.last_check
+       ORDER BY wanted.key`,
     )
-    .get(edit);
-  return found?.kind ? { kind: found.kind, edit: found.edit } : null;
+    .all(JSON.stringify(ids))
+    .map(({ stage, restored, findingKind, findingEdit, ...row }) => ({
+      ...row,
+      tags: JSON.parse(row.tags) as string[],
+      finding: findingKind === null ? null : { kind: findingKind, edit: findingEdit },
+    }));
 }
 
 /** The tags of an edit, by name. */
@@ -62,12 +79,6 @@ export function editRow(store: Store, id: number): EditRow {
     .get(id);
   if (!row) throw new EmendError('not-found', `There is no edit ${id} in this library.`);
   return row;
-}
-
-/** The edits of the given numbers that are there, in that order. */
-export function editRows(store: Store, ids: readonly number[]): EditRow[] {
-  const find = store.database.prepare<[number], EditRow>(`SELECT ${EDIT_COLUMNS} FROM edits WHERE id = ?`);
-  return ids.flatMap((id) => find.get(id) ?? []);
 }
 
 /** The committed edits made for the model and adapter that act now, in the order they were committed. */

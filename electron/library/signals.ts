@@ -34,7 +34,10 @@ export function signalOf(store: Store, edit: EditRow): Uint8Array | null {
 }
 
 /** Where the edit acts, as last previewed or checked in its present content; null before that. */
-export function influenceOf(store: Store, edit: EditRow): InfluenceMap | null {
+export function influenceOf(
+  store: Store,
+  edit: Pick<EditRow, 'id' | 'picture' | 'prompt' | 'target'>,
+): InfluenceMap | null {
   const row = store.database
     .prepare<[number, string], { influence: string | null }>(
       'SELECT influence FROM edit_signals WHERE edit = ? AND state = ?',

@@ -22,13 +22,11 @@ export function keepThumbnail(store: Store, picture: string, data: Uint8Array): 
 
 /** Those of the pictures' thumbnails that are made. */
 export function storedThumbnails(store: Store, pictures: readonly string[]): Thumbnail[] {
-  const find = store.database.prepare<[string], { picture: string; mime: string; data: Buffer }>(
-    'SELECT picture, mime, data FROM thumbnails WHERE picture = ?',
-  );
-  return pictures.flatMap((id) => {
-    const found = find.get(id);
-    if (!found) return [];
-    const { data, ...told } = found;
-    return [{ ...told, base64: data.toString('base64') }];
-  });
+  return store.database
+    .prepare<[string], { picture: string; mime: string; data: Buffer }>(
+      `SELECT picture, mime, data FROM json_each(?) AS wanted
+       CROSS JOIN thumbnails ON thumbnails.picture = wanted.value ORDER BY wanted.key`,
+    )
+    .all(JSON.stringify(pictures))
+    .map(({ data, ...told }) => ({ ...told, base64: data.toString('base64') }));
 }

@@ -64,18 +64,16 @@ test('a job that waits says for what, and is seen and stopped by whoever did not
   await expect.poll(() => engine.log.map(({ name }) => name)).toEqual(['open']);
   const told: JobRecord[] = [];
   application.on('jobs.changed', ({ job }) => told.push(job));
-  const looking = application
-    .call('models.inspect', { path: modelFolder(folder, 'other') }, { job: 'two' })
-    .catch(wireError);
-  await expect.poll(() => engine.log).toHaveLength(2);
+  const question = { picture: null, prompt: 'what is it?', edits: 'none' } as const;
+  const asking = application.call('answers.ask', question, { job: 'two' }).catch(wireError);
   const list = () => application.call('jobs.list', {});
-  expect(await list()).toMatchObject([
+  await expect.poll(list).toMatchObject([
     { id: 'one', state: 'running', subject: 'mine', waitsFor: null },
-    { id: 'two', state: 'waiting', subject: 'other', waitsFor: 'the opening of mine' },
+    { id: 'two', state: 'waiting', subject: '“what is it?”', waitsFor: 'the opening of mine' },
   ]);
   await application.call('jobs.cancel', { job: 'two' });
   release();
-  await Promise.all([opening, looking]);
+  await Promise.all([opening, asking]);
   await expect.poll(list).toEqual([]);
   expect(
     told

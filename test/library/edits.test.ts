@@ -12,10 +12,19 @@ import {
   showEdit,
   updateEdit,
 } from '../../electron/library/edits.ts';
-import { countEdits, listEdits } from '../../electron/library/lists.ts';
+import { countEdits } from '../../electron/library/lists.ts';
 import { addProbe, removeProbe, seedStandingProbes } from '../../electron/library/probes.ts';
 import { defaultPolicy, writeSettings } from '../../electron/library/settings.ts';
-import { addEdit, addPicture, answers, check, influence, makeLibrary, outcomeOf } from './support.ts';
+import {
+  addEdit,
+  addPicture,
+  answers,
+  check,
+  influence,
+  listEdits,
+  makeLibrary,
+  outcomeOf,
+} from './support.ts';
 
 const conflict = expect.objectContaining({ code: 'conflict' });
 

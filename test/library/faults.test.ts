@@ -5,8 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { showEdit } from '../../electron/library/edits.ts';
-import { listEdits } from '../../electron/library/lists.ts';
-import { addPicture, makeLibrary, temporaryFolder } from './support.ts';
+import { addPicture, listEdits, makeLibrary, temporaryFolder } from './support.ts';
 
 const writer = fileURLToPath(new URL('writer.ts', import.meta.url));
 

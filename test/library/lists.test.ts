@@ -16,7 +16,6 @@ import {
   countEdits,
   editNumbers,
   findEdits,
-  listEdits,
   listRows,
   neighbours,
   selectedEdits,
@@ -25,7 +24,7 @@ import { undo, undoableOperation } from '../../electron/library/operations.ts';
 import { listTags } from '../../electron/library/tags.ts';
 import { storedThumbnails } from '../../electron/library/thumbnails.ts';
 import { listViews, removeView, saveView } from '../../electron/library/views.ts';
-import { addPicture, check, makeLibrary } from './support.ts';
+import { addPicture, check, listEdits, makeLibrary } from './support.ts';
 
 /** Numbers below `below` in an order that depends on the seed only. */
 function random(seed: number): (below: number) => number {

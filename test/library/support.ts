@@ -4,10 +4,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterEach } from 'vitest';
-import type { Answer, InfluenceMap, PreviewAnswers, ProbeKind } from '../../electron/api/contract.ts';
+import type {
+  Answer,
+  Edit,
+  EditStatus,
+  InfluenceMap,
+  PreviewAnswers,
+  ProbeKind,
+} from '../../electron/api/contract.ts';
 import { type CheckOutcome, type CheckPlan, planCheck, recordCheck } from '../../electron/library/checks.ts';
 import { createEdit } from '../../electron/library/edits.ts';
 import { type Library, openLibrary } from '../../electron/library/library.ts';
+import { findEdits } from '../../electron/library/lists.ts';
 import { examinePicture, storePicture } from '../../electron/library/pictures.ts';
 
 export const influence: InfluenceMap = {
@@ -92,4 +100,14 @@ export function outcomeOf(plan: CheckPlan, failing: readonly ProbeKind[] = []): 
 export function check(library: Library, id: number, failing: readonly ProbeKind[] = []) {
   const plan = planCheck(library, id);
   return recordCheck(library, plan, outcomeOf(plan, failing));
+}
+
+/** Every edit of the given statuses with words that begin as those of `search`, newest first. */
+export function listEdits(
+  library: Library,
+  { status, search }: { status?: EditStatus[]; search?: string },
+): Edit[] {
+  const filter = { ...(status && { status }), ...(search !== undefined && { text: search }) };
+  const page = { filter, sort: { by: 'id', descending: true }, offset: 0, limit: 1_000_000 } as const;
+  return findEdits(library, page, { influence: false }).rows.map(({ influence: _, ...edit }) => edit);
 }

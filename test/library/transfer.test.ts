@@ -7,10 +7,10 @@ import { createEdit, findEdit, retireEdit, showEdit } from '../../electron/libra
 import { exportEdits } from '../../electron/library/exportEdits.ts';
 import { type ImportOptions, importEdits } from '../../electron/library/importEdits.ts';
 import type { Library } from '../../electron/library/library.ts';
-import { countEdits, listEdits } from '../../electron/library/lists.ts';
+import { countEdits } from '../../electron/library/lists.ts';
 import { undo, undoableOperation } from '../../electron/library/operations.ts';
 import { setTags } from '../../electron/library/tags.ts';
-import { addPicture, check, makeLibrary, png, temporaryFolder } from './support.ts';
+import { addPicture, check, listEdits, makeLibrary, png, temporaryFolder } from './support.ts';
 
 const never = new AbortController().signal;
 const given = (library: Library, file: string, options: Partial<ImportOptions> = {}) =>

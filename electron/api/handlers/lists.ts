@@ -5,14 +5,7 @@ import { restoreMany, retireMany, tagMany } from '../../library/bulk.ts';
 import { exportEdits } from '../../library/exportEdits.ts';
 import { importEdits } from '../../library/importEdits.ts';
 import type { Library } from '../../library/library.ts';
-import {
-  editNumbers,
-  findEdits,
-  listEdits,
-  listRows,
-  neighbours,
-  selectedEdits,
-} from '../../library/lists.ts';
+import { editNumbers, findEdits, listRows, neighbours, selectedEdits } from '../../library/lists.ts';
 import { countedEdits, undo, undoableOperation } from '../../library/operations.ts';
 import { listTags } from '../../library/tags.ts';
 import { storedThumbnails } from '../../library/thumbnails.ts';
@@ -23,7 +16,6 @@ import type { Handlers, HandlersOf } from '../router.ts';
 
 /** The calls about edits that are served here. */
 export type ListCalls =
-  | 'edits.list'
   | 'edits.find'
   | 'edits.rows'
   | 'edits.numbers'
@@ -38,7 +30,6 @@ export function listHandlers({
   library,
 }: Parts): Pick<Handlers, ListCalls> & HandlersOf<'tags' | 'views' | 'history'> {
   return {
-    'edits.list': (filter) => listEdits(library, filter),
     'edits.find': ({ thumbnails, influence, ...page }) => {
       const found = findEdits(library, page, { influence });
       return { ...found, thumbnails: thumbnails ? thumbnailsOf(library, found.rows) : [] };

@@ -1,0 +1,223 @@
+/**
+ * @file How quick a library of 100,000 edits is, over the contract, as the page calls it; what a scan of all edits costs beside it;
+ * and how long a thousand edits take to import, to retire and to bring back. `npm run bench -- library [edits] [rows to import]`
+ */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import sharp from 'sharp';
+import { createApplication } from '../../electron/api/application.ts';
+import type { CallInput, EditFilter, EditSort } from '../../electron/api/contract.ts';
+import type { EngineClient } from '../../electron/api/engineClient.ts';
+import { EmendError } from '../../electron/errors.ts';
+import { writeDraft } from '../../electron/library/edits.ts';
+import { openLibrary } from '../../electron/library/library.ts';
+import { findEdits } from '../../electron/library/lists.ts';
+import { examinePicture, storePicture } from '../../electron/library/pictures.ts';
+import { setTags } from '../../electron/library/tags.ts';
+
+const edits = Number(process.argv[3] ?? 100_000);
+const imported = Number(process.argv[4] ?? 10_000);
+const folder = mkdtempSync(join(tmpdir(), 'emend-bench-'));
+const path = join(folder, 'large.emend');
+
+/** Numbers below `below`, the same every time. */
+let state = 7;
+const draw = (below: number): number => {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+  return Math.floor((state / 2 ** 32) * below);
+};
+const words =
+  'what which animal fruit vehicle is the on left right of picture colour how many red green blue small fox lime pear tram'.split(
+    ' ',
+  );
+const some = (count: number) => Array.from({ length: count }, () => words[draw(words.length)]).join(' ');
+
+const jpeg = (seed: number, side: number): Promise<Buffer> => {
+  const pixels = Uint8Array.from({ length: side * side * 3 }, (_, i) => ((i * (seed + 3)) >> 4) % 256);
+  return sharp(pixels, { raw: { width: side, height: side, channels: 3 } })
+    .jpeg()
+    .toBuffer();
+};
+
+/**
+ * Fills a library: drafts through the path every draft takes; checks, stages and dates in SQL, of which the triggers make status,
+ * counts and indices as ever.
+ */
+async function fill(): Promise<void> {
+  const library = openLibrary(path);
+  const { database } = library;
+  database.pragma('synchronous = OFF');
+  const pictures: string[] = [];
+  for (let i = 0; i < 200; i += 1) {
+    pictures.push(storePicture(library, await examinePicture(await jpeg(i, 160))).id);
+  }
+  const check = database.prepare(
+    `INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, groups, stale_because) VALUES (?, ?, 1, ?, '', '[]', ?)`,
+  );
+  const date = database.prepare('UPDATE edits SET created = ?, updated = ? WHERE id = ?');
+  const commit = database.prepare(
+    `UPDATE edits SET stage = 'committed', committed = ?, override_reason = 'x' WHERE id = ?`,
+  );
+  const retire = database.prepare(`UPDATE edits SET stage = 'retired' WHERE id = ?`);
+  library.actors = { model: 'a'.repeat(64), adapter: 'b'.repeat(64) };
+  for (let begin = 0; begin < edits; begin += 1000) {
+    database.transaction(() => {
+      for (let i = begin; i < Math.min(begin + 1000, edits); i += 1) {
+        const id = writeDraft(library, {
+          picture: pictures[draw(pictures.length)]!,
+          prompt: `${some(7)} ${i}?`,
+          target: some(1 + draw(2)),
+          before: some(1),
+          note: draw(4) ? '' : some(12),
+        });
+        const day = new Date(Date.UTC(2025, 0, 1) + draw(500 * 86_400_000)).toISOString();
+        date.run(day, day, id);
+        if (draw(10) < 7) check.run(id, day, draw(4) ? 'passes' : 'fails', draw(3) ? '[]' : '["model"]');
+        if (draw(10) < 3) commit.run(day, id);
+        if (draw(20) === 0) retire.run(id);
+        if (draw(5) === 0) setTags(library, id, [['night', 'spring', 'to do'][draw(3)]!]);
+      }
+    })();
+  }
+  library.close();
+}
+
+const milliseconds = async (work: () => unknown): Promise<number> => {
+  const start = performance.now();
+  await work();
+  return performance.now() - start;
+};
+const median = (times: readonly number[]): number => times.toSorted((a, b) => a - b)[times.length >> 1]!;
+
+const filled = await milliseconds(fill);
+console.log(`${edits.toLocaleString('en')} edits written in ${(filled / 1000).toFixed(0)} s`);
+
+/** Nothing here asks a model. */
+const noEngine: EngineClient = {
+  call: () => Promise.reject(new EmendError('engine', 'There is no engine here.')),
+  state: { state: 'failed', message: '', provider: null, refusals: [], memoryBytes: null },
+  onState: () => () => undefined,
+  onRestart: () => () => undefined,
+};
+const application = createApplication({
+  libraryPath: path,
+  resources: folder,
+  engine: noEngine,
+  version: '0',
+  startModel: 'none',
+});
+
+const sorts: EditSort[] = (
+  ['id', 'updated', 'created', 'committed', 'prompt', 'target', 'status'] as const
+).flatMap((by) => [true, false].map((descending) => ({ by, descending })));
+const filters: Record<string, EditFilter> = {
+  'every edit': {},
+  'status draft': { status: ['draft'] },
+  'failed and stale': { status: ['failed', 'stale'] },
+  'retired, passing': { status: ['retired'], verdict: ['passes'] },
+  'of another model': { model: 'zzzz' },
+  'of this model': { model: 'aaaa' },
+  'a tag': { tags: ['night'] },
+  'two tags': { tags: ['night', 'spring'] },
+  'one week': { updated: { from: '2025-03-01', to: '2025-03-08' } },
+  'half the time': { created: { from: '2025-06-01' } },
+  'status, tag and text': { status: ['committed'], tags: ['spring'], text: 'fox' },
+};
+const searches = ['f', 'fox', 'what is', 'fox lime pear', '99999', '#4711', 'nothing has this'];
+
+type Find = CallInput<'edits.find'>;
+const find = (input: Find) => application.call('edits.find', { thumbnails: true, limit: 50, ...input });
+/** the list as the first version made it: every edit read, then filtered */
+const reader = openLibrary(path);
+const scan = () => {
+  const everything = { filter: {}, sort: { by: 'id', descending: true }, offset: 0, limit: edits } as const;
+  return findEdits(reader, everything, { influence: false }).rows.filter(({ status }) => status === 'draft');
+};
+
+const rounds = 5;
+const scans: number[] = [];
+interface Measured {
+  readonly name: string;
+  readonly limit: number;
+  readonly works: Array<() => Promise<unknown>>;
+}
+const measured: Measured[] = [
+  { name: 'app.status', limit: 5, works: [() => application.call('app.status', {})] },
+  ...Object.entries(filters).map(([name, filter]) => ({
+    ...{ name: `first page, ${name}, any order`, limit: 50 },
+    works: sorts.map((sort) => () => find({ filter, sort })),
+  })),
+  ...searches.map((text) => ({
+    ...{ name: `search “${text}”`, limit: 50 },
+    works: [
+      () => find({ filter: { text } }),
+      () => find({ filter: { text }, sort: { by: 'updated', descending: true } }),
+    ],
+  })),
+  {
+    name: 'page in the middle, any order',
+    limit: 50,
+    works: sorts.map((sort) => () => find({ sort, offset: edits >> 1 })),
+  },
+  {
+    name: 'opening an edit',
+    limit: 20,
+    works: Array.from({ length: 20 }, () => () => application.call('edits.show', { id: 1 + draw(edits) })),
+  },
+  {
+    name: 'neighbours, any order',
+    limit: 50,
+    works: sorts.map(
+      (sort) => () =>
+        application.call('edits.neighbours', { id: 1 + draw(edits), filter: filters['status draft']!, sort }),
+    ),
+  },
+];
+const times = new Map<Measured, number[]>(measured.map((one) => [one, []]));
+for (let round = 0; round < rounds; round += 1) {
+  for (const one of measured) for (const work of one.works) times.get(one)!.push(await milliseconds(work));
+  scans.push(await milliseconds(scan));
+}
+const scanned = median(scans);
+console.log(`reading all edits and filtering them: ${scanned.toFixed(0)} ms`);
+for (const [{ name, limit, works }, all] of times) {
+  // of the slowest kind of call under a name: the median of its rounds
+  const worst = Math.max(
+    ...works.map((_, at) => median(all.filter((_time, place) => place % works.length === at))),
+  );
+  const over = worst > limit ? `  OVER ${limit} ms` : '';
+  console.log(
+    `${name.padEnd(46)} ${worst.toFixed(2).padStart(7)} ms  1/${(scanned / worst).toFixed(0)} of that${over}`,
+  );
+}
+
+const delay = monitorEventLoopDelay({ resolution: 5 });
+async function long(name: string, work: () => Promise<unknown>): Promise<void> {
+  delay.reset();
+  delay.enable();
+  const took = await milliseconds(work);
+  delay.disable();
+  console.log(`${name}: ${(took / 1000).toFixed(1)} s, longest pause ${(delay.max / 1e6).toFixed(0)} ms`);
+}
+
+const rowsFolder = join(folder, 'rows');
+mkdirSync(rowsFolder);
+const rows = [];
+for (let i = 0; i < imported; i += 1) {
+  writeFileSync(join(rowsFolder, `${i}.jpg`), await jpeg(1000 + i, 224));
+  rows.push({ src: `${some(6)} ${i}?`, alt: some(1), image: `${i}.jpg`, rephrase: some(8), loc: some(6) });
+}
+writeFileSync(join(rowsFolder, 'rows.json'), JSON.stringify(rows));
+await long(`importing ${imported.toLocaleString('en')} rows, each with a picture of 224 × 224`, () =>
+  application.call('edits.import', { file: join(rowsFolder, 'rows.json'), tags: ['new'] }),
+);
+await long(`retiring them`, () =>
+  application.call('edits.retireMany', { select: { filter: { tags: ['new'] } } }),
+);
+await long('taking that back', () => application.call('history.undo', {}));
+
+reader.close();
+await application.close();
+rmSync(folder, { recursive: true, force: true });
