@@ -5,6 +5,7 @@ import { restoreMany, retireMany, tagMany } from '../../electron/library/bulk.ts
 import {
   commitEdit,
   createEdit,
+  editState,
   findEdit,
   noteEdit,
   restoreEdit,
@@ -21,10 +22,11 @@ import {
   selectedEdits,
 } from '../../electron/library/lists.ts';
 import { undo, undoableOperation } from '../../electron/library/operations.ts';
+import { keepSignal } from '../../electron/library/signals.ts';
 import { listTags } from '../../electron/library/tags.ts';
 import { storedThumbnails } from '../../electron/library/thumbnails.ts';
 import { listViews, removeView, saveView } from '../../electron/library/views.ts';
-import { addPicture, check, listEdits, makeLibrary } from './support.ts';
+import { addPicture, check, influence, listEdits, makeLibrary } from './support.ts';
 
 /** Numbers below `below` in an order that depends on the seed only. */
 function random(seed: number): (below: number) => number {
@@ -247,6 +249,8 @@ test('rows bring tags, verdict, thumbnail and, when asked for, the map', async (
   const { id } = createEdit(library, { picture, prompt: 'what animal is it?', target: 'fox' });
   check(library, id);
   tagMany(library, { edits: [id] }, ['b', 'a'], []);
+  const state = editState(library, id).signalState;
+  library.write(() => keepSignal(library, id, state, new Uint8Array([1]), influence));
   const [row] = listRows(library, [id, 99], { influence: true });
   expect(row).toMatchObject({ id, tags: ['a', 'b'], verdict: 'passes', influence: { rows: 1 } });
   expect(listRows(library, [id], { influence: false })[0]!.influence).toBeNull();
