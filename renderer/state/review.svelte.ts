@@ -15,6 +15,10 @@ export class Review {
   readonly #navigation: Navigation;
   /** where the open edit is in the list; null while that is not known */
   neighbours = $state.raw<CallOutput<'edits.neighbours'> | null>(null);
+  /** the edit they are the neighbours of */
+  #of: number | null = null;
+  /** moves are made one after the other, each from where the last one led, however fast one presses */
+  #moves = Promise.resolve();
 
   constructor(connection: Connection, library: EditLibrary, workbench: Workbench, navigation: Navigation) {
     this.#connection = connection;
@@ -30,35 +34,38 @@ export class Review {
     });
   }
 
-  /** Opens the edit after the open one in the list. Says whether there is one. */
-  next(): boolean {
-    return this.#go(this.neighbours?.next ?? null);
+  /** Opens the edit after the open one in the list, if there is one. */
+  next(): void {
+    this.#move('next');
   }
 
-  previous(): boolean {
-    return this.#go(this.neighbours?.previous ?? null);
+  previous(): void {
+    this.#move('previous');
   }
 
-  #go(edit: number | null): boolean {
-    if (edit === null) return false;
-    this.#navigation.go('workbench', edit);
-    return true;
+  #move(to: 'next' | 'previous'): void {
+    this.#moves = this.#moves.then(async () => {
+      const { screen, edit } = this.#navigation;
+      if (screen !== 'workbench' || edit === null) return;
+      const neighbours = this.#of === edit ? this.neighbours : await this.#find(edit);
+      const target = neighbours?.[to] ?? null;
+      if (target !== null && this.#navigation.edit === edit) this.#navigation.go('workbench', target);
+    });
   }
 
   async #read(): Promise<void> {
-    const id = this.#workbench.edit?.id;
-    const { whole: filter, sort } = this.#library;
-    if (id === undefined) {
-      this.neighbours = null;
-      return;
-    }
-    try {
-      const neighbours = await this.#connection.call('edits.neighbours', { id, filter, sort });
-      if (id !== this.#workbench.edit?.id) return;
-      this.neighbours = neighbours;
+    const id = this.#workbench.edit?.id ?? null;
+    const neighbours = id === null ? null : await this.#find(id);
+    if (id !== (this.#workbench.edit?.id ?? null)) return;
+    this.#of = id;
+    this.neighbours = neighbours;
+    // the library's table goes where one goes on the workbench, not the other way round
+    if (id !== null && neighbours && this.#navigation.screen === 'workbench')
       this.#library.comeTo(id, neighbours.place);
-    } catch {
-      if (id === this.#workbench.edit?.id) this.neighbours = null;
-    }
+  }
+
+  async #find(id: number): Promise<CallOutput<'edits.neighbours'> | null> {
+    const { whole: filter, sort } = this.#library;
+    return this.#connection.call('edits.neighbours', { id, filter, sort }).catch(() => null);
   }
 }
