@@ -6,6 +6,7 @@ import { Changes } from './changes.ts';
 import { Condition } from './condition.svelte.ts';
 import { EditLibrary } from './editLibrary.svelte.ts';
 import { Health } from './health.svelte.ts';
+import { Imports } from './imports.svelte.ts';
 import { Jobs } from './jobs.svelte.ts';
 import { Models } from './models.svelte.ts';
 import { Navigation } from './navigation.svelte.ts';
@@ -28,6 +29,7 @@ export class Application {
   readonly workbench: Workbench;
   readonly review: Review;
   readonly health: Health;
+  readonly imports: Imports;
 
   constructor(connection: Connection) {
     const jobs = new Jobs(connection);
@@ -49,6 +51,7 @@ export class Application {
     );
     this.review = new Review(connection, this.library, this.workbench, this.navigation);
     this.health = new Health(connection, jobs, this.library, this.toasts);
+    this.imports = new Imports(connection, jobs, this.changes);
     let lost = false;
     connection.onConnection((up) => {
       if (up && lost) this.#readAgain();

@@ -4,6 +4,7 @@
  */
 import { untrack } from 'svelte';
 import type {
+  CallInput,
   CallOutput,
   EditFilter,
   EditSelection,
@@ -276,6 +277,25 @@ export class EditLibrary {
       this.#complain(thrown);
     } finally {
       this.working = false;
+    }
+  }
+
+  /** Writes edits into a new folder, with their pictures. */
+  async export(
+    select: EditSelection,
+    format: CallInput<'edits.exportMany'>['format'],
+    folder: string,
+  ): Promise<void> {
+    try {
+      const { file, edits, refused, refusals } = await this.#jobs.start('edits.exportMany', {
+        select,
+        format,
+        folder,
+      }).result;
+      this.#toasts.tell(`${edits.toLocaleString()} ${edits === 1 ? 'edit' : 'edits'} exported to ${file}`);
+      if (refusals > 0) this.refusals = { what: 'exported', outcome: { changed: edits, refused, refusals } };
+    } catch (thrown) {
+      this.#complain(thrown);
     }
   }
 

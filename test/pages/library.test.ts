@@ -1,5 +1,5 @@
 /** @file Daily work in a library of some hundreds of edits: lists, many at once, undo, going through a list edit by edit. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, Locator, Page } from 'playwright-core';
@@ -176,6 +176,39 @@ test('the list is gone through on the workbench, and coming back one finds the p
   expect(await page.locator('.view').evaluate((view) => view.scrollTop)).toBeGreaterThan(5000);
   await page.keyboard.press('Control+z');
   await poll(matching).toBe(`${COUNT} edits`);
+});
+
+test('edits are imported from a file that was dropped, wrong rows told by number, and the import is taken back', async () => {
+  const rows = ['picture,prompt,target', 'a.png,What is this?,okapi', 'missing.png,What is it?,okapi'];
+  writeFileSync(join(folder, 'rows.csv'), rows.join('\n'));
+  copyFileSync(join(projectFolder, 'test/fixtures/images/a.png'), join(folder, 'a.png'));
+  await page.getByRole('tab', { name: /^All edits/ }).click();
+  await row(COUNT).waitFor();
+  const dropped = await page.evaluateHandle(() => {
+    const transfer = new DataTransfer();
+    transfer.items.add(new File(['any'], 'rows.csv'));
+    return transfer;
+  });
+  await grid().dispatchEvent('drop', { dataTransfer: dropped });
+  const dialog = page.getByRole('dialog', { name: 'Import edits' });
+  await dialog.getByText('Type where “rows.csv” lies').waitFor(); // a browser does not say
+  await dialog.getByLabel('File', { exact: true }).fill(join(folder, 'rows.csv'));
+  await dialog.getByLabel('Tags', { exact: true }).fill('dropped');
+  await dialog.getByRole('button', { name: 'Look into it' }).click();
+  await dialog.getByText('1 edit to add').waitFor();
+  expect(await words(dialog.getByRole('list', { name: 'Wrong rows' }))).toMatch(/^Row 2 .*missing\.png/);
+  await dialog.getByRole('button', { name: 'Import 1 edit' }).click();
+  await dialog.getByText('1 edit added').waitFor();
+  await dialog.getByRole('button', { name: 'Close' }).click();
+  await row(COUNT + 1)
+    .getByText('okapi')
+    .first()
+    .waitFor();
+  await row(COUNT + 1)
+    .getByText('dropped')
+    .waitFor();
+  await page.keyboard.press('Control+z');
+  await poll(() => words(row(COUNT + 1))).toMatch(/Retired/); // edits are never removed
 });
 
 test('a window of 480 pixels, or one at 200 %, shows all there is to do, and nothing lies beyond its edge', async () => {
