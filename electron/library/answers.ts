@@ -1,7 +1,7 @@
 /**
  * @file Answers by input and acting edit: of the same model to the same input under the same edit there is only one.
  */
-import type { Store } from './database.ts';
+import { prepared, type Store } from './database.ts';
 import { answerState } from './scopes.ts';
 import { readSettings } from './settings.ts';
 
@@ -18,18 +18,18 @@ export interface KnownAnswer {
 export function readAnswer(store: Store, picture: string, prompt: string, signal: string): string | null {
   const state = answerState(store, readSettings(store).maxNewTokens);
   return (
-    store.database
-      .prepare<[string, string, string, string], { text: string }>(
-        'SELECT text FROM answers WHERE state = ? AND picture = ? AND prompt = ? AND signal = ?',
-      )
-      .get(state, picture, prompt, signal)?.text ?? null
+    prepared<[string, string, string, string], { text: string }>(
+      store,
+      'SELECT text FROM answers WHERE state = ? AND picture = ? AND prompt = ? AND signal = ?',
+    ).get(state, picture, prompt, signal)?.text ?? null
   );
 }
 
 /** Keeps answers of the model that is open; `maxNewTokens` as they were asked with. Called inside a `write`. */
 export function rememberAnswers(store: Store, answers: readonly KnownAnswer[], maxNewTokens: number): void {
   const state = answerState(store, maxNewTokens);
-  const insert = store.database.prepare(
+  const insert = prepared(
+    store,
     'INSERT OR REPLACE INTO answers (state, picture, prompt, signal, text) VALUES (?, ?, ?, ?, ?)',
   );
   for (const { picture, prompt, signal, text } of answers) insert.run(state, picture, prompt, signal, text);

@@ -18,7 +18,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import Sqlite, { type Database } from 'better-sqlite3';
+import Sqlite, { type Database, type Statement } from 'better-sqlite3';
 import { EmendError } from '../errors.ts';
 import { fileTrouble } from '../files/regularFile.ts';
 import { APPLICATION_ID, LIBRARY_VERSION, upgrade, upgradeSteps } from './schema.ts';
@@ -282,4 +282,18 @@ export function parseStored<T>(text: string, where: string): T {
   } catch (cause) {
     throw new EmendError('damaged', `The library is damaged: ${where} is not readable.`, { cause });
   }
+}
+
+const statements = new WeakMap<Database, Map<string, Statement>>();
+
+/** A statement, prepared once per open file: for those that run thousands of times. */
+export function prepared<Parameters extends unknown[] = unknown[], Row = unknown>(
+  { database }: Pick<Store, 'database'>,
+  sql: string,
+): Statement<Parameters, Row> {
+  const known = statements.get(database) ?? new Map<string, Statement>();
+  statements.set(database, known);
+  const statement = known.get(sql) ?? database.prepare(sql);
+  known.set(sql, statement);
+  return statement as unknown as Statement<Parameters, Row>;
 }

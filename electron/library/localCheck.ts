@@ -8,7 +8,7 @@ import { EmendError } from '../errors.ts';
 import { probePasses } from '../evaluation/exactMatch.ts';
 import { readAnswer } from './answers.ts';
 import { type CheckPlan, driftOf } from './checks.ts';
-import type { Store } from './database.ts';
+import { prepared, type Store } from './database.ts';
 import { signalState } from './freshness.ts';
 import { committedProbesAt, countCommittedProbes, type PlannedProbe } from './probes.ts';
 import { editRow } from './rows.ts';
@@ -135,11 +135,10 @@ export function routingOf(
 }
 
 function inputContent(store: Store, id: number): { picture: string; prompt: string } {
-  return store.database
-    .prepare<[number], { picture: string; prompt: string }>(
-      'SELECT picture, prompt FROM scope_inputs WHERE id = ?',
-    )
-    .get(id)!;
+  return prepared<[number], { picture: string; prompt: string }>(
+    store,
+    'SELECT picture, prompt FROM scope_inputs WHERE id = ?',
+  ).get(id)!;
 }
 
 /** An answer that is not known yet: of the unedited model (`edit` null), or under an edit. */

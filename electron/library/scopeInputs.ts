@@ -5,7 +5,7 @@
 
 import { similarityOf } from '../editors/scope/keyBank.ts';
 import { type Decision, judge, type Match, type Reach, type ScopeInput } from '../editors/scope/scope.ts';
-import type { Store } from './database.ts';
+import { prepared, type Store } from './database.ts';
 import { editRow } from './rows.ts';
 import { commitChanges, inputState, type KnownScope, scopeOf } from './scopes.ts';
 
@@ -52,27 +52,25 @@ export function findInput(store: Store, picture: string, prompt: string): InputR
   const state = inputState(store);
   if (state === null) return null;
   return (
-    store.database
-      .prepare<[string, string, string], InputRow>(
-        `SELECT ${INPUT_COLUMNS} FROM scope_inputs WHERE state = ? AND picture = ? AND prompt = ?`,
-      )
-      .get(state, picture, prompt) ?? null
+    prepared<[string, string, string], InputRow>(
+      store,
+      `SELECT ${INPUT_COLUMNS} FROM scope_inputs WHERE state = ? AND picture = ? AND prompt = ?`,
+    ).get(state, picture, prompt) ?? null
   );
 }
 
 export function inputRow(store: Store, id: number): InputRow {
-  return store.database
-    .prepare<[number], InputRow>(`SELECT ${INPUT_COLUMNS} FROM scope_inputs WHERE id = ?`)
-    .get(id)!;
+  return prepared<[number], InputRow>(store, `SELECT ${INPUT_COLUMNS} FROM scope_inputs WHERE id = ?`).get(
+    id,
+  )!;
 }
 
 /** What is kept of an input's matches, best first. */
 export function matchesOf(store: Store, input: number): KeptMatch[] {
-  return store.database
-    .prepare<[number], KeptMatch>(
-      'SELECT edit, reach, product, score FROM scope_matches WHERE input = ? ORDER BY product DESC, edit',
-    )
-    .all(input);
+  return prepared<[number], KeptMatch>(
+    store,
+    'SELECT edit, reach, product, score FROM scope_matches WHERE input = ? ORDER BY product DESC, edit',
+  ).all(input);
 }
 
 /**
@@ -83,11 +81,12 @@ export function keepInputs(store: Store, inputs: readonly DescribedInput[], chan
   const state = inputState(store);
   if (state === null) return;
   const settled = commitChanges(store) === changes;
-  const insert = store.database.prepare(
+  const insert = prepared(
+    store,
     `INSERT INTO scope_inputs (state, picture, prompt, "key", picture_key, thing_key, settled, owned, changed)
      VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT DO NOTHING`,
   );
-  const insertDetail = store.database.prepare('INSERT INTO scope_details (input, detail) VALUES (?, ?)');
+  const insertDetail = prepared(store, 'INSERT INTO scope_details (input, detail) VALUES (?, ?)');
   for (const { picture, prompt, described, matches } of inputs) {
     const { key, editKeys, detail } = described;
     const { changes: inserted, lastInsertRowid } = insert.run(
@@ -102,13 +101,14 @@ export function keepInputs(store: Store, inputs: readonly DescribedInput[], chan
 
 /** Replaces the matches of an input with the best of those that are committed now. Called inside a `write`. */
 export function settleInput(store: Store, input: number, matches: readonly KeptMatch[]): void {
-  store.database.prepare('DELETE FROM scope_matches WHERE input = ?').run(input);
+  prepared(store, 'DELETE FROM scope_matches WHERE input = ?').run(input);
   for (const match of matches) insertMatch(store, input, match);
   const scope = scopeCandidates(store);
   const last = matches.toSorted(byProduct)[KEPT_PER_CANDIDATE * scope - 1];
-  store.database
-    .prepare('UPDATE scope_inputs SET settled = 1, floor = ?, floor_edit = ?, changed = ? WHERE id = ?')
-    .run(last?.product ?? null, last?.edit ?? null, nextChange(store), input);
+  prepared(
+    store,
+    'UPDATE scope_inputs SET settled = 1, floor = ?, floor_edit = ?, changed = ? WHERE id = ?',
+  ).run(last?.product ?? null, last?.edit ?? null, nextChange(store), input);
   keepBestScores(store, input, matches.toSorted(byProduct));
 }
 
@@ -120,9 +120,11 @@ export function keepBestScores(store: Store, input: number, matches: readonly Ke
       .flatMap((match) => (match.reach === reach && match.score !== null ? [match.score] : []));
     return scores.length > 0 ? Math.max(...scores) : null;
   };
-  store.database
-    .prepare('UPDATE scope_inputs SET picture_score = ?, thing_score = ? WHERE id = ?')
-    .run(best('picture'), best('thing'), input);
+  prepared(store, 'UPDATE scope_inputs SET picture_score = ?, thing_score = ? WHERE id = ?').run(
+    best('picture'),
+    best('thing'),
+    input,
+  );
 }
 
 /** Lets a newly committed edit in among the matches of a settled input. Returns whether it is one of the best. */
@@ -136,9 +138,12 @@ export function enterMatch(store: Store, input: number, match: KeptMatch): boole
   for (const { edit } of kept.splice(most)) removeMatch(store, input, edit);
   if (kept.length === most) {
     const last = kept.at(-1)!;
-    store.database
-      .prepare('UPDATE scope_inputs SET floor = ?, floor_edit = ?, changed = ? WHERE id = ?')
-      .run(last.product, last.edit, nextChange(store), input);
+    prepared(store, 'UPDATE scope_inputs SET floor = ?, floor_edit = ?, changed = ? WHERE id = ?').run(
+      last.product,
+      last.edit,
+      nextChange(store),
+      input,
+    );
   }
   return kept.some(({ edit }) => edit === match.edit);
 }
@@ -146,14 +151,14 @@ export function enterMatch(store: Store, input: number, match: KeptMatch): boole
 /** Takes a retired edit from the matches of all inputs of the present state; returns those it was among. */
 export function leaveMatches(store: Store, edit: number): number[] {
   const state = inputState(store);
-  const inputs = store.database
-    .prepare<[number, string | null], { input: number }>(
-      `SELECT input FROM scope_matches JOIN scope_inputs ON scope_inputs.id = input WHERE edit = ? AND state = ?`,
-    )
+  const inputs = prepared<[number, string | null], { input: number }>(
+    store,
+    `SELECT input FROM scope_matches JOIN scope_inputs ON scope_inputs.id = input WHERE edit = ? AND state = ?`,
+  )
     .all(edit, state)
     .map(({ input }) => input);
   const candidates = scopeCandidates(store);
-  const unsettle = store.database.prepare('UPDATE scope_inputs SET settled = 0, changed = ? WHERE id = ?');
+  const unsettle = prepared(store, 'UPDATE scope_inputs SET settled = 0, changed = ? WHERE id = ?');
   for (const input of inputs) {
     removeMatch(store, input, edit);
     const { floor, settled } = inputRow(store, input);
@@ -167,19 +172,20 @@ export function leaveMatches(store: Store, edit: number): number[] {
 /** Matches of other states are not kept up to date: they are found anew when that state is back. */
 export function unsettleOtherStates(store: Store): void {
   const state = inputState(store) ?? '';
-  store.database
-    .prepare('UPDATE scope_inputs SET settled = 0 WHERE settled = 1 AND (state < ? OR state > ?)')
-    .run(state, state);
+  prepared(store, 'UPDATE scope_inputs SET settled = 0 WHERE settled = 1 AND (state < ? OR state > ?)').run(
+    state,
+    state,
+  );
 }
 
 /** Inputs of the present state whose matches must be found anew, or scored. */
 export function unsettledInputs(store: Store, limit: number): number[] {
   const state = inputState(store);
-  return store.database
-    .prepare<[string | null, string | null, number], { id: number }>(
-      `SELECT id FROM scope_inputs WHERE state = ? AND settled = 0
+  return prepared<[string | null, string | null, number], { id: number }>(
+    store,
+    `SELECT id FROM scope_inputs WHERE state = ? AND settled = 0
        UNION SELECT input FROM scope_matches JOIN scope_inputs ON scope_inputs.id = input WHERE score IS NULL AND state = ? LIMIT ?`,
-    )
+  )
     .all(state, state, limit)
     .map(({ id }) => id);
 }
@@ -207,9 +213,11 @@ export function reviewOwnership(
     inputs.push(input.id);
     const owned = isOwned(store, picture, prompt) ? 1 : 0;
     if (owned === input.owned) continue;
-    store.database
-      .prepare('UPDATE scope_inputs SET owned = ?, changed = ? WHERE id = ?')
-      .run(owned, nextChange(store), input.id);
+    prepared(store, 'UPDATE scope_inputs SET owned = ?, changed = ? WHERE id = ?').run(
+      owned,
+      nextChange(store),
+      input.id,
+    );
   }
   return inputs;
 }
@@ -247,21 +255,21 @@ export function decisionOf(
 
 /** A change of what the engine holds of inputs in memory gets the next number. */
 export function nextChange(store: Store): number {
-  return store.database
-    .prepare<[], { next: number }>('SELECT coalesce(max(changed), 0) + 1 AS next FROM scope_inputs')
-    .get()!.next;
+  return prepared<[], { next: number }>(
+    store,
+    'SELECT coalesce(max(changed), 0) + 1 AS next FROM scope_inputs',
+  ).get()!.next;
 }
 
 function insertMatch(store: Store, input: number, { edit, reach, product, score }: KeptMatch): void {
-  store.database
-    .prepare(
-      'INSERT OR REPLACE INTO scope_matches (input, edit, reach, product, score) VALUES (?, ?, ?, ?, ?)',
-    )
-    .run(input, edit, reach, product, score);
+  prepared(
+    store,
+    'INSERT OR REPLACE INTO scope_matches (input, edit, reach, product, score) VALUES (?, ?, ?, ?, ?)',
+  ).run(input, edit, reach, product, score);
 }
 
 function removeMatch(store: Store, input: number, edit: number): void {
-  store.database.prepare('DELETE FROM scope_matches WHERE input = ? AND edit = ?').run(input, edit);
+  prepared(store, 'DELETE FROM scope_matches WHERE input = ? AND edit = ?').run(input, edit);
 }
 
 /** Whether a committed edit has this input among its probes. */
@@ -269,13 +277,12 @@ function isOwned(store: Store, picture: string, prompt: string): boolean {
   const { model, adapter } = store.actors;
   const acts = `stage = 'committed' AND model = ? AND adapter = ?`;
   return (
-    store.database
-      .prepare(
-        `SELECT 1 FROM edits WHERE picture = ? AND prompt = ? AND ${acts}
+    prepared(
+      store,
+      `SELECT 1 FROM edits WHERE picture = ? AND prompt = ? AND ${acts}
          UNION ALL SELECT 1 FROM probes JOIN edits ON edits.id = probes.edit
            WHERE probes.picture = ? AND probes.prompt = ? AND ${acts} LIMIT 1`,
-      )
-      .get(picture, prompt, model, adapter, picture, prompt, model, adapter) !== undefined
+    ).get(picture, prompt, model, adapter, picture, prompt, model, adapter) !== undefined
   );
 }
 

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { Reach, Scope } from '../editors/scope/scope.ts';
-import { type Actors, parseStored, type Store } from './database.ts';
+import { type Actors, parseStored, prepared, type Store } from './database.ts';
 
 /** Thresholds that hold from a number of committed edits on, until the next step. */
 export interface ThresholdStep {
@@ -49,19 +49,22 @@ export function thresholdSteps(scope: Pick<Scope, 'threshold'>): ThresholdStep[]
   }
 }
 
+/** JSON has no infinities, which are thresholds too. */
+const told = (_name: string, value: unknown): unknown =>
+  typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
+
 /** Keeps what the scope of a model and adapter is; returns whether it is another than before. Called inside a `write`. */
 export function keepScope(
   store: Store,
   { model, adapter }: Actors,
   { fingerprint, candidates, thresholds }: ScopeFacts,
 ): boolean {
-  const { changes } = store.database
-    .prepare(
-      `INSERT INTO scopes (model, adapter, fingerprint, candidates, thresholds) VALUES (?, ?, ?, ?, ?)
+  const { changes } = prepared(
+    store,
+    `INSERT INTO scopes (model, adapter, fingerprint, candidates, thresholds) VALUES (?, ?, ?, ?, ?)
        ON CONFLICT DO UPDATE SET fingerprint = excluded.fingerprint, candidates = excluded.candidates, thresholds = excluded.thresholds
        WHERE fingerprint <> excluded.fingerprint`,
-    )
-    .run(model, adapter, fingerprint, candidates, JSON.stringify(thresholds));
+  ).run(model, adapter, fingerprint, candidates, JSON.stringify(thresholds, told));
   return changes > 0;
 }
 
@@ -71,21 +74,24 @@ const known = new WeakMap<Store['database'], { readonly key: string; readonly sc
 /** The scope of the model and adapter that act now; null before it was opened with this library. */
 export function scopeOf(store: Store): KnownScope | null {
   const { model, adapter } = store.actors;
-  const named = store.database
-    .prepare<[string, string], { fingerprint: string }>(
-      'SELECT fingerprint FROM scopes WHERE model = ? AND adapter = ?',
-    )
-    .get(model, adapter);
+  const named = prepared<[string, string], { fingerprint: string }>(
+    store,
+    'SELECT fingerprint FROM scopes WHERE model = ? AND adapter = ?',
+  ).get(model, adapter);
   if (!named) return null;
   const key = [model, adapter, named.fingerprint].join();
   const held = known.get(store.database);
   if (held?.key === key) return held.scope;
-  const row = store.database
-    .prepare<[string, string], { fingerprint: string; candidates: number; thresholds: string }>(
-      'SELECT fingerprint, candidates, thresholds FROM scopes WHERE model = ? AND adapter = ?',
-    )
-    .get(model, adapter)!;
-  const steps = parseStored<ThresholdStep[]>(row.thresholds, 'the scope of its adapter');
+  const row = prepared<[string, string], { fingerprint: string; candidates: number; thresholds: string }>(
+    store,
+    'SELECT fingerprint, candidates, thresholds FROM scopes WHERE model = ? AND adapter = ?',
+  ).get(model, adapter)!;
+  const steps = parseStored<Array<Record<keyof ThresholdStep, number | string>>>(
+    row.thresholds,
+    'the scope of its adapter',
+  ).map(({ from, picture, thing }): ThresholdStep => {
+    return { from: Number(from), picture: Number(picture), thing: Number(thing) };
+  });
   const scope: KnownScope = {
     fingerprint: row.fingerprint,
     candidates: row.candidates,
@@ -122,14 +128,13 @@ export function answerState(store: Store, maxNewTokens: number): string {
 
 /** How many committed edits act. */
 export function committedCount(store: Store): number {
-  return store.database
-    .prepare<[string, string], { count: number }>(
-      `SELECT count(*) AS count FROM edits WHERE stage = 'committed' AND model = ? AND adapter = ?`,
-    )
-    .get(store.actors.model, store.actors.adapter)!.count;
+  return prepared<[string, string], { count: number }>(
+    store,
+    `SELECT count(*) AS count FROM edits WHERE stage = 'committed' AND model = ? AND adapter = ?`,
+  ).get(store.actors.model, store.actors.adapter)!.count;
 }
 
 /** Goes up whenever the set of committed edits changes. */
 export function commitChanges(store: Store): number {
-  return store.database.prepare<[], { changes: number }>('SELECT changes FROM commit_count').get()!.changes;
+  return prepared<[], { changes: number }>(store, 'SELECT changes FROM commit_count').get()!.changes;
 }

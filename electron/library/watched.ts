@@ -7,7 +7,7 @@ import { KeyBank, keyFromBytes } from '../editors/scope/keyBank.ts';
 import type { Reach } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { readAnswer } from './answers.ts';
-import type { Store } from './database.ts';
+import { prepared, type Store } from './database.ts';
 import { reviewFreshness, signalState } from './freshness.ts';
 import { type EditRow, editRow, ownProbes } from './rows.ts';
 import {
@@ -67,7 +67,7 @@ export type NewWatch = Pick<WatchRow, 'input' | 'product' | 'score' | 'before' |
 
 /** Replaces the inputs on which an edit's latest check rests. Called inside a `write`. */
 export function watch(store: Store, edit: number, inputs: Iterable<NewWatch>): void {
-  store.database.prepare('DELETE FROM watched WHERE edit = ?').run(edit);
+  prepared(store, 'DELETE FROM watched WHERE edit = ?').run(edit);
   for (const input of inputs) insertWatch(store, edit, input);
 }
 
@@ -76,11 +76,10 @@ function insertWatch(
   edit: number,
   { input, asked, product, score, before, after }: NewWatch,
 ): void {
-  store.database
-    .prepare(
-      `INSERT OR IGNORE INTO watched (edit, input, asked, product, score, acted_before, acted_after) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-    )
-    .run(edit, input, asked ? 1 : 0, product, score, before, after);
+  prepared(
+    store,
+    `INSERT OR IGNORE INTO watched (edit, input, asked, product, score, acted_before, acted_after) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+  ).run(edit, input, asked ? 1 : 0, product, score, before, after);
 }
 
 /**
@@ -94,9 +93,10 @@ export function afterCommit(store: Store, edit: EditRow, comparison: Comparison 
   const acts = edit.model === store.actors.model && edit.adapter === store.actors.adapter;
   const own = acts && scope && findInput(store, edit.picture, edit.prompt);
   if (!scope || !own) {
-    store.database
-      .prepare('INSERT OR REPLACE INTO unplaced (edit, commits) VALUES (?, ?)')
-      .run(edit.id, commitChanges(store));
+    prepared(store, 'INSERT OR REPLACE INTO unplaced (edit, commits) VALUES (?, ?)').run(
+      edit.id,
+      commitChanges(store),
+    );
     if (acts) reviewFreshness(store);
     return;
   }
@@ -108,7 +108,7 @@ export function afterCommit(store: Store, edit: EditRow, comparison: Comparison 
 export function placeEdit(store: Store, id: number, comparison: Comparison): void {
   const scope = scopeOf(store);
   if (!scope) throw new EmendError('internal', 'There is no scope to place an edit by.');
-  store.database.prepare('DELETE FROM unplaced WHERE edit = ?').run(id);
+  prepared(store, 'DELETE FROM unplaced WHERE edit = ?').run(id);
   place(store, scope, editRow(store, id), comparison);
   reviewFreshness(store);
 }
@@ -116,10 +116,10 @@ export function placeEdit(store: Store, id: number, comparison: Comparison): voi
 /** Committed edits that act and were not compared with what is kept. */
 export function unplacedEdits(store: Store): number[] {
   const { model, adapter } = store.actors;
-  return store.database
-    .prepare<[string, string], { edit: number }>(
-      `SELECT edit FROM unplaced JOIN edits ON edits.id = edit WHERE stage = 'committed' AND model = ? AND adapter = ? ORDER BY edit`,
-    )
+  return prepared<[string, string], { edit: number }>(
+    store,
+    `SELECT edit FROM unplaced JOIN edits ON edits.id = edit WHERE stage = 'committed' AND model = ? AND adapter = ? ORDER BY edit`,
+  )
     .all(model, adapter)
     .map(({ edit }) => edit);
 }
@@ -153,7 +153,7 @@ function place(store: Store, scope: KnownScope, edit: EditRow, comparison: Compa
     touched.add(input);
   }
   // Among its own matches now: what it did not change is no longer to be compared with.
-  store.database.prepare('DELETE FROM watched WHERE edit = ? AND asked = 0').run(edit.id);
+  prepared(store, 'DELETE FROM watched WHERE edit = ? AND asked = 0').run(edit.id);
   for (const input of inputsOf(store, edit.id)) touched.add(input);
   reviewInputs(store, touched, edit.id);
 }
@@ -167,16 +167,16 @@ export function afterGrowth(store: Store, was: number, cause: number): void {
 /** What follows from a retirement, in its transaction. */
 export function afterRetirement(store: Store, edit: EditRow): void {
   unsettleOtherStates(store);
-  const { changes: unplaced } = store.database.prepare('DELETE FROM unplaced WHERE edit = ?').run(edit.id);
+  const { changes: unplaced } = prepared(store, 'DELETE FROM unplaced WHERE edit = ?').run(edit.id);
   if (unplaced > 0) reviewFreshness(store);
-  store.database.prepare('DELETE FROM watched WHERE edit = ?').run(edit.id);
+  prepared(store, 'DELETE FROM watched WHERE edit = ?').run(edit.id);
   const scope = scopeOf(store);
   if (!scope) return;
   const left = leaveMatches(store, edit.id);
   const owned = reviewOwnership(store, ownProbes(store, edit));
   for (const input of owned) {
     if (inputRow(store, input).owned === 0) {
-      store.database.prepare('DELETE FROM watched WHERE input = ? AND asked = 0').run(input);
+      prepared(store, 'DELETE FROM watched WHERE input = ? AND asked = 0').run(input);
     }
   }
   watchComers(store, scope, left);
@@ -189,7 +189,8 @@ function watchComers(store: Store, scope: KnownScope, left: readonly number[]): 
   if (owned.length === 0) return;
   const drafts = draftKeys(store);
   if (!drafts) return;
-  const read = store.database.prepare<[number], { key: Buffer }>(
+  const read = prepared<[number], { key: Buffer }>(
+    store,
     'SELECT "key" AS key FROM scope_inputs WHERE id = ?',
   );
   for (const input of owned) {
@@ -211,13 +212,13 @@ export function crossing(store: Store, scope: KnownScope, was: number, is: numbe
   const [picture, thing] = [range('picture'), range('thing')];
   if (picture[0] === picture[1] && thing[0] === thing[1]) return [];
   // Where edits of both reaches could act, which of them does depends on both thresholds.
-  return store.database
-    .prepare<unknown[], { id: number }>(
-      `SELECT id FROM scope_inputs WHERE state = ? AND ((picture_score >= ? AND picture_score < ?) OR (thing_score >= ? AND thing_score < ?)
+  return prepared<unknown[], { id: number }>(
+    store,
+    `SELECT id FROM scope_inputs WHERE state = ? AND ((picture_score >= ? AND picture_score < ?) OR (thing_score >= ? AND thing_score < ?)
          OR (picture_score >= ? AND thing_score >= ?))
        UNION SELECT watched.input FROM watched JOIN edits ON edits.id = watched.edit JOIN scope_inputs ON scope_inputs.id = watched.input
          WHERE score >= CASE edits.reach WHEN 'picture' THEN ? ELSE ? END AND edits.stage = 'draft' AND state = ?`,
-    )
+  )
     .all(
       inputState(store),
       ...picture,
@@ -237,11 +238,12 @@ export function reviewInputs(store: Store, inputs: Iterable<number>, cause: numb
   if (!scope) return;
   const count = committedCount(store);
   const checks = new Set<number>();
-  const rows = store.database.prepare<[number], WatchRow>(
+  const rows = prepared<[number], WatchRow>(
+    store,
     `SELECT watched.edit, input, asked, product, score, acted_before AS before, acted_after AS after, stale_by AS staleBy, stage, reach
      FROM watched JOIN edits ON edits.id = watched.edit WHERE input = ?`,
   );
-  const keep = store.database.prepare('UPDATE watched SET stale_by = ? WHERE edit = ? AND input = ?');
+  const keep = prepared(store, 'UPDATE watched SET stale_by = ? WHERE edit = ? AND input = ?');
   for (const input of inputs) {
     const settled = inputRow(store, input).settled === 1;
     const matches = matchesOf(store, input);
@@ -290,11 +292,10 @@ function isStale(
 
 /** Whether both edits' answers to an input are known, and the same. */
 function sameAnswer(store: Store, input: number, one: number | null, other: number | null): boolean {
-  const { picture, prompt } = store.database
-    .prepare<[number], { picture: string; prompt: string }>(
-      'SELECT picture, prompt FROM scope_inputs WHERE id = ?',
-    )
-    .get(input)!;
+  const { picture, prompt } = prepared<[number], { picture: string; prompt: string }>(
+    store,
+    'SELECT picture, prompt FROM scope_inputs WHERE id = ?',
+  ).get(input)!;
   const answer = (edit: number | null) =>
     readAnswer(store, picture, prompt, edit === null ? '' : signalState(store, editRow(store, edit)));
   const first = answer(one);
@@ -303,29 +304,26 @@ function sameAnswer(store: Store, input: number, one: number | null, other: numb
 
 /** Scores of an edit on the inputs its check rests on. */
 function scoresOf(store: Store, edit: number): Map<number, number | null> {
-  const rows = store.database
-    .prepare<[number], { input: number; score: number | null }>(
-      'SELECT input, score FROM watched WHERE edit = ?',
-    )
-    .all(edit);
+  const rows = prepared<[number], { input: number; score: number | null }>(
+    store,
+    'SELECT input, score FROM watched WHERE edit = ?',
+  ).all(edit);
   return new Map(rows.map(({ input, score }) => [input, score]));
 }
 
 const inputsOf = (store: Store, edit: number): number[] =>
-  store.database
-    .prepare<[number], { input: number }>('SELECT input FROM watched WHERE edit = ?')
+  prepared<[number], { input: number }>(store, 'SELECT input FROM watched WHERE edit = ?')
     .all(edit)
     .map(({ input }) => input);
 
 /** Edit keys of the drafts whose checks rest on inputs of the present state, by edit; null without any. */
 export function draftKeys(store: Store): KeyBank | null {
-  const rows = store.database
-    .prepare<[string | null], { edit: number; key: Buffer }>(
-      `SELECT edits.id AS edit, CASE reach WHEN 'picture' THEN picture_key ELSE thing_key END AS key
+  const rows = prepared<[string | null], { edit: number; key: Buffer }>(
+    store,
+    `SELECT edits.id AS edit, CASE reach WHEN 'picture' THEN picture_key ELSE thing_key END AS key
        FROM edits JOIN scope_inputs ON scope_inputs.picture = edits.picture AND scope_inputs.prompt = edits.prompt
        WHERE stage = 'draft' AND state = ? AND edits.id IN (SELECT edit FROM watched)`,
-    )
-    .all(inputState(store));
+  ).all(inputState(store));
   if (rows.length === 0) return null;
   const bank = new KeyBank(rows[0]!.key.length);
   for (const { edit, key } of rows) bank.add(edit, keyFromBytes(key, bank.width));
@@ -335,15 +333,15 @@ export function draftKeys(store: Store): KeyBank | null {
 /** Compares an edit that is to be committed with everything that is kept, by key: nothing is scored. */
 export function compareByKey(store: Store, edit: EditRow): Comparison {
   const state = inputState(store);
-  const keys = store.database
-    .prepare<[string | null, string, string], { key: Buffer }>(
-      `SELECT ${edit.reach === 'picture' ? 'picture_key' : 'thing_key'} AS key FROM scope_inputs WHERE state = ? AND picture = ? AND prompt = ?`,
-    )
-    .get(state, edit.picture, edit.prompt)!;
+  const keys = prepared<[string | null, string, string], { key: Buffer }>(
+    store,
+    `SELECT ${edit.reach === 'picture' ? 'picture_key' : 'thing_key'} AS key FROM scope_inputs WHERE state = ? AND picture = ? AND prompt = ?`,
+  ).get(state, edit.picture, edit.prompt)!;
   const bank = new KeyBank(keys.key.length);
   bank.add(edit.id, keyFromBytes(keys.key, bank.width));
   const pairs: Pair[] = [];
-  const all = store.database.prepare<[string | null], { id: number; key: Buffer; floor: number | null }>(
+  const all = prepared<[string | null], { id: number; key: Buffer; floor: number | null }>(
+    store,
     'SELECT id, "key" AS key, floor FROM scope_inputs WHERE state = ? AND settled = 1',
   );
   for (const { id, key, floor } of all.iterate(state)) {
@@ -356,9 +354,10 @@ export function compareByKey(store: Store, edit: EditRow): Comparison {
   for (const { picture, prompt } of ownProbes(store, edit)) {
     const input = picture === null ? null : findInput(store, picture, prompt);
     if (!input || !bankOfDrafts) continue;
-    const { key } = store.database
-      .prepare<[number], { key: Buffer }>('SELECT "key" AS key FROM scope_inputs WHERE id = ?')
-      .get(input.id)!;
+    const { key } = prepared<[number], { key: Buffer }>(
+      store,
+      'SELECT "key" AS key FROM scope_inputs WHERE id = ?',
+    ).get(input.id)!;
     bankOfDrafts.each(keyFromBytes(key, bankOfDrafts.width), (draft, product) => {
       if (draft !== edit.id) drafts.push({ input: input.id, edit: draft, product, score: null });
     });

@@ -1,0 +1,173 @@
+/**
+ * @file What a check takes in a library of 10,000 committed edits, against an empty one: the demo model, the whole application, checks of
+ * each alternately. The committed edits are drawn: keys at random, so that they are near to inputs as unrelated edits are.
+ * `EMEND_BENCH_EDITS`: another size.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createApplication } from '../../electron/api/application.ts';
+import type { EngineClient } from '../../electron/api/engineClient.ts';
+import { KeyBank, keyFromBytes } from '../../electron/editors/scope/keyBank.ts';
+import { operations, release } from '../../electron/engine/operations.ts';
+import { signalState } from '../../electron/library/freshness.ts';
+import { openLibrary } from '../../electron/library/library.ts';
+import { editRow } from '../../electron/library/rows.ts';
+import { KEPT_PER_CANDIDATE, settleInput } from '../../electron/library/scopeInputs.ts';
+import { inputState } from '../../electron/library/scopes.ts';
+import { normalNumbers } from '../support/checkpointFixtures.ts';
+
+const EDITS = Number(process.env['EMEND_BENCH_EDITS'] ?? 10_000);
+const ROUNDS = 5;
+const resources = join(import.meta.dirname, '../../resources');
+
+/** The engine's operations in this process: what crosses to it is not what is measured. */
+const engine: EngineClient = {
+  state: { state: 'ready', message: '', provider: null, refusals: [], memoryBytes: null },
+  call: (name, input, options) => {
+    const signal = options?.signal ?? new AbortController().signal;
+    // The table's type ties name, input and output together.
+    const run = operations[name] as (input: unknown, context: unknown) => Promise<never>;
+    return run(input, { signal, send: () => {} });
+  },
+  onState: () => () => {},
+  onRestart: () => () => {},
+};
+
+const folder = mkdtempSync(join(tmpdir(), 'emend-local-checks-'));
+try {
+  const empty = await measuredLibrary('empty', 0);
+  const full = await measuredLibrary('full', EDITS);
+  const seconds = { empty: [] as number[], full: [] as number[] };
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [name, path] of [['empty', empty] as const, ['full', full] as const]) {
+      seconds[name].push(await checkIn(path, `What is this, round ${round}?`));
+    }
+  }
+  const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
+  const [without, withThem] = [median(seconds.empty), median(seconds.full)];
+  console.log(
+    `  a check: ${without.toFixed(2)} s in an empty library, ${withThem.toFixed(2)} s with ${EDITS} committed edits: ×${(withThem / without).toFixed(2)} (at most 1.3)`,
+  );
+  if (withThem / without > 1.3) process.exitCode = 1;
+} finally {
+  await release();
+  rmSync(folder, { recursive: true, force: true });
+}
+
+function application(path: string) {
+  return createApplication({ libraryPath: path, resources, engine, version: '0', startModel: 'none' });
+}
+
+async function opened(path: string) {
+  const app = application(path);
+  await app.call('models.open', { path: join(resources, 'demo-model') });
+  // The first answer takes up what is committed.
+  await app.call('answers.ask', { picture: null, prompt: 'Hello?', edits: 'committed', maxNewTokens: 1 });
+  return app;
+}
+
+/** Seconds of a check of a new draft, the model open and the committed edits taken up. */
+async function checkIn(path: string, prompt: string): Promise<number> {
+  const app = await opened(path);
+  const [sample] = await app.call('pictures.samples', {});
+  const { id } = await app.call('edits.create', { picture: sample!.picture.id, prompt, target: 'a test' });
+  const started = performance.now();
+  await app.call('checks.run', { edit: id });
+  const took = (performance.now() - started) / 1000;
+  await app.close();
+  return took;
+}
+
+/** A library in which one check was run, and so many drawn edits are committed. */
+async function measuredLibrary(name: string, edits: number): Promise<string> {
+  const path = join(folder, `${name}.emend`);
+  await checkIn(path, 'What is in the picture?');
+  if (edits === 0) return path;
+  const library = openLibrary(path);
+  library.template = 'plain';
+  library.write(() => commitDrawn(edits));
+  library.close();
+  return path;
+
+  function commitDrawn(count: number): void {
+    const { database } = library;
+    const state = inputState(library);
+    const model = database
+      .prepare<[string | null], { id: number; picture: string; key: Buffer; detail: Buffer }>(
+        `SELECT id, picture, "key" AS key, detail FROM scope_inputs JOIN scope_details ON input = id WHERE state = ? LIMIT 1`,
+      )
+      .get(state)!;
+    const width = model.key.length;
+    const normal = normalNumbers(11);
+    const drawKey = () => {
+      const vector = Float32Array.from({ length: width }, () => normal());
+      const scale = 127 / Math.hypot(...vector);
+      return Int8Array.from(vector, (value) => Math.round(value * scale));
+    };
+    const { model: modelPrint, adapter } = library.actors;
+    const addEdit = database.prepare(
+      `INSERT INTO edits (picture, prompt, target, note, stage, model, adapter, created, updated, committed, override_reason)
+       VALUES (?, ?, 'drawn', '', 'draft', ?, ?, '', '', NULL, NULL)`,
+    );
+    const commit = database.prepare(
+      `UPDATE edits SET stage = 'committed', committed = 'now', override_reason = 'drawn' WHERE id = ?`,
+    );
+    const addProbe = database.prepare('INSERT INTO probes (edit, kind, picture, prompt) VALUES (?, ?, ?, ?)');
+    const addInput = database.prepare(
+      `INSERT INTO scope_inputs (state, picture, prompt, "key", picture_key, thing_key, settled, owned, changed) VALUES (?, ?, ?, ?, ?, ?, 0, 1, ?)`,
+    );
+    const addDetail = database.prepare('INSERT INTO scope_details (input, detail) VALUES (?, ?)');
+    const addSignal = database.prepare('INSERT INTO edit_signals (edit, state, signal) VALUES (?, ?, ?)');
+    const bank = new KeyBank(width);
+    const inputs: Array<{ id: number; key: Int8Array }> = [];
+    for (let i = 0; i < count; i++) {
+      const edit = Number(addEdit.run(model.picture, `drawn ${i}?`, modelPrint, adapter).lastInsertRowid);
+      for (const [kind, prompt] of [
+        ['reliability', `drawn ${i}?`],
+        ['text-generality', `drawn ${i} again?`],
+        ['same-picture', `drawn ${i} otherwise?`],
+      ] as const) {
+        addProbe.run(
+          edit,
+          kind,
+          kind === 'reliability' ? null : model.picture,
+          kind === 'reliability' ? '' : prompt,
+        );
+        const key = drawKey();
+        const bytes = new Uint8Array(key.buffer);
+        const id = Number(
+          addInput.run(state, model.picture, prompt, bytes, bytes, bytes, 1_000_000 + inputs.length)
+            .lastInsertRowid,
+        );
+        addDetail.run(id, model.detail);
+        inputs.push({ id, key });
+        if (kind === 'reliability') bank.add(edit, key);
+      }
+      commit.run(edit);
+      // Never read: a drawn edit does not act.
+      addSignal.run(edit, signalStateOf(edit), new Uint8Array(1));
+    }
+    const rest = database
+      .prepare<[string | null], { id: number; key: Buffer }>(
+        'SELECT id, "key" AS key FROM scope_inputs WHERE state = ? AND settled = 1',
+      )
+      .all(state)
+      .map(({ id, key }) => ({ id, key: keyFromBytes(key, width) }));
+    for (const { id, key } of [...inputs, ...rest]) {
+      const near = bank.nearest(key, KEPT_PER_CANDIDATE * 8);
+      const matches = near.map((one) => ({
+        edit: one.id,
+        reach: 'picture' as const,
+        product: one.product,
+        score: -100,
+      }));
+      settleInput(library, id, matches);
+    }
+    database.exec('DELETE FROM unreviewed');
+  }
+
+  function signalStateOf(edit: number): string {
+    return signalState(library, editRow(library, edit));
+  }
+}
