@@ -53,20 +53,22 @@ export function composeFamily({ index, seed, withheld }: ScopeRequest): {
   const counting = !shown.mass && random.chance(0.12);
   let scene = composeScene(random, counting ? { repeat: shown, exclude } : { include: [shown], exclude });
   if (random.chance(0.15)) scene = disguised(scene, shown.name, random);
-  const restyled = restyleScene(scene, random, true);
+  // Restyled, a scene has another background, of which nothing can be asked then.
+  const keepColour = random.chance(0.2);
+  const restyled = restyleScene(scene, random, keepColour);
   const third = random.next();
   const shot =
     third < 0.4
       ? anotherShot(scene, random)
       : third < 0.7
-        ? anotherShot(restyleScene(scene, random, true), random)
-        : restyleScene(scene, random, true);
+        ? anotherShot(restyleScene(scene, random, keepColour), random)
+        : restyleScene(scene, random, keepColour);
   // Often the thing itself, sometimes another one of the scene.
   const victim = random.chance(0.8) ? shown : random.pick(kindsIn(scene));
   const base = random.pick([scene, scene, restyled, shot]);
   const other = lookAlike(victim, scene, pool, random);
   const changed = swapped(base, victim.name, other.name);
-  const asks = asksOf(scene, random);
+  const asks = asksOf(scene, random).filter(({ kind }) => keepColour || kind !== 'background');
   return {
     scenes: [scene, restyled, shot, changed],
     family: {
