@@ -34,7 +34,7 @@ const shared = { noise: 0.35, masked: 0.15, dropout: 0.2, threads: 1 } as const;
 export const usualTraining: ScopeTraining = {
   key: { ...shared, steps: 4000, edits: 24, rate: 2e-3, elsewhere: 1, sharpness: 16 },
   scorer: { ...shared, steps: 2600, edits: 4, rate: 1.5e-3, library: 500, libraries: 12 },
-  rates: { others: 0.008, swapped: 0.05, elsewhere: 0.06 },
+  rates: { others: 0.03, swapped: 0.08, elsewhere: 0.12 },
   probes: 400,
   sizes: brackets,
   seed: 1,
