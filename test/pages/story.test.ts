@@ -170,7 +170,7 @@ describe.each(surfaces)('in %s', (name, start) => {
   test('the check answers every probe and passes', async () => {
     await button(page, 'Run check').click();
     const check = page.getByRole('region', { name: 'Check', exact: true });
-    await poll(() => words(check)).toMatch(/^Check of \d\d:\d\d .* passes/);
+    await poll(() => words(check)).toMatch(/^Check of \d\d:\d\d, .* passes/);
     const rows = await check.getByRole('table').locator('.row').allInnerTexts();
     const kinds = rows.map((row) => row.split('\n')[0]!.trim());
     expect(kinds).toEqual([
@@ -264,7 +264,11 @@ describe('on the workbench', () => {
         const named =
           element.getAttribute('aria-label') ??
           labels[0]?.textContent ??
-          element.textContent.split(/[↵…]|Ctrl/)[0]!;
+          [...element.childNodes]
+            .filter((node) => node.nodeName !== 'KBD')
+            .map((node) => node.textContent)
+            .join('')
+            .split('…')[0]!;
         const style = getComputedStyle(element);
         const row = element.closest('.row');
         const shown =
