@@ -63,10 +63,12 @@ export function judge(
 export function findingOf(edit: number, results: readonly ProbeResult[], groups: readonly Group[]): Finding {
   const short = new Set(groups.filter((group) => !group.passes).map((group) => group.kind));
   const failed = results.filter(({ probe, passes }) => !passes && short.has(probe.kind));
-  for (const { probe, owner, acting } of failed) {
+  const others = failed.flatMap(({ probe, owner, acting }) => {
     const other = probe.kind === 'committed' ? owner : mustChange.has(probe.kind) ? acting.after : null;
-    if (other !== null && other !== edit) return { kind: 'entangled', edit: other };
-  }
+    return other === null || other === edit ? [] : [other];
+  });
+  // Of several the first one made, in whatever order the probes were asked.
+  if (others.length > 0) return { kind: 'entangled', edit: others.reduce((a, b) => Math.min(a, b)) };
   const shortOf = (...kinds: ProbeKind[]) => kinds.some((kind) => short.has(kind));
   if (shortOf('reliability')) return { kind: 'fails', edit: null };
   if (shortOf('text-locality', 'image-locality', 'same-picture', 'same-question', 'committed'))

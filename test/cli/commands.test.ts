@@ -373,7 +373,7 @@ describe('emend edit, and emend ask --edited', () => {
     json('ask', '--edited', ...question(), '--max-new-tokens', '4', ...more);
 
   it('goes from a draft over a check to a committed edit that acts, and is retired', {
-    timeout: 150_000,
+    timeout: 300_000,
   }, async () => {
     await writeTinyAdapter(at('adapter'), model, 0.99);
     const open = ['--model', model, '--adapter', at('adapter'), '--provider', 'cpu'];
@@ -529,7 +529,7 @@ describe('emend bench', () => {
     const command = await arrange(5000);
     const child = spawn(process.execPath, [cli, ...command]);
     const ended = finished(child);
-    setTimeout(() => child.kill('SIGINT'), 8000);
+    setTimeout(() => child.kill('SIGINT'), 15_000);
     expect(await ended).toEqual({
       ...{ code: 1, out: '' },
       said: expect.stringMatching(/^emend: (Stopped|Generation was stopped|Opening was stopped)[^\n]*\n$/),
