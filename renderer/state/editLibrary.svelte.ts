@@ -176,7 +176,7 @@ export class EditLibrary {
 
   /** Is now at an edit that was come to on the workbench: coming back, one finds it in view. */
   comeTo(edit: number, place: number): void {
-    if (edit === this.current) return;
+    this.#cameTo = edit;
     this.current = edit;
     this.place = place;
   }
@@ -340,6 +340,9 @@ export class EditLibrary {
     void this.rows.show(this.whole, sort);
   }
 
+  /** the edit that was come to on the workbench, until its row was seen: rows read before that know nothing of it */
+  #cameTo: number | null = null;
+
   /** After rows came: stays at the edit one was at, or at its place when it left the list. */
   #stayAtEdit(): void {
     const { rows, current } = this;
@@ -348,8 +351,10 @@ export class EditLibrary {
     const place = untrack(() => Math.min(this.place, Math.max(0, total - 1)));
     const there = rows.at(place);
     untrack(() => {
-      if (found !== -1) this.place = found;
-      else if (there) {
+      if (found !== -1) {
+        this.place = found;
+        this.#cameTo = null;
+      } else if (there && (current === null || current !== this.#cameTo)) {
         this.place = place;
         this.current = there.id;
       } else if (total === 0 && rows.total !== null) this.current = null;
