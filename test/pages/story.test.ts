@@ -42,6 +42,13 @@ async function settled(page: Page, answer: string): Promise<string> {
   return words(page.getByRole('group', { name: answer, exact: true }));
 }
 
+/** Takes back what a message tells of. */
+async function takeBack(page: Page, message: string): Promise<void> {
+  const messages = page.getByRole('status', { name: 'Messages' });
+  const told = messages.locator('.toast').filter({ hasText: message }).last();
+  await told.getByRole('button', { name: 'Undo' }).click();
+}
+
 async function openSample(page: Page): Promise<void> {
   await page
     .getByRole('region', { name: 'Demo pictures' })
@@ -345,8 +352,7 @@ describe('on the workbench', () => {
     await dialog.getByLabel('Reason').fill('Agreed with the museum.');
     await confirm.click();
     await page.getByText('without a passing check: “Agreed with the museum.”').waitFor();
-    const messages = page.getByRole('status', { name: 'Messages' });
-    await messages.getByRole('button', { name: 'Undo' }).last().click();
+    await takeBack(page, 'Edit 2 committed');
     await page.getByText('Draft', { exact: true }).waitFor();
     await page.getByRole('link', { name: 'Library', exact: true }).click();
     await page.getByRole('grid', { name: 'Edits' }).getByText('What is to be seen here?').click();
@@ -359,6 +365,7 @@ describe('on the workbench', () => {
     await page.goto(page.url().replace(/#.*/, '#/workbench/2'));
     await page.getByRole('heading', { name: 'Edit 2' }).waitFor();
     await poll(() => button(page, 'Run check').isEnabled()).toBe(true);
+    const release = app.holdEngine();
     await page.keyboard.press('c');
     await button(page, 'Cancel check').waitFor();
     await page.reload();
@@ -368,6 +375,7 @@ describe('on the workbench', () => {
     expect(await words(running)).toMatch(/^Check · edit 2 · /);
     await running.click();
     await button(page, 'Stop Check · edit 2').click();
+    release();
     const jobs = page.getByRole('region', { name: 'Jobs' });
     await poll(() => words(jobs)).toMatch(/^Check · edit 2 Stopped/);
     await page.keyboard.press('Escape');
@@ -423,7 +431,7 @@ describe('on the workbench', () => {
     // what is cleared can be called back
     await page.keyboard.press('n');
     await poll(() => correction.inputValue()).toBe('');
-    await page.getByRole('status', { name: 'Messages' }).getByRole('button', { name: 'Undo' }).last().click();
+    await takeBack(page, 'Cleared');
     await poll(() => correction.inputValue()).toBe('begun');
     await page.goBack();
     await page.getByRole('heading', { name: edit }).waitFor();

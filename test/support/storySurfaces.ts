@@ -18,6 +18,8 @@ export interface RunningApp {
   readonly problems: string[];
   /** Ends the engine process as a crash does. */
   killEngine(): void;
+  /** Lets nothing reach the engine until what it gives back is called, so that what runs goes on running. */
+  holdEngine(): () => void;
   quit(): Promise<void>;
 }
 
@@ -28,11 +30,19 @@ const size = { width: 1280, height: 800 };
 
 export const startServed: StartApp = async (browser, home, look = {}) => {
   let engine: EngineProcess | null = null;
+  let held: Array<() => void> | null = null;
   const program = await startProgram({
     library: join(home, 'library.emend'),
     launch: () => {
-      engine = forkEngine();
-      return engine;
+      const forked = forkEngine();
+      engine = forked;
+      return {
+        ...forked,
+        send: (message) => {
+          if (held) held.push(() => forked.send(message));
+          else forked.send(message);
+        },
+      };
     },
   });
   const served = await serve({ application: program.application, page: pageFolder, port: 0 });
@@ -46,6 +56,14 @@ export const startServed: StartApp = async (browser, home, look = {}) => {
     page,
     problems,
     killEngine: () => engine?.kill(),
+    holdEngine: () => {
+      held = [];
+      return () => {
+        const waiting = held ?? [];
+        held = null;
+        for (const send of waiting) send();
+      };
+    },
     quit: async () => {
       await context.close();
       await served.close();
@@ -60,6 +78,11 @@ export const startDesktop: StartApp = async (browser, home) => {
     page: desktop.page,
     problems: desktop.problems,
     killEngine: () => void desktop.engine().kill('SIGKILL'),
+    holdEngine: () => {
+      const engine = desktop.engine();
+      engine.kill('SIGSTOP');
+      return () => void engine.kill('SIGCONT');
+    },
     quit: () => desktop.quit(),
   };
 };
