@@ -11,7 +11,7 @@
 import { EmendError } from '../errors.ts';
 import type { RotaryTables } from '../models/decoder.ts';
 import { forbidden, type Positions } from '../models/positions.ts';
-import type { WeightOf } from '../models/weights.ts';
+import type { Weights } from '../models/weights.ts';
 import { productOfDims } from '../tensor/dims.ts';
 import * as f from '../tensor/functions.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
@@ -254,7 +254,7 @@ function turnOfAttention(
   place: NoisePlace,
   inputs: Inputs,
   decoder: Decoder,
-  weight: WeightOf,
+  weight: Weights,
 ): Tensor {
   const { heads, keyValueHeads, headDim, hidden: width } = decoder;
   const group = heads / keyValueHeads;

@@ -16,7 +16,7 @@ import { visualEmbeddings } from '../models/families/llava/vision.ts';
 import { openCheckpoint } from '../models/open.ts';
 import { embeddingName } from '../models/parts/rotaryDecoder.ts';
 import { rotaryTables } from '../models/positions.ts';
-import { type WeightOf, weightsAsInputs } from '../models/weights.ts';
+import { type Weights as GraphWeights, weightsAsInputs } from '../models/weights.ts';
 import * as f from '../tensor/functions.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
 import { float32, int64, type Value } from '../tensor/session.ts';
@@ -188,7 +188,7 @@ function denseInputs(graph: Graph, config: LlavaConfig): DenseInputs {
 function denseLoss(
   rows: Tensor,
   inputs: DenseInputs,
-  weight: WeightOf,
+  weight: GraphWeights,
   hidden: number,
   looking: Looking,
 ): Tensor {
@@ -248,7 +248,7 @@ function headScores(
   head: number,
   inputs: AttentionInputs,
   config: LlavaConfig,
-  weight: WeightOf,
+  weight: GraphWeights,
 ): Tensor {
   const attention = llavaBackbone(config).decoder.attention(layer, weight);
   const normed = attention.norm(x);

@@ -7,7 +7,7 @@ import * as f from '../tensor/functions.ts';
 import type { Graph, Tensor } from '../tensor/graph.ts';
 import { float32, type SessionOptions, type Value } from '../tensor/session.ts';
 import { causalMask, type Positions } from './positions.ts';
-import type { WeightOf } from './weights.ts';
+import type { Weights } from './weights.ts';
 
 /** Rotary tables of some rows, [batch or 1, 1, rows, head size]; absent in decoders that do not rotate. */
 export interface RotaryTables {
@@ -71,29 +71,29 @@ export interface Decoder extends DecoderSizes {
   /** canonical names and shapes of its weights, in the order of computation */
   tensors(): Map<string, number[]>;
   /** Token embeddings. ids int64 [batch, rows] → [batch, rows, hidden]. */
-  embed(ids: Tensor, weight: WeightOf): Tensor;
+  embed(ids: Tensor, weight: Weights): Tensor;
   /** Learnt embeddings of positions, where the decoder has such: positions int64 [batch, rows] → [batch, rows, hidden]. */
-  readonly embedPositions: ((positions: Tensor, weight: WeightOf) => Tensor) | null;
-  attention(layer: number, weight: WeightOf): AttentionParts;
+  readonly embedPositions: ((positions: Tensor, weight: Weights) => Tensor) | null;
+  attention(layer: number, weight: Weights): AttentionParts;
   /** One layer. x [batch, rows, hidden] as it enters; `past` holds keys and values of earlier rows. */
   layer(
     x: Tensor,
     layer: number,
     inputs: AttentionInputs,
-    weight: WeightOf,
+    weight: Weights,
     past?: { readonly key: Tensor; readonly value: Tensor },
   ): LayerOutputs;
   /** Final norm. x [..., hidden] → [..., hidden]. */
-  finalNorm(x: Tensor, weight: WeightOf): Tensor;
+  finalNorm(x: Tensor, weight: Weights): Tensor;
   /** The head, without the final norm. x [..., hidden] → logits [..., vocabulary]. */
-  head(x: Tensor, weight: WeightOf): Tensor;
+  head(x: Tensor, weight: Weights): Tensor;
   /** cos and sin of rows at these positions, each [rows, head size]; null in decoders that do not rotate. */
   tables(positions: Positions): { readonly cosine: Float32Array; readonly sine: Float32Array } | null;
 }
 
 /** A decoder with its weights, and where its graphs run. */
 export interface RunnableDecoder extends Decoder {
-  readonly weightsOf: (graph: Graph) => WeightOf;
+  readonly weightsOf: (graph: Graph) => Weights;
   readonly session: SessionOptions;
 }
 

@@ -8,7 +8,7 @@ import type { Graph, Tensor } from '../tensor/graph.ts';
 import { Graph as NewGraph } from '../tensor/graph.ts';
 import { float32, int64, Session, type SessionOptions, type Value } from '../tensor/session.ts';
 import { attentionInputs, type Decoder, enter } from './decoder.ts';
-import type { WeightOf } from './weights.ts';
+import type { Weights } from './weights.ts';
 
 /** Keys and values of the rows a segment has seen, by layer. Values are never changed in place: a cache can be shared. */
 export interface Cache {
@@ -45,7 +45,7 @@ export class DecoderSegment {
     first: number,
     last: number,
     decoder: Decoder,
-    weightsOf: (graph: Graph) => WeightOf,
+    weightsOf: (graph: Graph) => Weights,
     options: SessionOptions,
   ): Promise<DecoderSegment> {
     const graph = new NewGraph();

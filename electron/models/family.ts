@@ -8,7 +8,7 @@ import type { Decoder } from './decoder.ts';
 import type { PictureLayout, PictureReader, Pixels } from './picture.ts';
 import { consecutive, type Positions } from './positions.ts';
 import type { Tokenizer } from './tokenizer.ts';
-import type { WeightOf } from './weights.ts';
+import type { Weights } from './weights.ts';
 
 /** What every family's config says in the same words. */
 export interface ModelConfig {
@@ -45,7 +45,7 @@ export interface VisionTower {
    * Declares the graph's inputs. `visual` [rows of all pictures, hidden] in the decoder's order; `added` the features of the
    * rows that the decoder adds after its layers 0, 1, …, of the same shape.
    */
-  build(graph: Graph, weight: WeightOf): { readonly visual: Tensor; readonly added: readonly Tensor[] };
+  build(graph: Graph, weight: Weights): { readonly visual: Tensor; readonly added: readonly Tensor[] };
   feeds(pictures: readonly Pixels[]): Record<string, Value>;
 }
 

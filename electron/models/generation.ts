@@ -3,7 +3,7 @@
  */
 import { EmendError } from '../errors.ts';
 import { floatsOf } from '../tensor/session.ts';
-import type { Adapt, Prefill, VisionLanguageModel } from './visionLanguageModel.ts';
+import type { Adapt, Prefill, VisionLanguageModel, WeightChanges } from './visionLanguageModel.ts';
 
 export interface Sampling {
   /** 0 is greedy */
@@ -20,6 +20,8 @@ export interface GenerationOptions {
   /** alternatives kept for every token */
   readonly alternatives?: number;
   readonly adapt?: Adapt;
+  /** changes of linear layers above the first cut; those of the prefill where absent */
+  readonly changes?: WeightChanges;
   /** every token of the answer as it comes; not the stop token, which is no part of it */
   readonly onToken?: (token: GeneratedToken) => void;
   readonly signal?: AbortSignal;
@@ -110,7 +112,15 @@ export async function generate(
   prefill: Prefill,
   options: GenerationOptions,
 ): Promise<Generation> {
-  const { maxNewTokens, sampling, alternatives = 5, adapt, onToken, signal } = options;
+  const {
+    maxNewTokens,
+    sampling,
+    alternatives = 5,
+    adapt,
+    changes = prefill.changes,
+    onToken,
+    signal,
+  } = options;
   const random = uniform(sampling?.seed ?? 0);
   const tokens: GeneratedToken[] = [];
   const ids: number[] = [];
@@ -123,7 +133,7 @@ export async function generate(
   // The last token takes no row of its own.
   const room = model.decoder.positionLimit - prefill.input.rows + 1;
   const limit = Math.min(maxNewTokens, Math.max(0, room));
-  let { logits, caches } = await model.finish(prefill, [prefill.input.rows - 1], adapt);
+  let { logits, caches } = await model.finish(prefill, [prefill.input.rows - 1], adapt, changes);
   let ended: Generation['ended'] = 'length';
   while (tokens.length < limit) {
     if (signal?.aborted) throw new EmendError('cancelled', 'Generation was stopped.');
@@ -142,7 +152,7 @@ export async function generate(
     onToken?.(token);
     ids.push(id);
     if (tokens.length === limit) break;
-    ({ logits, caches } = await model.next(id, caches));
+    ({ logits, caches } = await model.next(id, caches, changes));
     // Sessions block the thread; this lets a cancel message in.
     await new Promise((resolve) => setImmediate(resolve));
   }

@@ -28,7 +28,7 @@ import {
   plainPrompts,
 } from './prompt.ts';
 import { loadTokenizer, type Tokenizer } from './tokenizer.ts';
-import { weightsInFiles } from './weights.ts';
+import { changeableWeights, changeFeeds, type WeightChange, weightsInFiles } from './weights.ts';
 
 export interface OpenOptions {
   /** providers to try, in order; the platform's own order when empty or absent */
@@ -36,6 +36,8 @@ export interface OpenOptions {
   /** decoder layers after whose output the decoder is cut, from 0, ascending */
   readonly cuts?: readonly number[];
   readonly promptForm?: PromptForm;
+  /** canonical names of linear layers of the decoder that a run may change */
+  readonly changeable?: readonly string[];
   /** most rows a picture may take, where the checkpoint allows more: rows cost memory and time */
   readonly pictureRows?: number | undefined;
   /** threads of one operator on cpu; the runtime's choice when absent. One is best where other work shares the processor. */
@@ -71,12 +73,17 @@ export interface Prefill {
   readonly hidden: Value | null;
   /** what every segment is fed beside hidden states */
   readonly shared: Readonly<Record<string, Value>>;
+  /** which of the linear layers it was run with changes of */
+  readonly changes: WeightChanges;
   readonly cache: Cache;
   /** logits of the rows asked for, when there is no segment above */
   readonly logits: Value | null;
   /** unedited results of the segments above that were run so far, from the lowest on: kept, so that none is run twice */
   readonly above: SegmentResult[];
 }
+
+/** Changes of linear layers that act in a run; the layers must have been made changeable as the model was opened. */
+export type WeightChanges = ReadonlyMap<string, WeightChange>;
 
 /** Changes hidden states at a cut [1, rows, hidden] → the same shape. */
 export type Adapt = (hidden: Value, input: ModelInput, cut: number) => Promise<Value>;
@@ -162,7 +169,13 @@ export class VisionLanguageModel {
     };
     const wanted = options.providers?.length ? options.providers : availableProviders();
     try {
-      const weightsOf = (graph: Graph) => weightsInFiles(graph, weights);
+      const changeable = new Set(options.changeable);
+      for (const name of changeable) {
+        if (!backbone.decoder.tensors().has(`${name}.weight`))
+          throw new EmendError('internal', `The decoder has no linear layer ${name}.`);
+      }
+      const weightsOf = (graph: Graph) =>
+        changeableWeights(graph, weightsInFiles(graph, weights), changeable);
       const vision = await session((graph) => {
         const { visual, added } = backbone.vision.build(graph, weightsOf(graph));
         graph.output('visual', visual);
@@ -368,9 +381,16 @@ export class VisionLanguageModel {
     };
   }
 
-  /** Runs the segment below the first cut. */
-  async prefill(input: ModelInput, asked: readonly number[] = [input.rows - 1]): Promise<Prefill> {
-    const shared = attentionFeeds(this.decoder, input.positions, 0, input.added);
+  /** Runs the segment below the first cut. `changes` act in it, and in what is made of it unless others are given there. */
+  async prefill(
+    input: ModelInput,
+    asked: readonly number[] = [input.rows - 1],
+    changes: WeightChanges = new Map(),
+  ): Promise<Prefill> {
+    const shared = {
+      ...attentionFeeds(this.decoder, input.positions, 0, input.added),
+      ...changeFeeds(changes),
+    };
     const lowest = this.segments[0]!;
     const { hidden, logits, cache } = await lowest.run(
       input.embeddings,
@@ -379,28 +399,31 @@ export class VisionLanguageModel {
       asked,
       input.nextPosition,
     );
-    return { input, hidden, shared, cache, logits, above: [] };
+    return { input, hidden, shared, changes, cache, logits, above: [] };
   }
 
   /**
-   * Runs what lies above the first cut. `adapt` may change the hidden states at each cut; without it the model is unedited.
+   * Runs what lies above the first cut. `adapt` may change the hidden states at each cut, `changes` act in its linear layers:
+   * without either the answer is that of the prefilled model.
    * Returns logits of the rows asked for and the caches of all segments, ready for `next`.
    */
   async finish(
     prefill: Prefill,
     asked: readonly number[],
     adapt?: Adapt,
+    changes: WeightChanges = prefill.changes,
   ): Promise<{ logits: Value; caches: Cache[] }> {
     const caches = [prefill.cache];
     if (!prefill.hidden) return { logits: prefill.logits!, caches };
     let hidden = prefill.hidden;
-    let unedited = true;
+    let unedited = changes === prefill.changes;
+    const shared = unedited ? prefill.shared : { ...prefill.shared, ...changeFeeds(changes) };
     for (const [index, segment] of this.segments.entries()) {
       if (index === 0) continue;
       const adapted = adapt ? await adapt(hidden, prefill.input, this.cuts[index - 1]!) : hidden;
       unedited &&= adapted === hidden;
       const kept = unedited ? prefill.above[index - 1] : undefined;
-      const { input, shared } = prefill;
+      const { input } = prefill;
       const result =
         kept ?? (await segment.run(adapted, shared, segment.emptyCache(), asked, input.nextPosition));
       caches.push(result.cache);
@@ -425,13 +448,17 @@ export class VisionLanguageModel {
   }
 
   /** One more token behind the cached rows → its logits [1, vocabulary] and the longer caches. */
-  async next(id: number, caches: readonly Cache[]): Promise<{ logits: Value; caches: Cache[] }> {
+  async next(
+    id: number,
+    caches: readonly Cache[],
+    changes: WeightChanges = new Map(),
+  ): Promise<{ logits: Value; caches: Cache[] }> {
     const { length, nextPosition } = caches[0]!;
     const positions = consecutive(1, nextPosition, this.decoder.axes);
     const { rows, places } = await this.#embedTokens([id], positions);
     const embedded = places ? rows.map((value, i) => value + places[i]!) : rows;
     let hidden: Value = float32(embedded, [1, 1, this.hidden]);
-    const shared = attentionFeeds(this.decoder, positions, length);
+    const shared = { ...attentionFeeds(this.decoder, positions, length), ...changeFeeds(changes) };
     const longer: Cache[] = [];
     for (const [index, segment] of this.segments.entries()) {
       const result = await segment.run(hidden, shared, caches[index]!, [0], nextPosition + 1);

@@ -19,7 +19,7 @@ export interface FileSlice {
 
 /** Where a tensor's value comes from. */
 export type Origin =
-  | { readonly kind: 'input' }
+  | { readonly kind: 'input'; readonly optional: boolean }
   | { readonly kind: 'constant'; readonly bytes: Uint8Array }
   | { readonly kind: 'file'; readonly slice: FileSlice }
   | { readonly kind: 'node'; readonly node: Node; readonly index: number };
@@ -53,7 +53,16 @@ export class Graph {
 
   /** A value given at each run. */
   input(name: string, dtype: DType, shape: Shape): Tensor {
-    const tensor = this.#tensor(name, dtype, shape, { kind: 'input' });
+    return this.#input(name, dtype, shape, false);
+  }
+
+  /** A value that may be given at a run. Where it is not, it is empty: its symbolic sizes are 0. */
+  optionalInput(name: string, dtype: 'float32', shape: Shape): Tensor {
+    return this.#input(name, dtype, shape, true);
+  }
+
+  #input(name: string, dtype: DType, shape: Shape, optional: boolean): Tensor {
+    const tensor = this.#tensor(name, dtype, shape, { kind: 'input', optional });
     this.inputs.push(tensor);
     return tensor;
   }

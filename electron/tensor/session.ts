@@ -6,7 +6,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import ort from 'onnxruntime-node';
 import { EmendError } from '../errors.ts';
-import type { Graph } from './graph.ts';
+import type { Graph, Tensor } from './graph.ts';
 import { writeOnnx } from './onnxFile.ts';
 
 /** A value on the host or the device, as ONNX Runtime holds it. */
@@ -70,17 +70,27 @@ export class Session {
   readonly refusals: ReadonlyArray<{ provider: Provider; reason: string }>;
   readonly inputNames: ReadonlySet<string>;
   readonly #session: ort.InferenceSession;
+  /** what inputs are that are not given, where they may be left out */
+  readonly #empty: ReadonlyMap<string, Value>;
 
   private constructor(
     session: ort.InferenceSession,
     provider: Provider,
     refusals: ReadonlyArray<{ provider: Provider; reason: string }>,
-    inputNames: ReadonlySet<string>,
+    inputs: readonly Tensor[],
   ) {
     this.#session = session;
+    this.#empty = new Map(
+      inputs
+        .filter(({ origin }) => origin.kind === 'input' && origin.optional)
+        .map(({ name, shape }) => {
+          const dims = shape.map((dim) => (typeof dim === 'number' ? dim : 0));
+          return [name, float32(new Float32Array(dims.reduce((a, b) => a * b, 1)), dims)];
+        }),
+    );
     this.provider = provider;
     this.refusals = refusals;
-    this.inputNames = inputNames;
+    this.inputNames = new Set(inputs.map(({ name }) => name));
   }
 
   /**
@@ -105,7 +115,7 @@ export class Session {
             },
           },
         });
-        return new Session(session, provider, refusals, new Set(model.inputs.map((input) => input.name)));
+        return new Session(session, provider, refusals, model.inputs);
       } catch (error) {
         refusals.push({ provider, reason: ownWords(error) });
       }
@@ -114,11 +124,11 @@ export class Session {
     throw new EmendError('unsupported', `No execution provider could load this model. ${said}`);
   }
 
-  /** Runs the graph. Feeds the graph does not use are left out. */
+  /** Runs the graph. Feeds the graph does not use are left out; optional inputs that are not fed are empty. */
   async run(feeds: Readonly<Record<string, Value>>): Promise<Record<string, Value>> {
     const used: Record<string, Value> = {};
     for (const name of this.inputNames) {
-      const value = feeds[name];
+      const value = feeds[name] ?? this.#empty.get(name);
       if (!value) throw new EmendError('internal', `The graph needs a value for ${name}.`);
       used[name] = value;
     }

@@ -10,6 +10,7 @@ import { attentionFeeds, attentionInputs } from '../../electron/models/decoder.t
 import { rotaryDecoder } from '../../electron/models/parts/rotaryDecoder.ts';
 import { consecutive } from '../../electron/models/positions.ts';
 import { type ModelInput, VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
+import { fixedWeights } from '../../electron/models/weights.ts';
 import * as f from '../../electron/tensor/functions.ts';
 import { Graph } from '../../electron/tensor/graph.ts';
 import { float32, floatsOf, Session } from '../../electron/tensor/session.ts';
@@ -92,21 +93,22 @@ export function randomDecoder(
     up_proj: [config.intermediate, hidden],
     down_proj: [hidden, config.intermediate],
   };
-  const weightsOf = (graph: Graph) => (name: string) => {
-    const parts = name.split('.');
-    const kind = parts.at(-2)!;
-    const seed = [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) | 0, 7);
-    const shape = parts.at(-1) === 'bias' ? shapes[kind]!.slice(0, 1) : (shapes[kind] ?? [hidden]);
-    const values = standardNormal(
-      shape.reduce((a, b) => a * b, 1),
-      seed,
-    );
-    const width = shape.at(-1)!;
-    const scaled = values.map((value) =>
-      shapes[kind] ? (strength * value) / Math.sqrt(width) : 1 + 0.1 * value,
-    );
-    return graph.constant(scaled, shape);
-  };
+  const weightsOf = (graph: Graph) =>
+    fixedWeights((name: string) => {
+      const parts = name.split('.');
+      const kind = parts.at(-2)!;
+      const seed = [...name].reduce((sum, letter) => (sum * 31 + letter.charCodeAt(0)) | 0, 7);
+      const shape = parts.at(-1) === 'bias' ? shapes[kind]!.slice(0, 1) : (shapes[kind] ?? [hidden]);
+      const values = standardNormal(
+        shape.reduce((a, b) => a * b, 1),
+        seed,
+      );
+      const width = shape.at(-1)!;
+      const scaled = values.map((value) =>
+        shapes[kind] ? (strength * value) / Math.sqrt(width) : 1 + 0.1 * value,
+      );
+      return graph.constant(scaled, shape);
+    });
   return { ...rotaryDecoder(config), weightsOf, session: { providers: ['cpu'] } };
 }
 

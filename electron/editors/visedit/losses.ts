@@ -4,7 +4,7 @@
  */
 
 import { attentionInputs, type Decoder, enter } from '../../models/decoder.ts';
-import type { WeightOf } from '../../models/weights.ts';
+import type { WeightOf, Weights } from '../../models/weights.ts';
 import { productOfDims } from '../../tensor/dims.ts';
 import * as f from '../../tensor/functions.ts';
 import type { Graph, Tensor } from '../../tensor/graph.ts';
@@ -69,7 +69,7 @@ export function visEditLosses(
   shape: AdapterShape,
   decoder: Decoder,
   editLayer: number,
-  frozen: WeightOf,
+  frozen: Weights,
   adapter: WeightOf,
   scale = 1,
 ): LossTerms {

@@ -5,7 +5,7 @@
 import * as f from '../../tensor/functions.ts';
 import type { Tensor } from '../../tensor/graph.ts';
 import type { Decoder, DecoderSizes } from '../decoder.ts';
-import type { WeightOf } from '../weights.ts';
+import type { Weights } from '../weights.ts';
 import { attend, rotate } from './attention.ts';
 
 /** What tells one decoder from another. */
@@ -19,11 +19,11 @@ export interface DecoderPieces extends Omit<Decoder, 'attention' | 'layer' | 'fi
     layer(layer: number): LayerNames;
   };
   /** The norm of this name. x [..., hidden] → the same. */
-  norm(x: Tensor, name: string, weight: WeightOf): Tensor;
+  norm(x: Tensor, name: string, weight: Weights): Tensor;
   /** The linear layer of this name; `bias` says which have one. */
-  linear(x: Tensor, name: string, weight: WeightOf): Tensor;
+  linear(x: Tensor, name: string, weight: Weights): Tensor;
   /** The MLP between its norm and the residual stream, given by its layer's names. */
-  mlp(x: Tensor, names: LayerNames, weight: WeightOf): Tensor;
+  mlp(x: Tensor, names: LayerNames, weight: Weights): Tensor;
 }
 
 export interface LayerNames {
@@ -96,6 +96,6 @@ export function preNormDecoder(pieces: DecoderPieces): Decoder {
       return { hidden: f.add(between, added), attention: attended, mlp: added, key, value };
     },
     finalNorm: (x, weight) => norm(x, names.finalNorm, weight),
-    head: (x, weight) => f.linear(x, weight(`${names.head}.weight`)),
+    head: (x, weight) => weight.linear(x, names.head),
   };
 }

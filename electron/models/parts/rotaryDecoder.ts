@@ -3,10 +3,11 @@
  * axis or three, grouped queries, a gated MLP. Canonical names are those of the first LLaVA checkpoints.
  */
 import * as f from '../../tensor/functions.ts';
+import type { Tensor } from '../../tensor/graph.ts';
 import type { TextConfig } from '../config.ts';
 import type { Decoder } from '../decoder.ts';
 import { positionLimit, rotaryTables } from '../positions.ts';
-import type { WeightOf } from '../weights.ts';
+import type { Weights } from '../weights.ts';
 import { activate } from './activations.ts';
 import { attentionTensors, type LayerNames, preNormDecoder } from './preNormDecoder.ts';
 
@@ -39,8 +40,8 @@ export function rotaryDecoder(config: TextConfig, addedLayers = 0): Decoder {
     if (name.includes('.mlp.')) return config.mlpBias;
     return name.endsWith('.o_proj') ? config.attentionBias : inputBias;
   };
-  const linear = (x: Parameters<typeof f.linear>[0], name: string, weight: WeightOf) =>
-    f.linear(x, weight(`${name}.weight`), biased(name) ? weight(`${name}.bias`) : undefined);
+  const linear = (x: Tensor, name: string, weight: Weights) =>
+    weight.linear(x, name, biased(name) ? weight(`${name}.bias`) : undefined);
   return preNormDecoder({
     ...sizes,
     positionLimit: positionLimit(config),

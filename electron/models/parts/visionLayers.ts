@@ -2,7 +2,7 @@
 import * as f from '../../tensor/functions.ts';
 import type { Tensor } from '../../tensor/graph.ts';
 import type { Activation } from '../config.ts';
-import type { WeightOf } from '../weights.ts';
+import type { Weights } from '../weights.ts';
 import { activate } from './activations.ts';
 import { attendAll } from './attention.ts';
 
@@ -16,7 +16,7 @@ export function patchesOf(pixels: Tensor, imageSize: number, patchSize: number):
 }
 
 /** A convolution over patches that do not overlap, as a matrix product. weight [out, 3, p, p] → [.., out]. */
-export function embedPatches(patches: Tensor, name: string, weight: WeightOf, bias: boolean): Tensor {
+export function embedPatches(patches: Tensor, name: string, weight: Weights, bias: boolean): Tensor {
   const kernel = weight(`${name}.weight`);
   const [out, ...rest] = kernel.shape as number[];
   const flat = f.reshape(kernel, [out!, rest.reduce((a, b) => a * b, 1)]);
@@ -39,11 +39,11 @@ export function encoderLayer(
   x: Tensor,
   name: string,
   { heads, layerNormEps, activation }: EncoderConfig,
-  weight: WeightOf,
+  weight: Weights,
   mask?: Tensor,
 ): Tensor {
   const dense = (input: Tensor, part: string) =>
-    f.linear(input, weight(`${name}.${part}.weight`), weight(`${name}.${part}.bias`));
+    weight.linear(input, `${name}.${part}`, weight(`${name}.${part}.bias`));
   const norm = (input: Tensor, part: string) =>
     f.layerNorm(input, weight(`${name}.${part}.weight`), weight(`${name}.${part}.bias`), layerNormEps);
   const normed = norm(x, 'layer_norm1');

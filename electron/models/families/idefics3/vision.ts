@@ -43,7 +43,7 @@ export function idefics3Vision(config: Idefics3Config): VisionTower {
         cells * cells,
         shuffle * shuffle * hidden,
       ]);
-      const projected = f.linear(joined, weight('connector.modality_projection.proj.weight'));
+      const projected = weight.linear(joined, 'connector.modality_projection.proj');
       return { visual: f.reshape(projected, ['visual rows', text.hidden]), added: [] };
     },
     feeds(pictures) {

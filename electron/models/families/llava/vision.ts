@@ -15,7 +15,7 @@ import {
   patchesOf,
 } from '../../parts/visionLayers.ts';
 import type { Pixels } from '../../picture.ts';
-import type { WeightOf } from '../../weights.ts';
+import type { Weights } from '../../weights.ts';
 import { featureStates, type LlavaConfig, type VisionConfig, visionLayersNeeded } from './config.ts';
 
 const prefix = 'vision_tower.vision_model';
@@ -27,7 +27,7 @@ const prefix = 'vision_tower.vision_model';
 export function visionHiddenStates(
   pixels: Tensor,
   config: VisionConfig,
-  weight: WeightOf,
+  weight: Weights,
   layers: number,
 ): Tensor[] {
   const { hidden, imageSize, patchSize, layerNormEps } = config;
@@ -53,7 +53,7 @@ export function visionHiddenStates(
 }
 
 /** pixels [batch, 3, side, side] → visual embeddings [batch, visual tokens, decoder hidden]. */
-export function visualEmbeddings(pixels: Tensor, config: LlavaConfig, weight: WeightOf): Tensor {
+export function visualEmbeddings(pixels: Tensor, config: LlavaConfig, weight: Weights): Tensor {
   const states = visionHiddenStates(pixels, config.vision, weight, visionLayersNeeded(config));
   const chosen = featureStates(config).map((index) => states[index]!);
   const features = f.concat(chosen, 2);
@@ -66,10 +66,10 @@ export function visualEmbeddings(pixels: Tensor, config: LlavaConfig, weight: We
 }
 
 /** LLaVA's two-layer projector. features [batch, rows, vision hidden] → [batch, rows, decoder hidden]. */
-function project(features: Tensor, config: LlavaConfig, weight: WeightOf): Tensor {
+function project(features: Tensor, config: LlavaConfig, weight: Weights): Tensor {
   const dense = (x: Tensor, name: string) => {
     const bias = config.projector.bias ? weight(`multi_modal_projector.${name}.bias`) : undefined;
-    return f.linear(x, weight(`multi_modal_projector.${name}.weight`), bias);
+    return weight.linear(x, `multi_modal_projector.${name}`, bias);
   };
   return dense(activate(dense(features, 'linear_1'), config.projector.activation), 'linear_2');
 }

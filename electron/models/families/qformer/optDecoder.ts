@@ -5,7 +5,7 @@ import type { Decoder } from '../../decoder.ts';
 import { activate } from '../../parts/activations.ts';
 import { attentionTensors, type LayerNames, preNormDecoder } from '../../parts/preNormDecoder.ts';
 import { linearTensors, normTensors } from '../../parts/visionLayers.ts';
-import type { WeightOf } from '../../weights.ts';
+import type { Weights } from '../../weights.ts';
 import type { OptConfig } from './config.ts';
 
 /** The table of positions has so many rows before the first; transformers' LayerNorm has PyTorch's epsilon. */
@@ -28,8 +28,8 @@ export function optDecoder(config: OptConfig): Decoder {
       mlp: { first: `${at}.fc1`, second: `${at}.fc2` },
     };
   };
-  const linear = (x: Tensor, name: string, weight: WeightOf) =>
-    f.linear(x, weight(`${name}.weight`), bias ? weight(`${name}.bias`) : undefined);
+  const linear = (x: Tensor, name: string, weight: Weights) =>
+    weight.linear(x, name, bias ? weight(`${name}.bias`) : undefined);
   return preNormDecoder({
     ...sizes,
     positionLimit: config.maxPositions,

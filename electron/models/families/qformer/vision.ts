@@ -9,7 +9,7 @@ import type { VisionTower } from '../../family.ts';
 import { activate } from '../../parts/activations.ts';
 import { attendAll } from '../../parts/attention.ts';
 import { embedPatches, linearTensors, normTensors, patchesOf } from '../../parts/visionLayers.ts';
-import type { WeightOf } from '../../weights.ts';
+import type { Weights } from '../../weights.ts';
 import type { QFormerConfig, QFormerVisionConfig } from './config.ts';
 
 interface Seeing {
@@ -20,12 +20,12 @@ interface Seeing {
 }
 
 /** Output of the ViT behind its last norm. pixels [batch, 3, side, side] → [batch, 1 + patches, hidden]. */
-function visionStates(pixels: Tensor, config: QFormerVisionConfig, weight: WeightOf): Tensor {
+function visionStates(pixels: Tensor, config: QFormerVisionConfig, weight: Weights): Tensor {
   const { hidden, heads, imageSize, patchSize } = config;
   const at = (name: string) => weight(`vision_model.${name}`);
   const norm = (x: Tensor, name: string, epsilon: number) =>
     f.layerNorm(x, at(`${name}.weight`), at(`${name}.bias`), epsilon);
-  const dense = (x: Tensor, name: string) => f.linear(x, at(`${name}.weight`), at(`${name}.bias`));
+  const dense = (x: Tensor, name: string) => weight.linear(x, `vision_model.${name}`, at(`${name}.bias`));
   const patches = patchesOf(pixels, imageSize, patchSize);
   const embedded = embedPatches(patches, 'vision_model.embeddings.patch_embedding', weight, true);
   const first = f.expandLike(at('embeddings.class_embedding'), f.slice(embedded, 1, 0, 1));
@@ -38,9 +38,9 @@ function visionStates(pixels: Tensor, config: QFormerVisionConfig, weight: Weigh
       const [query, value] = [at(`${name}.self_attn.q_bias`), at(`${name}.self_attn.v_bias`)];
       return f.concat([query, x.graph.constant(new Float32Array(hidden)), value], 0);
     };
-    const mixed = f.linear(
+    const mixed = weight.linear(
       norm(x, `${name}.layer_norm1`, config.layerNormEps),
-      at(`${qkv}.weight`),
+      `vision_model.${qkv}`,
       config.biases === 'none' ? undefined : bias(),
     );
     const part = (index: number) =>
@@ -54,11 +54,11 @@ function visionStates(pixels: Tensor, config: QFormerVisionConfig, weight: Weigh
 }
 
 /** What the queries become. states [batch, rows, vision hidden] → [batch, queries, Q-Former hidden]. */
-function queried(states: Tensor, config: QFormerConfig, weight: WeightOf): Tensor {
+function queried(states: Tensor, config: QFormerConfig, weight: Weights): Tensor {
   const { heads, layerNormEps, crossEvery } = config;
   const norm = (x: Tensor, name: string) =>
     f.layerNorm(x, weight(`${name}.weight`), weight(`${name}.bias`), layerNormEps);
-  const dense = (x: Tensor, name: string) => f.linear(x, weight(`${name}.weight`), weight(`${name}.bias`));
+  const dense = (x: Tensor, name: string) => weight.linear(x, name, weight(`${name}.bias`));
   const attention = (x: Tensor, from: Tensor, name: string) => {
     const split = (of: Tensor, part: string) => f.splitHeads(dense(of, `${name}.attention.${part}`), heads);
     const mixed = attendAll(split(x, 'query'), split(from, 'key'), split(from, 'value'));
@@ -82,11 +82,7 @@ export function qformerVision({ vision, qformer, hidden }: Seeing): VisionTower 
     build(graph, weight) {
       const pixels = graph.input('pixels', 'float32', ['pictures', 3, side, side]);
       const queries = queried(visionStates(pixels, vision, weight), qformer, weight);
-      const visual = f.linear(
-        queries,
-        weight('language_projection.weight'),
-        weight('language_projection.bias'),
-      );
+      const visual = weight.linear(queries, 'language_projection', weight('language_projection.bias'));
       return { visual: f.reshape(visual, ['visual rows', hidden]), added: [] };
     },
     feeds(pictures) {

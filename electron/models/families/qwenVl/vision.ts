@@ -29,8 +29,7 @@ export function qwenVision(config: QwenConfig): VisionTower {
     together: false,
     build(graph, weight) {
       const two = windows !== null;
-      const dense = (x: Tensor, name: string) =>
-        f.linear(x, weight(`${name}.weight`), weight(`${name}.bias`));
+      const dense = (x: Tensor, name: string) => weight.linear(x, name, weight(`${name}.bias`));
       const norm = (x: Tensor, name: string) =>
         two
           ? f.rmsNorm(x, weight(`${name}.weight`), EPSILON)
