@@ -4,6 +4,7 @@
  */
 const folders = [
   'api',
+  'openai',
   'engine',
   'library',
   'evaluation',

@@ -101,6 +101,7 @@ async function start(): Promise<void> {
   application.onAny((event) => {
     if (window && !window.isDestroyed()) window.webContents.send('emend:event', event);
   });
+  void application.endpoint.startAsSet();
   openWindow();
 }
 

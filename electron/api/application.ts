@@ -1,10 +1,11 @@
 /**
  * @file The application without a face: library, engine and open model behind the contract. Every front end has one.
  */
-
+import { dirname, join } from 'node:path';
 import { keepJob, keptJobs } from '../library/jobRecords.ts';
 import { openLibrary } from '../library/library.ts';
 import { countEdits } from '../library/lists.ts';
+import { Endpoint } from '../openai/endpoint.ts';
 import type { Provider } from '../tensor/session.ts';
 import type { Backend, Status } from './contract.ts';
 import type { EngineClient } from './engineClient.ts';
@@ -14,6 +15,7 @@ import { answerHandlers } from './handlers/answers.ts';
 import { appHandlers } from './handlers/app.ts';
 import { checkHandlers } from './handlers/checks.ts';
 import { editHandlers } from './handlers/edits.ts';
+import { chatService, endpointHandlers } from './handlers/endpoint.ts';
 import { listHandlers } from './handlers/lists.ts';
 import { modelHandlers } from './handlers/models.ts';
 import { pictureHandlers } from './handlers/pictures.ts';
@@ -35,6 +37,8 @@ export interface ApplicationOptions {
   readonly startModel?: 'last' | 'none';
   /** execution providers to try, in order, in place of those of the library's settings */
   readonly providers?: readonly Provider[];
+  /** where it is kept how the endpoint for other programs was set; `endpoint.json` beside the library when absent */
+  readonly endpointFile?: string;
 }
 
 export interface Application extends Backend {
@@ -42,6 +46,8 @@ export interface Application extends Backend {
   readonly dispatch: Dispatch;
   /** Hears every event. Returns a function that stops it. */
   onAny(listener: (event: AnyEvent) => void): () => void;
+  /** The endpoint for other programs; a front end that stays says when it is to be started. */
+  readonly endpoint: Endpoint;
   /** Stops jobs and closes the library. The engine is its owner's to stop. */
   close(): Promise<void>;
 }
@@ -122,6 +128,8 @@ export function createApplication(options: ApplicationOptions): Application {
   seeded.catch(() => undefined);
 
   const parts: Parts = { library, engine, session, events, jobs, resources, status, seeded };
+  const endpointFile = options.endpointFile ?? join(dirname(library.file), 'endpoint.json');
+  const endpoint = new Endpoint(endpointFile, chatService(parts));
   const handlers: Handlers = {
     ...appHandlers(parts),
     ...settingsHandlers(parts),
@@ -132,6 +140,7 @@ export function createApplication(options: ApplicationOptions): Application {
     ...listHandlers(parts),
     ...probeHandlers(parts),
     ...checkHandlers(parts),
+    ...endpointHandlers(endpoint),
   };
   const dispatch = createRouter(handlers, jobs);
   if (options.startModel !== 'none') session.openLast();
@@ -141,9 +150,11 @@ export function createApplication(options: ApplicationOptions): Application {
     call: dispatch as Backend['call'],
     on: (name, listener) => events.on(name, listener),
     onAny: (listener) => events.onAny(listener),
+    endpoint,
     close: async () => {
       if (closed) return;
       closed = true;
+      await endpoint.close();
       session.close();
       await jobs.stop(PATIENCE);
       await seeded.catch(() => undefined);

@@ -81,13 +81,30 @@ export const Answer = z.object({
   text: z.string(),
   tokens: z.array(AnswerToken),
   /** why generation ended */
-  ended: z.enum(['stop-token', 'length']),
+  ended: z.enum(['stop-token', 'stop-text', 'length']),
   provider: z.string(),
   /** milliseconds */
   times: z.object({ picture: z.number(), prompt: z.number(), generation: z.number(), total: z.number() }),
   routing: Routing.nullable(),
 });
 export type Answer = z.infer<typeof Answer>;
+
+/** An answer in a conversation. */
+export const ChatAnswer = Answer.extend({
+  /** rows of the prompt, the pictures' included */
+  promptTokens: z.number().int(),
+  /** which of the conversation's pictures the edit acted on, from 0; null when none acted */
+  picture: z.number().int().nullable(),
+});
+export type ChatAnswer = z.infer<typeof ChatAnswer>;
+
+export const ChatTurn = z.object({
+  role: z.enum(['system', 'user', 'assistant']),
+  text: z.string().max(100_000),
+  /** come before the text */
+  pictures: z.array(PictureId).max(16).default([]),
+});
+export type ChatTurn = z.infer<typeof ChatTurn>;
 
 /** The unedited model's answer to an edit's prompt, and the answer with the edit. */
 export const PreviewAnswers = z.object({ before: Answer, after: Answer });
@@ -319,6 +336,8 @@ export const ModelSummary = z.object({
   hidden: z.number().int(),
   parameters: z.number().int(),
   visualTokens: z.number().int(),
+  /** what a conversation with it may have: several turns, for which it needs a chat template; several pictures */
+  takes: z.object({ turns: z.boolean(), pictures: z.boolean() }),
   dtype: z.string(),
   adapter: z
     .object({
@@ -491,6 +510,22 @@ export const Settings = z.object({
 });
 export type Settings = z.infer<typeof Settings>;
 
+/** The endpoint for other programs, in OpenAI's form. */
+export const EndpointState = z.object({
+  /** whether it is served whenever the app runs */
+  enabled: z.boolean(),
+  port: z.number().int(),
+  /** folders whose pictures other programs may name */
+  folders: z.array(z.string()),
+  /** of its bearer key, which is shown once; null before there was one */
+  key: z.object({ hint: z.string(), created: Moment }).nullable(),
+  /** the base URL while it is served */
+  address: z.string().nullable(),
+  /** why it is not served although it is enabled */
+  problem: z.string().nullable(),
+});
+export type EndpointState = z.infer<typeof EndpointState>;
+
 export const SamplePicture = z.object({
   picture: Picture,
   title: z.string(),
@@ -577,6 +612,44 @@ export const calls = {
     }),
     output: Answer,
     job: true,
+  },
+
+  /**
+   * The next turn of a conversation, which ends in a question; streams `answer.token` while it runs. A single question is asked in the
+   * library's form of prompts, several turns in the checkpoint's chat template.
+   */
+  'answers.chat': {
+    input: z.object({
+      turns: z.array(ChatTurn).min(1).max(400),
+      edits: z.enum(['none', 'committed']),
+      sampling: Sampling.optional(),
+      maxNewTokens: z.number().int().min(1).max(100_000).optional(),
+      /** texts before which the answer ends */
+      stop: z.array(z.string().min(1).max(400)).max(4).default([]),
+      /** likeliest tokens told for each token */
+      alternatives: z.number().int().min(0).max(20).default(5),
+    }),
+    output: ChatAnswer,
+    job: true,
+  },
+
+  'endpoint.state': { input: Nothing, output: EndpointState, job: false },
+  /** `key`: made with the first switching on, and shown this once */
+  'endpoint.set': {
+    input: z.object({
+      enabled: z.boolean().optional(),
+      /** 0 takes any free one */
+      port: z.number().int().min(0).max(65_535).optional(),
+      folders: z.array(z.string().min(1).max(4000)).max(50).optional(),
+    }),
+    output: z.object({ state: EndpointState, key: z.string().nullable() }),
+    job: false,
+  },
+  /** the old key is answered no more; the new one is shown this once */
+  'endpoint.newKey': {
+    input: Nothing,
+    output: z.object({ state: EndpointState, key: z.string() }),
+    job: false,
   },
 
   'edits.create': {
@@ -842,7 +915,13 @@ export const events = {
   }),
   /** a job began, went on (told a few times a second at most) or ended */
   'jobs.changed': z.object({ job: JobRecord }),
-  'answer.token': z.object({ job: JobId, side: z.enum(['before', 'after', 'answer']), token: AnswerToken }),
+  /** `text`: what is certain of the answer's text by now and was not told before */
+  'answer.token': z.object({
+    job: JobId,
+    side: z.enum(['before', 'after', 'answer']),
+    token: AnswerToken,
+    text: z.string(),
+  }),
   /** one probe of a running check is done */
   'check.result': z.object({ job: JobId, result: ProbeResult }),
   /** one edit of a running `checks.runSet` or `checks.health` is done */

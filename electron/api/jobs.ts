@@ -48,12 +48,14 @@ export function subjectOf(kind: string, input: unknown, usesEngine: boolean): Jo
   const fields = input as Record<string, unknown>;
   const number = [fields['edit'], fields['id']].find((value) => typeof value === 'number') ?? null;
   const path = [fields['file'], fields['folder'], fields['path']].find((value) => typeof value === 'string');
+  const last = (fields['turns'] as ReadonlyArray<{ text: string }> | undefined)?.at(-1);
+  const asked = typeof fields['prompt'] === 'string' ? fields['prompt'] : last?.text;
   const select = fields['select'] as { edits?: readonly number[] } | undefined;
   const several = select?.edits ? `${select.edits.length} edits` : 'the edits of a filter';
   let subject = '';
   if (number !== null) subject = `edit ${number}`;
   else if (path !== undefined) subject = basename(path);
-  else if (typeof fields['prompt'] === 'string') subject = `“${shortened(fields['prompt'])}”`;
+  else if (asked !== undefined) subject = `“${shortened(asked)}”`;
   else if (select) subject = several;
   return { kind, subject, edit: number, usesEngine };
 }
@@ -63,6 +65,7 @@ const shortened = (text: string): string => (text.length > 80 ? `${text.slice(0,
 /** How a job is called where another waits for it. */
 const titles: Readonly<Record<string, string>> = {
   'answers.ask': 'the answer to',
+  'answers.chat': 'the answer to',
   'edits.preview': 'the preview of',
   'checks.run': 'the check of',
   'models.open': 'the opening of',

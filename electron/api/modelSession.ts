@@ -64,6 +64,7 @@ export class ModelSession {
   #model: OpenModel | null = null;
   /** false from the moment the engine ended until it has opened the model again */
   #loaded = false;
+  #opened = new Date();
   #opening: Opening | null = null;
   /** an opening nobody waits for, from before its path is looked at until the last way was tried */
   #background: Promise<void> | null = null;
@@ -100,6 +101,11 @@ export class ModelSession {
   /** The open model; null before there is one. */
   get model(): ModelSummary | null {
     return this.#model?.summary ?? null;
+  }
+
+  /** When the open model was opened. */
+  get opened(): Date {
+    return this.#opened;
   }
 
   /** The engine's state, with what is known of the provider and of failures in the background. */
@@ -177,6 +183,7 @@ export class ModelSession {
     const actors = { model: summary.fingerprint, adapter: summary.adapter?.fingerprint ?? '' };
     this.#model = { ...opened, path, adapterPath };
     this.#loaded = true;
+    this.#opened = new Date();
     this.#acting = null;
     this.#deathsInOpening = 0;
     keepActing(this.#library, actors, template, opened.scope);

@@ -29,7 +29,8 @@ export function relay(events: Events, job: string): (message: EngineStream) => v
       events.emit({ name: 'job.progress', payload: { job, stage, done, total, unit } });
     }
     if (message.kind === 'token') {
-      events.emit({ name: 'answer.token', payload: { job, side: message.side, token: message.token } });
+      const { side, token, text } = message;
+      events.emit({ name: 'answer.token', payload: { job, side, token, text } });
     }
   };
 }

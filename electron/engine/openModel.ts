@@ -16,6 +16,7 @@ import { signalOf } from '../library/signals.ts';
 import { fingerprint } from '../models/checkpoint.ts';
 import { type Checkpoint, openCheckpoint } from '../models/open.ts';
 import type { PictureLayout, Visual } from '../models/picture.ts';
+import { loadChatTemplate } from '../models/prompt.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { CommittedBank } from './committedBank.ts';
 import { CommittedInputs } from './comparing.ts';
@@ -48,6 +49,10 @@ export async function summarise(
     hidden: decoder.hidden,
     parameters: [...shapes.values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0),
     visualTokens: (await backbone.openPictures(checkpoint.folder)).rows.most,
+    takes: {
+      turns: (await loadChatTemplate(checkpoint.folder)) !== undefined,
+      pictures: backbone.prompts.severalPictures ?? false,
+    },
     dtype: [...dtypes].sort().join(' and '),
     adapter:
       adapter && description

@@ -7,12 +7,18 @@ import { MemoryBank } from '../editors/scope/memoryBank.ts';
 import { decide } from '../editors/scope/scope.ts';
 import { decodeSignal, encodeSignal } from '../editors/signalFile.ts';
 import { EmendError } from '../errors.ts';
+import {
+  answerConversation,
+  decideConversation,
+  prepareConversation,
+  type SeenTurn,
+} from '../evaluation/conversation.ts';
 import type { Prepared } from '../evaluation/editedModel.ts';
 import { routingOf } from '../library/localCheck.ts';
 import { inputDescription } from '../library/reader.ts';
 import { decisionOf, type KeptMatch } from '../library/scopeInputs.ts';
 import { thresholdSteps } from '../library/scopes.ts';
-import type { Generation } from '../models/generation.ts';
+import type { Generation, GenerationOptions } from '../models/generation.ts';
 import { openCheckpoint } from '../models/open.ts';
 import { type PictureLayout, type Visual, whole } from '../models/picture.ts';
 import { compare } from './comparing.ts';
@@ -127,6 +133,15 @@ function pictures(model: OpenModel): (file: Uint8Array | null) => Promise<Visual
     if (!same) last = { file, visual: (await model.see(file)).visual };
     return last!.visual;
   };
+}
+
+/** Streams an answer's tokens as they come. */
+function tellTokens(
+  context: OperationContext,
+  side: 'before' | 'after' | 'answer',
+): NonNullable<GenerationOptions['onToken']> {
+  return (token, text) =>
+    context.send({ kind: 'token', side, token: { ...token, alternatives: [...token.alternatives] }, text });
 }
 
 export const operations: OperationTable = {
@@ -264,12 +279,7 @@ export const operations: OperationTable = {
       maxNewTokens,
       sampling,
       signal: context.signal,
-      onToken: (token) =>
-        context.send({
-          kind: 'token',
-          side: 'answer',
-          token: { ...token, alternatives: [...token.alternatives] },
-        }),
+      onToken: tellTokens(context, 'answer'),
     });
     times.generation = watch.lap();
     times.total = watch.total();
@@ -279,6 +289,46 @@ export const operations: OperationTable = {
       times,
       found && routingOf(model.scope, model.library.committed.size, found),
     );
+  },
+
+  async chat({ turns, edits, maxNewTokens, sampling, stop, alternatives }, context) {
+    const model = open();
+    const watch = new Stopwatch();
+    const see = pictures(model);
+    const seen: SeenTurn[] = [];
+    for (const { role, text, pictures: files } of turns) {
+      const visuals: Visual[] = [];
+      for (const file of files) {
+        stopIfAsked(context);
+        visuals.push((await see(file))!);
+        await breathe();
+      }
+      seen.push({ role, text, visuals });
+    }
+    const times = { picture: watch.lap(), prompt: 0, generation: 0, total: 0 };
+    const { edited } = model;
+    const prepared = await prepareConversation(edited, seen);
+    stopIfAsked(context);
+    const decides = edits === 'committed' && edited.editor && edited.scope;
+    const found = decides
+      ? await decideConversation(edited, model.scope, model.library.committed, prepared, turns.length)
+      : null;
+    const signal = model.signalOf(found?.acting?.edit ?? null);
+    const acting = signal && { signal, picture: found!.picture! };
+    times.prompt = watch.lap();
+    const generation = await answerConversation(edited, prepared, acting, {
+      ...{ maxNewTokens, sampling, stop, alternatives },
+      signal: context.signal,
+      onToken: tellTokens(context, 'answer'),
+    });
+    times.generation = watch.lap();
+    times.total = watch.total();
+    const routing = found && routingOf(model.scope, model.library.committed.size, found);
+    return {
+      ...answerOf(model, generation, times, routing),
+      promptTokens: prepared.prefill.input.rows,
+      picture: found?.picture ?? null,
+    };
   },
 
   async preview({ edit, maxNewTokens }, context) {
@@ -304,12 +354,7 @@ export const operations: OperationTable = {
       const generation = await model.edited.answer(prepared, acting, {
         maxNewTokens,
         signal: context.signal,
-        onToken: (token) =>
-          context.send({
-            kind: 'token',
-            side: name,
-            token: { ...token, alternatives: [...token.alternatives] },
-          }),
+        onToken: tellTokens(context, name),
       });
       const lap = watch.lap();
       return answerOf(

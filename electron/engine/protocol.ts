@@ -1,7 +1,7 @@
 /**
  * @file What the application asks of the engine process. Messages are structured clones, so bytes travel as they are.
  */
-import type { Answer, AnswerToken, InfluenceMap, ModelSummary } from '../api/contract.ts';
+import type { Answer, AnswerToken, ChatAnswer, InfluenceMap, ModelSummary } from '../api/contract.ts';
 import type { ScopeForm } from '../editors/scope/openScope.ts';
 import type { Reach, ScopeInput } from '../editors/scope/scope.ts';
 import type { Actors } from '../library/database.ts';
@@ -29,6 +29,14 @@ export interface EngineInput {
   readonly prompt: string;
   readonly describe: boolean;
   readonly answer: boolean;
+}
+
+/** A turn of a conversation. */
+export interface EngineTurn {
+  readonly role: 'system' | 'user' | 'assistant';
+  readonly text: string;
+  /** picture files' bytes, which come before the text */
+  readonly pictures: readonly Uint8Array[];
 }
 
 /** What was found of an input: null where it was not wanted, or where no edit can act. */
@@ -115,6 +123,20 @@ export interface EngineOperations {
     };
     output: Answer;
   };
+  /** The next turn of a conversation, which ends in a question. */
+  chat: {
+    input: {
+      turns: readonly EngineTurn[];
+      edits: 'none' | 'committed';
+      maxNewTokens: number;
+      sampling: EngineSampling | null;
+      /** texts before which the answer ends */
+      stop: readonly string[];
+      /** likeliest tokens told for each token */
+      alternatives: number;
+    };
+    output: ChatAnswer;
+  };
   /** `acting`: the committed edit that acts on the edit's own input now */
   preview: {
     input: { edit: EngineEdit; maxNewTokens: number };
@@ -141,7 +163,13 @@ export type EngineStream =
       readonly total: number | null;
       readonly unit: string;
     }
-  | { readonly kind: 'token'; readonly side: 'before' | 'after' | 'answer'; readonly token: AnswerToken };
+  | {
+      readonly kind: 'token';
+      readonly side: 'before' | 'after' | 'answer';
+      readonly token: AnswerToken;
+      /** what is certain of the answer's text by now and was not told before */
+      readonly text: string;
+    };
 
 /** What an operation is given beside its input. */
 export interface OperationContext {

@@ -1,11 +1,11 @@
 /** @file Application and engine together, as every front end starts and ends them. */
 import { mkdirSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { type Application, createApplication } from '../api/application.ts';
 import { forkEngine } from '../engine/forkEngine.ts';
 import { type Engine, type EngineProcess, startEngine } from '../engine/supervisor.ts';
 import type { Provider } from '../tensor/session.ts';
-import { defaultLibrary, resourcesFolder, version } from './places.ts';
+import { dataFolder, defaultLibrary, resourcesFolder, version } from './places.ts';
 
 export interface ProgramOptions {
   /** library file; made where there is none. Default: the one in the person's data folder */
@@ -40,6 +40,7 @@ export async function startProgram(options: ProgramOptions = {}): Promise<Progra
       version: version(),
       startModel: options.startModel,
       providers: options.providers,
+      endpointFile: join(dataFolder(), 'endpoint.json'),
     });
     return {
       application,

@@ -26,8 +26,50 @@ export async function serveUntilStopped(options: {
     const served = await serve({ application: program.application, page: pageFolder, port: options.port });
     console.log(`${options.because} Open this address, once, in a browser on this machine (Ctrl+C stops):`);
     console.log(served.url);
+    await program.application.endpoint.startAsSet();
     await stopped.promise;
     await served.close();
+  } finally {
+    await program.close();
+    interrupt.off();
+  }
+}
+
+/**
+ * Starts the program with the endpoint for other programs and without a page, prints where it is, and returns once it was interrupted
+ * and everything is closed. How the endpoint was set in the app stays as it is, but for the key.
+ * @throws EmendError when the library, the model or the port cannot be had
+ */
+export async function serveEndpointUntilStopped(options: {
+  library?: string;
+  model?: string;
+  adapter?: string;
+  /** absent: as it was set */
+  port?: number;
+  /** folders whose pictures may be named, beside those that were set */
+  folders: readonly string[];
+  queue: number;
+  newKey: boolean;
+}): Promise<void> {
+  const { library, model, adapter, folders } = options;
+  const stopped = Promise.withResolvers<void>();
+  const interrupt = onInterrupt(stopped.resolve, ['SIGINT', 'SIGTERM', 'SIGHUP']);
+  const opens = model !== undefined || adapter !== undefined;
+  const program = await startProgram({ library, startModel: opens ? 'none' : 'last' });
+  const { application } = program;
+  try {
+    if (opens) {
+      const path = model ?? (await application.call('models.recent', {}))[0]?.path;
+      if (path === undefined)
+        throw new EmendError('invalid-input', 'No model was opened before: name one with --model.');
+      await application.call('models.open', { path, adapter });
+    }
+    const { url, name, key } = await application.endpoint.serve(options.port, folders, options);
+    console.log(`${name} is served to other programs on this machine (Ctrl+C stops). Base URL:`);
+    console.log(url);
+    if ('made' in key) console.log(`Key, shown this once:\n${key.made}`);
+    else console.log(`Key: the one that ends in ${key.hint} (--new-key makes another)`);
+    await stopped.promise;
   } finally {
     await program.close();
     interrupt.off();

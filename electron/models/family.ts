@@ -55,6 +55,8 @@ export interface PromptStyle {
   plain(text: string, pictures: number, imageToken: string): string;
   /** The pictures come before all tokens, the beginning of the text included. */
   readonly picturesFirst?: boolean;
+  /** The family was made for several pictures in one prompt. */
+  readonly severalPictures?: boolean;
 }
 
 /** The tokens that a picture takes in the decoder's sequence. */

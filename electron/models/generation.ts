@@ -3,6 +3,7 @@
  */
 import { EmendError } from '../errors.ts';
 import { floatsOf } from '../tensor/session.ts';
+import { AnswerText } from './answerText.ts';
 import type { Adapt, Prefill, VisionLanguageModel, WeightChanges } from './visionLanguageModel.ts';
 
 export interface Sampling {
@@ -22,8 +23,13 @@ export interface GenerationOptions {
   readonly adapt?: Adapt;
   /** changes of linear layers above the first cut; those of the prefill where absent */
   readonly changes?: WeightChanges;
-  /** every token of the answer as it comes; not the stop token, which is no part of it */
-  readonly onToken?: (token: GeneratedToken) => void;
+  /** texts before which the answer ends; they are no part of it */
+  readonly stop?: readonly string[];
+  /**
+   * Every token of the answer as it comes; not the stop token, which is no part of it. `text`: what is certain of the answer's text by
+   * now and was not told before; what is told in all is how the whole begins.
+   */
+  readonly onToken?: (token: GeneratedToken, text: string) => void;
   readonly signal?: AbortSignal;
 }
 
@@ -45,7 +51,7 @@ export interface Generation {
   readonly text: string;
   /** with the stop token, when there was one: its probability says how sure the end was */
   readonly tokens: readonly GeneratedToken[];
-  readonly ended: 'stop-token' | 'length';
+  readonly ended: 'stop-token' | 'stop-text' | 'length';
 }
 
 /** Softmax in double precision. */
@@ -116,6 +122,7 @@ export async function generate(
     maxNewTokens,
     sampling,
     alternatives = 5,
+    stop = [],
     adapt,
     changes = prefill.changes,
     onToken,
@@ -135,6 +142,8 @@ export async function generate(
   const limit = Math.min(maxNewTokens, Math.max(0, room));
   let { logits, caches } = await model.finish(prefill, [prefill.input.rows - 1], adapt, changes);
   let ended: Generation['ended'] = 'length';
+  const stream = model.tokenizer.decodeStream();
+  const written = new AnswerText(stop);
   while (tokens.length < limit) {
     if (signal?.aborted) throw new EmendError('cancelled', 'Generation was stopped.');
     const scores = await floatsOf(logits);
@@ -149,12 +158,17 @@ export async function generate(
       ended = 'stop-token';
       break;
     }
-    onToken?.(token);
     ids.push(id);
+    onToken?.(token, written.add(stream.push(id)));
+    if (written.stopped) {
+      ended = 'stop-text';
+      break;
+    }
     if (tokens.length === limit) break;
     ({ logits, caches } = await model.next(id, caches, changes));
     // Sessions block the thread; this lets a cancel message in.
     await new Promise((resolve) => setImmediate(resolve));
   }
-  return { ids, text: model.tokenizer.decode(ids).trim(), tokens, ended };
+  const text = written.stopped ? written.text : model.tokenizer.decode(ids).trim();
+  return { ids, text, tokens, ended };
 }

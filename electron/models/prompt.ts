@@ -3,12 +3,11 @@
  */
 
 import { join } from 'node:path';
-import { Template } from '@huggingface/jinja';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 import { readJsonIfThere } from '../files/json.ts';
 import { readRegularFile } from '../files/regularFile.ts';
-import { withinTime } from '../files/timeLimit.ts';
+import { chatRenderer, MAX_TEMPLATE_LENGTH } from './chatTemplate.ts';
 import type { PromptStyle } from './family.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
@@ -64,11 +63,6 @@ export interface PromptWriter {
   encodeTarget(question: Question, target: string): EncodedTarget;
 }
 
-/** Milliseconds for one prompt: a template may loop for ever. */
-const TIME_LIMIT = 2_000;
-/** Jinja templates of models are some kilobytes long. */
-const MAX_TEMPLATE_LENGTH = 256 * 1024;
-
 /**
  * The chat template of a model folder: chat_template.jinja, chat_template.json or tokenizer_config.json,
  * in transformers' order. Undefined if there is none.
@@ -100,58 +94,8 @@ export function plainPrompts(tokenizer: Tokenizer, style: PromptStyle): PromptWr
  * @throws EmendError 'unsupported' if the template is none that can be read
  */
 export function chatPrompts(tokenizer: Tokenizer, chatTemplate: string, style: PromptStyle): PromptWriter {
-  const refuse = (why: string, cause?: unknown) =>
-    new EmendError(
-      'unsupported',
-      `The checkpoint's chat template cannot be used: ${why}. Use the plain form instead.`,
-      { cause },
-    );
-  if (chatTemplate.length > MAX_TEMPLATE_LENGTH) throw refuse('it is too long');
-  let template: Template;
-  try {
-    template = new Template(chatTemplate);
-  } catch (cause) {
-    throw refuse((cause as Error).message.slice(0, 200), cause);
-  }
-
-  const imageToken = tokenizer.imageToken ?? '<image>';
-  return writer('chat', tokenizer, style, (text, pictures) => {
-    // Templates of vision-language models take a list of parts, those of text models one string. The second would write a list
-    // out as JSON; the first leaves a string out, and is told by that.
-    const contents =
-      pictures > 0
-        ? [
-            [...Array.from({ length: pictures }, () => ({ type: 'image' })), { type: 'text', text }],
-            `${`${imageToken}\n`.repeat(pictures)}${text}`,
-          ]
-        : [text, [{ type: 'text', text }]];
-    let failure: unknown;
-    for (const content of contents) {
-      try {
-        const values = {
-          messages: [{ role: 'user', content }],
-          add_generation_prompt: true,
-          bos_token: tokenizer.bosToken ?? '',
-          eos_token: tokenizer.eosToken ?? '',
-          unk_token: tokenizer.unkToken ?? '',
-          image_token: imageToken,
-          tools: null,
-          documents: null,
-        };
-        const endless = () => refuse(`it took longer than ${TIME_LIMIT / 1000} s over one prompt`);
-        const rendered = withinTime(TIME_LIMIT, endless, () => template.render(values));
-        const parts = rendered.split(imageToken);
-        if (parts.length - 1 === pictures && parts.join('\n').includes(text.trim())) return rendered;
-      } catch (cause) {
-        if (cause instanceof EmendError) throw cause;
-        failure = cause;
-      }
-    }
-    throw refuse(
-      failure instanceof Error ? failure.message.slice(0, 200) : 'it leaves out the picture or the question',
-      failure,
-    );
-  });
+  const render = chatRenderer(tokenizer, chatTemplate, 'Use the plain form instead.');
+  return writer('chat', tokenizer, style, (text, pictures) => render([{ role: 'user', text, pictures }]));
 }
 
 /**
@@ -163,11 +107,7 @@ function writer(
   style: PromptStyle,
   render: (text: string, pictures: number) => string,
 ): PromptWriter {
-  const encode = (text: string): number[] => {
-    // Chat templates may write BOS themselves; two would be one too many.
-    const { bosToken } = tokenizer;
-    return tokenizer.encode(text, { bos: !(bosToken && text.startsWith(bosToken)) });
-  };
+  const encode = (text: string) => encodeComposed(tokenizer, text);
   const asked = ({ prompt, suffix = '' }: Question): string => {
     if (prompt.trim() === '') throw new EmendError('invalid-input', 'The prompt is empty. Type a question.');
     return tokenizer.shield(prompt + suffix);
@@ -200,6 +140,12 @@ function writer(
       return { ...prompt, ids: [...prompt.ids, ...targetIds], targetIds };
     },
   };
+}
+
+/** Ids of a whole text we composed. Chat templates may write BOS themselves; two would be one too many. */
+export function encodeComposed(tokenizer: Tokenizer, text: string): number[] {
+  const { bosToken } = tokenizer;
+  return tokenizer.encode(text, { bos: !(bosToken && text.startsWith(bosToken)) });
 }
 
 /** The ids that `text` adds after `before`, such that the ids of `before` stay as they are. */

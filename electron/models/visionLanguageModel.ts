@@ -1,6 +1,7 @@
 /**
  * @file A vision-language model ready to run: pictures and prompt in, logits out, with the decoder cut where editors act.
  */
+import { basename } from 'node:path';
 import { EmendError } from '../errors.ts';
 import { decodePicture } from '../files/picture.ts';
 import { Graph } from '../tensor/graph.ts';
@@ -13,6 +14,7 @@ import {
   Session,
   type Value,
 } from '../tensor/session.ts';
+import { type ConversationWriter, conversationWriter } from './conversation.ts';
 import { attentionFeeds, type RunnableDecoder } from './decoder.ts';
 import { type Cache, DecoderSegment, type SegmentResult } from './decoderSegment.ts';
 import type { PlacedPicture } from './family.ts';
@@ -94,6 +96,7 @@ export class VisionLanguageModel {
   readonly images: PictureReader;
   readonly decoder: RunnableDecoder;
   readonly prompts: PromptWriter;
+  readonly conversations: ConversationWriter;
   readonly cuts: readonly number[];
   readonly segments: readonly DecoderSegment[];
   /** ids that end an answer */
@@ -107,6 +110,7 @@ export class VisionLanguageModel {
     images: PictureReader;
     decoder: RunnableDecoder;
     prompts: PromptWriter;
+    conversations: ConversationWriter;
     cuts: readonly number[];
     segments: readonly DecoderSegment[];
     vision: Session;
@@ -117,6 +121,7 @@ export class VisionLanguageModel {
     this.images = parts.images;
     this.decoder = parts.decoder;
     this.prompts = parts.prompts;
+    this.conversations = parts.conversations;
     this.cuts = parts.cuts;
     this.segments = parts.segments;
     const stops = stopTokenIds(parts.checkpoint);
@@ -151,6 +156,12 @@ export class VisionLanguageModel {
       options.promptForm === 'chat' && chatTemplate !== undefined
         ? chatPrompts(tokenizer, chatTemplate, backbone.prompts)
         : plainPrompts(tokenizer, backbone.prompts);
+    const conversations = conversationWriter(
+      tokenizer,
+      chatTemplate,
+      backbone.prompts,
+      basename(checkpoint.folder),
+    );
 
     const opened: Session[] = [];
     // A session blocks the thread while it loads; between two of them a wish to stop is heard.
@@ -208,6 +219,7 @@ export class VisionLanguageModel {
         images,
         decoder,
         prompts,
+        conversations,
         cuts,
         segments,
         vision,

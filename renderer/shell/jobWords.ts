@@ -5,6 +5,7 @@ import type { JobRecord } from '../../electron/api/contract.ts';
 
 const names: Readonly<Record<string, string>> = {
   'answers.ask': 'Question',
+  'answers.chat': 'Question',
   'edits.preview': 'Preview',
   'checks.run': 'Check',
   'checks.runSet': 'Check',

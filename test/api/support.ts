@@ -81,6 +81,7 @@ function summaryOf({ path, adapter }: EngineOperations['open']['input']): ModelS
     hidden: 4,
     parameters: 100,
     visualTokens: 4,
+    takes: { turns: true, pictures: false },
     dtype: 'F32',
     architecture: 'llava',
   };

@@ -61,6 +61,7 @@ const operations: OperationTable = {
         hidden: 0,
         parameters: 0,
         visualTokens: 0,
+        takes: { turns: false, pictures: false },
         dtype: '',
         adapter: null,
       },
@@ -76,6 +77,7 @@ const operations: OperationTable = {
   settle: unused,
   compare: unused,
   answer: unused,
+  chat: unused,
   preview: unused,
   ask,
 };

@@ -51,7 +51,10 @@ function idefics3Backbone(config: Idefics3Config): Backbone {
   return {
     decoder,
     vision: idefics3Vision(config),
-    prompts: { plain: (text, pictures, imageToken) => `${imageToken.repeat(pictures)}${text}` },
+    prompts: {
+      plain: (text, pictures, imageToken) => `${imageToken.repeat(pictures)}${text}`,
+      severalPictures: true,
+    },
     idsExpanded: true,
     tensors: () => new Map([...idefics3VisionTensors(config), ...decoder.tensors()]),
     openPictures: (folder, mostRows) => openIdefics3Pictures(folder, config, mostRows),

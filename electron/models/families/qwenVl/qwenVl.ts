@@ -44,6 +44,7 @@ function qwenBackbone(config: QwenConfig): Backbone {
     prompts: {
       plain: (text, pictures, imageToken) =>
         `${`<|vision_start|>${imageToken}<|vision_end|>`.repeat(pictures)}${text}`,
+      severalPictures: true,
     },
     idsExpanded: true,
     tensors: () => new Map([...qwenVisionTensors(config), ...decoder.tensors()]),
