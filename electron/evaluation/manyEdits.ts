@@ -99,7 +99,7 @@ interface Probe {
   readonly prompt: string;
   /** what the set says it is answered with; null: whatever the unedited model says */
   readonly answer: string | null;
-  /** the thing it asks for, as far as the set says */
+  /** the thing it asks for, as far as the set says; null: what the unedited model answers */
   readonly about: string | null;
 }
 
@@ -253,7 +253,8 @@ export async function measureManyEdits(
         byEdit.set(edit, told);
       }
       const understood = sameAnswer(unedited, ownAnswers.get(probe.index) ?? unedited);
-      results[size]!.push({ probe, acting: edit, understood, ...told });
+      const about = probe.about ?? unedited;
+      results[size]!.push({ probe: { ...probe, about }, acting: edit, understood, ...told });
     }
   }
   return at.map((size, place) => sizeResult(size, results[place]!, set, options));

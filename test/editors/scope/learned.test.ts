@@ -8,7 +8,7 @@ import {
   outcomes,
   rising,
   thresholdAt,
-  thresholdsFor,
+  thresholdFor,
   upperQuantile,
 } from '../../../electron/editors/scope/learned/calibrate.ts';
 import {
@@ -154,8 +154,12 @@ describe('who is in whose scope', () => {
     expect(of({ question: 6, thing: 8, about: 4 })).toEqual([false, false]);
     expect(of({ family: 2, thing: -1, about: -1 })).toEqual([false, false]);
   });
+  it('takes in every question for the thing’s name where it goes as far as the thing', () => {
+    expect(of({ question: 6, thing: 8 })).toEqual([null, true]);
+    expect(of({ family: 2, question: 6, thing: 8 })).toEqual([false, true]);
+    expect(of({ family: 2, question: 6, thing: 8, names: false })).toEqual([false, false]);
+  });
   it('is left open where the thing’s name is asked for otherwise, or where a changed scene kept the thing', () => {
-    expect(of({ question: 6, thing: 8 })).toEqual([null, null]);
     expect(of({ scene: 1 })).toEqual([null, true]);
     expect(of({ scene: 1, thing: 9, about: 4 })).toEqual([false, false]);
   });
@@ -199,22 +203,22 @@ describe('thresholds', () => {
     const strangers = Array.from({ length: 1000 }, (_, i) =>
       query('unrelated', null, [i / 100, i / 50], [false, false]),
     );
-    const rates = { others: 0.02, swapped: 1, elsewhere: 1 };
-    const found = thresholdsFor(edits, strangers, rates);
-    const [told] = outcomes(edits, strangers, found);
-    expect(found.picture).toBeCloseTo(9.9, 1);
-    expect(found.thing).toBeCloseTo(19.8, 1);
-    expect(told!.harm).toBeLessThanOrEqual(0.02);
-    const grown = rising([found, { picture: 2, thing: 30 }]);
-    expect(grown).toEqual({ picture: [found.picture, found.picture], thing: [found.thing, 30] });
+    const rates = { unrelated: 0.02, near: 1, swapped: 1, elsewhere: 1 };
+    const found = thresholdFor(strangers, rates);
+    expect(found).toBeCloseTo(19.6, 1);
+    const { harm } = outcomes(edits, strangers, found);
+    expect(harm).toBeLessThanOrEqual(0.02);
+    expect(harm).toBeGreaterThan(0.018);
+    expect(rising([found, 2, 30])).toEqual([found, found, 30]);
   });
 
   it('are never under what an edit’s own look-alikes ask for', () => {
     const inputs = [query('swapped', 0, [6, -9], [false, false]), query('edit', 0, [8, -9], [true, false])];
-    const found = thresholdsFor(edits, inputs, { others: 0.01, swapped: 0.01, elsewhere: 0.01 });
-    expect(found.picture).toBeGreaterThan(6);
-    expect(outcomes(edits, inputs, found)[0]).toMatchObject({ right: 1, harm: 0 });
-    expect(outcomes(edits, inputs, { picture: 5, thing: 5 })[0]).toMatchObject({ right: 1, harm: 1 });
+    const found = thresholdFor(inputs, { unrelated: 0.01, near: 0.01, swapped: 0.01, elsewhere: 0.01 });
+    expect(found).toBeGreaterThan(6);
+    expect(outcomes(edits, inputs, found)).toEqual({ right: 1, harm: 0 });
+    expect(outcomes(edits, inputs, 5)).toEqual({ right: 1, harm: 1 });
+    expect(outcomes(edits, inputs, 9)).toEqual({ right: 0, harm: 0 });
   });
 
   it('hold up to their bracket’s size, the last for all larger libraries', () => {
@@ -278,7 +282,10 @@ describe('a scope trained on a tiny model', () => {
       ...usualTraining,
       key: { ...usualTraining.key, steps: 80, edits: 6, rate: 5e-3 },
       scorer: { ...usualTraining.scorer, steps: 160, edits: 2, library: 30, libraries: 2, rate: 5e-3 },
-      rates: { others: 0.02, swapped: 0.02, elsewhere: 0.02 },
+      rates: {
+        picture: { unrelated: 0.02, near: 0.02, swapped: 0.02, elsewhere: 0.02 },
+        thing: { unrelated: 0.02, near: 0.02, swapped: 0.02, elsewhere: 1 },
+      },
       ...{ probes: 12, sizes: [1, 10], seed: 3 },
     };
     await trainScope(model, own, source, settings, { out: base, work: join(base, 'work') });
@@ -334,7 +341,7 @@ describe('a scope trained on a tiny model', () => {
       );
       expect(list).toEqual(list.toSorted((a, b) => a - b));
     }
-    expect(description.curve.map(({ edits }) => edits)).toEqual([1, 1, 10, 10]);
+    expect(description.curve.map(({ edits }) => edits)).toEqual([1, 10, 1, 10]);
   });
 
   it('gives way to the cosine for another model, and says when it was asked for by name', async () => {

@@ -14,7 +14,7 @@ export interface ScopeAsk {
   readonly kind: string;
   /** the thing the answer tells of, as it is drawn; null where the picture has no answer */
   readonly about: string | null;
-  /** whether the answer is the thing's name: then other questions for its name are neither in nor out of an edit's scope */
+  /** whether the answer is the thing's name: then other questions for its name belong to it too, see `inScope` */
   readonly names: boolean;
   /** whether other pictures may answer it doubtfully (what is left of a thing?): then it is asked of none that is not known to */
   readonly doubtful: boolean;
@@ -58,17 +58,18 @@ export interface NumberedAsk {
 }
 
 /**
- * Whether `input` is in the scope of `edit`: true, false, or null where nobody could say (it asks for the same thing's name in another way).
- * Reach `picture`: the same question about the same scene. Reach `thing`: the same kind of question about the same thing, anywhere.
+ * Whether `input` is in the scope of `edit`: true, false, or null where nobody could say (of the same scene, it asks for the same
+ * thing's name in another way). Reach `picture`: the same question about the same scene. Reach `thing`: the same kind of question
+ * about the same thing anywhere, and every question for its name if the edit's is one.
  */
 export function inScope(edit: NumberedAsk, input: NumberedAsk, reach: Reach): boolean | null {
   const sameScene = edit.family === input.family && edit.scene === input.scene;
   const sameQuestion = edit.question === input.question;
   const sameThing = edit.thing >= 0 && edit.thing === input.thing;
   if (sameScene && sameQuestion) return true;
-  if (reach === 'thing' && sameThing) return true;
   const sameName = edit.names && input.names && edit.about >= 0 && edit.about === input.about;
-  if (sameName && (sameScene || reach === 'thing')) return null;
+  if (reach === 'thing' && (sameThing || sameName)) return true;
+  if (sameName && sameScene) return null;
   // A scene made from the edit's own in which the asked thing stayed what it was.
   if (edit.family === input.family && sameQuestion && sameThing) return null;
   return false;

@@ -68,18 +68,23 @@ export class Sampler {
   readonly #dataset: ScopeDataset;
   readonly families: readonly NumberedFamily[];
   readonly #byThing = new Map<number, NumberedAsk[]>();
+  /** questions for a thing's name, by the thing */
+  readonly #byName = new Map<number, NumberedAsk[]>();
   readonly #draws: Draws;
 
   constructor(dataset: ScopeDataset, families: readonly NumberedFamily[], draws: Draws) {
     this.#dataset = dataset;
     this.families = families;
     this.#draws = draws;
+    const put = (lists: Map<number, NumberedAsk[]>, key: number, ask: NumberedAsk) => {
+      const list = lists.get(key);
+      if (list) list.push(ask);
+      else lists.set(key, [ask]);
+    };
     for (const { asks } of families)
       for (const ask of asks) {
-        if (ask.thing < 0) continue;
-        const list = this.#byThing.get(ask.thing);
-        if (list) list.push(ask);
-        else this.#byThing.set(ask.thing, [ask]);
+        if (ask.thing >= 0) put(this.#byThing, ask.thing, ask);
+        if (ask.names && ask.about >= 0) put(this.#byName, ask.about, ask);
       }
   }
 
@@ -114,12 +119,9 @@ export class Sampler {
     add('rephrase', { ...this.#row(ask, 'any', edit.question), picture: edit.picture });
     add('shot', { ...this.#row(ask, 'others'), question: edit.question });
     add('shot', this.#row(ask, 'others'));
-    const elsewhere = (this.#byThing.get(ask.thing) ?? []).filter(
-      ({ family: other }) => other !== ask.family,
-    );
-    if (elsewhere.length) {
-      add('elsewhere', this.#row(draws.pick(elsewhere), 'any'));
-      add('elsewhere', this.#row(draws.pick(elsewhere), 'any'));
+    for (const asks of [this.#byThing.get(ask.thing), ask.names ? this.#byName.get(ask.about) : undefined]) {
+      const elsewhere = (asks ?? []).filter(({ family: other }) => other !== ask.family);
+      if (elsewhere.length) add('elsewhere', this.#row(draws.pick(elsewhere), 'any'));
     }
     const others = family.asks.filter(
       (other) =>

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { EmendError } from '../../../errors.ts';
 import { floatToHalf, halfToFloat } from '../../../files/safetensors.ts';
 import type { VisionLanguageModel } from '../../../models/visionLanguageModel.ts';
-import type { CurvePoint } from '../scope.ts';
+import type { CurvePoint, Reach } from '../scope.ts';
 import { brackets, calibrate, type HarmRates } from './calibrate.ts';
 import { encodeSource, fitProjections, type Projections } from './dataset.ts';
 import type { ScopeSource } from './examples.ts';
@@ -20,7 +20,7 @@ import { type ScorerTraining, trainScorer } from './trainScorer.ts';
 export interface ScopeTraining {
   readonly key: KeyTraining;
   readonly scorer: ScorerTraining;
-  readonly rates: HarmRates;
+  readonly rates: Readonly<Record<Reach, HarmRates>>;
   /** edits whose inputs the thresholds are fitted to */
   readonly probes: number;
   /** sizes of a library that thresholds are fitted at; those of larger brackets are that of the largest */
@@ -34,7 +34,10 @@ const shared = { noise: 0.35, masked: 0.15, dropout: 0.2, threads: 1 } as const;
 export const usualTraining: ScopeTraining = {
   key: { ...shared, steps: 4000, edits: 24, rate: 2e-3, elsewhere: 1, sharpness: 16 },
   scorer: { ...shared, steps: 2600, edits: 4, rate: 1.5e-3, library: 500, libraries: 12 },
-  rates: { others: 0.03, swapped: 0.08, elsewhere: 0.12 },
+  rates: {
+    picture: { unrelated: 0.01, near: 0.02, swapped: 0.1, elsewhere: 0.05 },
+    thing: { unrelated: 0.01, near: 0.02, swapped: 0.1, elsewhere: 1 },
+  },
   probes: 400,
   sizes: brackets,
   seed: 1,
