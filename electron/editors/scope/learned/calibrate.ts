@@ -9,7 +9,8 @@ import type { ScopeDataset } from './dataset.ts';
 import { inScope } from './examples.ts';
 import { CANDIDATES, type ScopeShape } from './network.ts';
 import { type Draws, drawLibrary, type Kind, type Row, type Sampler } from './sampling.ts';
-import { keysOfRows, type Weights } from './trainKey.ts';
+import { keysOfRows } from './trainKey.ts';
+import type { Weights } from './trainNetwork.ts';
 import { type Candidate, type LibraryEdit, type Query, scoreQueries } from './trainScorer.ts';
 
 /** Sizes of a library up to which a threshold holds. */

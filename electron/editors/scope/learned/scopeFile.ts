@@ -16,7 +16,7 @@ import {
 import { brackets } from './calibrate.ts';
 import { type InputName, PICTURE_INPUTS, type Projection, QUESTION_INPUTS } from './features.ts';
 import { checkWeights, keyWeights, scoreWeights } from './network.ts';
-import type { Weights } from './trainKey.ts';
+import type { Weights } from './trainNetwork.ts';
 
 const size = (most: number) => z.number().int().min(1).max(most);
 const thresholds = z.array(z.number().min(-100).max(100)).length(brackets.length);

@@ -2,51 +2,25 @@
  * @file Trains the key network: inputs near the edits in whose scope they are, far from all others (InfoNCE over the batch).
  */
 
-import { EmendError } from '../../../errors.ts';
 import * as f from '../../../tensor/functions.ts';
 import { Graph } from '../../../tensor/graph.ts';
 import { float32, floatsOf, Session } from '../../../tensor/session.ts';
-import { Trainer } from '../../../training/trainer.ts';
 import { quantiseKey } from '../keyBank.ts';
 import { reaches } from '../scope.ts';
 import type { ScopeDataset } from './dataset.ts';
 import { inScope } from './examples.ts';
-import { askInputs, type Disturbance, dropout, feedAsks, notSeen } from './feeding.ts';
+import { askInputs, dropout, feedAsks, notSeen } from './feeding.ts';
 import { keysOf, keyWeights, type ScopeShape, startWeights } from './network.ts';
 import type { Draws, Row, Sampler } from './sampling.ts';
+import { type NetworkTraining, type TrainContext, trainNetwork, type Weights } from './trainNetwork.ts';
 
-export type Weights = Map<string, { readonly shape: readonly number[]; readonly data: Float32Array }>;
-
-export interface KeyTraining {
-  readonly steps: number;
+export interface KeyTraining extends NetworkTraining {
   /** edits a step; each brings some ten inputs */
   readonly edits: number;
-  readonly rate: number;
-  readonly noise: number;
-  readonly masked: number;
-  readonly dropout: number;
   /** weight of the same thing elsewhere beside that of the same scene */
   readonly elsewhere: number;
   /** similarity is multiplied by it before the softmax */
   readonly sharpness: number;
-  readonly threads: number;
-}
-
-export interface TrainContext {
-  readonly signal?: AbortSignal;
-  readonly onStep?: (told: {
-    step: number;
-    steps: number;
-    loss: number;
-    terms: Readonly<Record<string, number>>;
-  }) => void;
-  /** called now and then with the weights as they are */
-  readonly onSave?: (step: number) => Promise<void>;
-}
-
-/** Normal numbers to draw noise from. */
-export function noisePool(draws: Draws): Float32Array {
-  return Float32Array.from({ length: 1 << 21 }, draws.normal);
 }
 
 export async function trainKey(
@@ -79,49 +53,14 @@ export async function trainKey(
     terms[name] = f.sum(f.multiply(pairs, graph.input(`weight.${name}`, 'float32', ['asks', 'asks+asks'])));
   const loss = f.add(terms['scene']!, f.multiply(terms['thing']!, settings.elsewhere));
 
-  const trainer = await Trainer.create(
-    graph,
-    loss,
-    terms,
-    weights,
-    {
-      schedule: {
-        peak: settings.rate,
-        warmUp: Math.min(100, settings.steps / 10),
-        decay: 'cosine',
-        steps: settings.steps,
-        floor: 0.03,
-      },
-      beta1: 0.9,
-      beta2: 0.98,
-      epsilon: 1e-8,
-      weightDecay: 0.01,
-      clipNorm: 1,
-    },
-    { providers: ['cpu'], threads: settings.threads },
-  );
-  const disturbance: Disturbance = {
-    noise: settings.noise,
-    masked: settings.masked,
-    uniform: draws.uniform,
-    normals: noisePool(draws),
-  };
-  try {
-    for (let step = 0; step < settings.steps; step++) {
-      if (context.signal?.aborted) throw new EmendError('cancelled', 'Training was stopped.');
-      const rows: Row[] = sampler.groups(settings.edits).flatMap(({ edit, inputs }) => [edit, ...inputs]);
-      const told = await trainer.step({
-        ...feedAsks(rows, ...lookups(dataset), shape, { disturbance }),
-        ...scopeFeeds(rows),
-        kept: dropout(rows.length, shape.hidden, settings.dropout, draws.uniform),
-      });
-      context.onStep?.({ ...told, step: step + 1, steps: settings.steps });
-      await context.onSave?.(step + 1);
-    }
-  } finally {
-    await trainer.dispose();
-  }
-  return weights;
+  return trainNetwork(graph, { loss, terms, weights }, settings, draws, context, async (disturbance) => {
+    const rows: Row[] = sampler.groups(settings.edits).flatMap(({ edit, inputs }) => [edit, ...inputs]);
+    return {
+      ...feedAsks(rows, ...lookups(dataset), shape, { disturbance }),
+      ...scopeFeeds(rows),
+      kept: dropout(rows.length, shape.hidden, settings.dropout, draws.uniform),
+    };
+  });
 }
 
 export function lookups(dataset: ScopeDataset) {

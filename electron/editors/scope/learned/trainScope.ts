@@ -14,7 +14,8 @@ import { COMPONENTS, type ScopeLayers, usualLayers } from './features.ts';
 import { type ScopeShape, usualSizes } from './network.ts';
 import { Draws, Sampler } from './sampling.ts';
 import { writeScopeFiles } from './scopeFile.ts';
-import { type KeyTraining, trainKey, type Weights } from './trainKey.ts';
+import { type KeyTraining, trainKey } from './trainKey.ts';
+import type { Weights } from './trainNetwork.ts';
 import { type ScorerTraining, trainScorer } from './trainScorer.ts';
 
 export interface ScopeTraining {

@@ -2,11 +2,9 @@
  * @file Trains the scorer on what the key network finds in a library of edits. How similar the keys are it is not told: on edits that
  * the key was trained on they say more than they will elsewhere.
  */
-import { EmendError } from '../../../errors.ts';
 import * as f from '../../../tensor/functions.ts';
 import { Graph } from '../../../tensor/graph.ts';
 import { float32, floatsOf, int64, Session, type Value } from '../../../tensor/session.ts';
-import { Trainer } from '../../../training/trainer.ts';
 import { KeyBank, similarityOf } from '../keyBank.ts';
 import type { Reach } from '../scope.ts';
 import type { ScopeDataset } from './dataset.ts';
@@ -14,20 +12,15 @@ import { inScope } from './examples.ts';
 import { askInputs, type Disturbance, dropout, feedAsks, pairInputs } from './feeding.ts';
 import { CANDIDATES, type ScopeShape, scoresOf, scoreWeights, startWeights } from './network.ts';
 import { type Draws, drawLibrary, type Kind, type Row, type Sampler } from './sampling.ts';
-import { keysOfRows, lookups, noisePool, type TrainContext, type Weights } from './trainKey.ts';
+import { keysOfRows, lookups } from './trainKey.ts';
+import { type NetworkTraining, type TrainContext, trainNetwork, type Weights } from './trainNetwork.ts';
 
-export interface ScorerTraining {
-  readonly steps: number;
+export interface ScorerTraining extends NetworkTraining {
   /** edits a step, each with all its inputs */
   readonly edits: number;
-  readonly rate: number;
-  readonly noise: number;
-  readonly masked: number;
-  readonly dropout: number;
   /** edits of the library that candidates come from, and in how many libraries the steps are divided */
   readonly library: number;
   readonly libraries: number;
-  readonly threads: number;
 }
 
 /** An edit of a library. */
@@ -163,50 +156,21 @@ export async function trainScorer(
   const weighed = (name: string, x: typeof scores) =>
     f.sum(f.multiply(f.negate(f.logSigmoid(x)), graph.input(`weight.${name}`, 'float32', ['pairs'])));
   const terms = { within: weighed('within', scores), out: weighed('out', f.negate(scores)) };
-  const trainer = await Trainer.create(
+  const loss = f.add(terms.within, terms.out);
+  const each = Math.ceil(settings.steps / settings.libraries);
+  let library: SearchedLibrary;
+  return trainNetwork(
     graph,
-    f.add(terms.within, terms.out),
-    terms,
-    weights,
-    {
-      schedule: {
-        peak: settings.rate,
-        warmUp: Math.min(100, settings.steps / 10),
-        decay: 'cosine',
-        steps: settings.steps,
-        floor: 0.03,
-      },
-      beta1: 0.9,
-      beta2: 0.98,
-      epsilon: 1e-8,
-      weightDecay: 0.01,
-      clipNorm: 1,
-    },
-    { providers: ['cpu'], threads: settings.threads },
-  );
-  const disturbance: Disturbance = {
-    noise: settings.noise,
-    masked: settings.masked,
-    uniform: draws.uniform,
-    normals: noisePool(draws),
-  };
-  try {
-    const each = Math.ceil(settings.steps / settings.libraries);
-    let library: SearchedLibrary | undefined;
-    for (let step = 0; step < settings.steps; step++) {
-      if (context.signal?.aborted) throw new EmendError('cancelled', 'Training was stopped.');
-      if (step % each === 0 || !library)
-        library = await searchLibrary(
-          dataset,
-          sampler,
-          settings.library,
-          shape,
-          key,
-          draws,
-          settings.threads,
-        );
-      const { edits } = library;
-      const queries = Array.from({ length: settings.edits }, () => draws.pick(library!.queries))
+    { loss, terms, weights },
+    settings,
+    draws,
+    context,
+    async (disturbance, step) => {
+      const { library: size, threads } = settings;
+      if (step % each === 0)
+        library = await searchLibrary(dataset, sampler, size, shape, key, draws, threads);
+      const { edits, queries: all } = library;
+      const queries = Array.from({ length: settings.edits }, () => draws.pick(all))
         .flat()
         .map((query) => withOwn(query, edits));
       const { feeds, pairs: count } = feedQueries(dataset, edits, queries, shape, disturbance);
@@ -221,19 +185,14 @@ export async function trainScorer(
           at++;
         }
       }
-      const told = await trainer.step({
+      return {
         ...feeds,
         'weight.within': float32(within, [count]),
         'weight.out': float32(out, [count]),
         kept: dropout(count, shape.hidden, settings.dropout, draws.uniform),
-      });
-      context.onStep?.({ ...told, step: step + 1, steps: settings.steps });
-      await context.onSave?.(step + 1);
-    }
-  } finally {
-    await trainer.dispose();
-  }
-  return weights;
+      };
+    },
+  );
 }
 
 /** The query with the edit it was drawn for among its candidates, so that what the key misses is learnt from too. */
