@@ -4,14 +4,17 @@
  */
 import { EmendError } from '../errors.ts';
 import { attentionFeeds, attentionInputs, enter } from '../models/decoder.ts';
-import type { ModelInput, VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import type { ModelInput } from '../models/visionLanguageModel.ts';
 import * as f from '../tensor/functions.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
 import { floatsOf, int64, Session } from '../tensor/session.ts';
-import { type Decoder, decoderOf } from './layerInputs.ts';
+import type { Decoder } from './layerInputs.ts';
 
 /** `code`: module outputs pass the final norm before the head, as in the published code; `paper`: they do not (eq. 2). */
 export type ModuleContributionVariant = 'code' | 'paper';
+
+/** A token of the vocabulary, or the one the model predicts next itself. */
+export type KeyToken = number | 'predicted';
 
 /** How one kind of module output speaks for the key token, by layer. */
 export interface Contribution {
@@ -85,16 +88,19 @@ export class ModuleAttribution {
   }
 
   /**
-   * Contributions at the last prompt row to `keyToken`, or to the token the model predicts there when it is `'predicted'`.
+   * Contributions at the last prompt row to each of `keyTokens`, in their order, from one run of the decoder.
    * Throws `invalid-input` for a key token outside the vocabulary.
    */
-  async run(input: ModelInput, keyToken: number | 'predicted' = 'predicted'): Promise<ModuleContributions> {
-    const { vocab, layers } = this.#decoder;
-    if (keyToken !== 'predicted' && (!Number.isInteger(keyToken) || keyToken < 0 || keyToken >= vocab)) {
-      throw new EmendError(
-        'invalid-input',
-        `Key token ${keyToken} is not one of the model's ${vocab} tokens.`,
-      );
+  async run(
+    input: ModelInput,
+    keyTokens: readonly KeyToken[] = ['predicted'],
+  ): Promise<ModuleContributions[]> {
+    const { vocab } = this.#decoder;
+    const fits = (token: KeyToken) =>
+      token === 'predicted' || (Number.isInteger(token) && token >= 0 && token < vocab);
+    const stray = keyTokens.find((token) => !fits(token));
+    if (stray !== undefined) {
+      throw new EmendError('invalid-input', `Key token ${stray} is not one of the model's ${vocab} tokens.`);
     }
     const out = await this.#session.run({
       embeddings: input.embeddings,
@@ -102,7 +108,13 @@ export class ModuleAttribution {
       ...attentionFeeds(this.#decoder, input.positions, 0, input.added),
     });
     const logits = await floatsOf(out.modules!);
-    const key = keyToken === 'predicted' ? indexOfLargest(await floatsOf(out.prediction!)) : keyToken;
+    const predicted = indexOfLargest(await floatsOf(out.prediction!));
+    return keyTokens.map((token) => this.#contributionsTo(token === 'predicted' ? predicted : token, logits));
+  }
+
+  /** logits: of every module output [3 · layers, vocabulary], kinds one behind the other. */
+  #contributionsTo(key: number, logits: Float32Array): ModuleContributions {
+    const { vocab, layers } = this.#decoder;
     const logitOf = (index: number) => logits[index * vocab + key]!;
     let largestLogit = 0;
     for (let index = 0; index < 2 * layers; index++)
@@ -135,24 +147,10 @@ export class ModuleAttribution {
   }
 }
 
-/** Contributions on several prompts, each to the token the model predicts after it. */
-export async function moduleContributions(
-  model: VisionLanguageModel,
-  inputs: readonly ModelInput[],
-  variant: ModuleContributionVariant = 'code',
-): Promise<ModuleContributions[]> {
-  const attribution = await ModuleAttribution.compile(decoderOf(model), variant);
-  try {
-    const results: ModuleContributions[] = [];
-    for (const input of inputs) results.push(await attribution.run(input));
-    return results;
-  } finally {
-    await attribution.dispose();
-  }
-}
-
 /** Mean over prompts, layer by layer. Throws `invalid-input` without any prompt. */
-export function meanContributions(results: readonly ModuleContributions[]): MeanContributions {
+export function meanContributions(
+  results: ReadonlyArray<Pick<ModuleContributions, (typeof kinds)[number]>>,
+): MeanContributions {
   const first = results[0];
   if (!first)
     throw new EmendError('invalid-input', 'Give at least one prompt to average contributions over.');
@@ -162,25 +160,6 @@ export function meanContributions(results: readonly ModuleContributions[]): Mean
         results.reduce((sum, result) => sum + result[kind].contribution[layer]!, 0) / results.length,
     );
   return { prompts: results.length, attention: mean('attention'), mlp: mean('mlp'), layer: mean('layer') };
-}
-
-/** Where attribution suggests to edit. A starting point: the layer that edits best is found by measuring. */
-export interface EditLayerProposal {
-  /** layers that contribute at least half of what the strongest layer does (attention + MLP), ascending */
-  readonly highContributionLayers: readonly number[];
-  /** the layer before the first of them, whose output an adapter would change */
-  readonly editLayer: number;
-}
-
-/** Proposes an adapter "before the high-contribution layers" (VisEdit section 4). */
-export function proposeEditLayer(mean: MeanContributions): EditLayerProposal {
-  const both = Array.from(mean.attention, (value, layer) => value + mean.mlp[layer]!);
-  const strongest = Math.max(...both);
-  if (both.length < 2 || !(strongest > 0)) {
-    throw new EmendError('invalid-input', 'No layer contributes to the key tokens: take other prompts.');
-  }
-  const highContributionLayers = both.flatMap((value, layer) => (value >= strongest / 2 ? [layer] : []));
-  return { highContributionLayers, editLayer: Math.max(highContributionLayers[0]! - 1, 0) };
 }
 
 function indexOfLargest(values: Float32Array): number {

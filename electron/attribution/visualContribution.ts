@@ -5,9 +5,9 @@
 import { EmendError } from '../errors.ts';
 import type { VisualGrid } from '../models/picture.ts';
 import type { Positions } from '../models/positions.ts';
-import type { ModelInput, VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import type { ModelInput } from '../models/visionLanguageModel.ts';
 import { floatsOf } from '../tensor/session.ts';
-import { type Decoder, decoderOf, LayerInputs, rowsOf } from './layerInputs.ts';
+import { type Decoder, LayerInputs, rowsOf } from './layerInputs.ts';
 import {
   type CellKind,
   type NoisePlace,
@@ -268,35 +268,48 @@ export class VisualAttribution {
 }
 
 /**
- * Contributions of the picture's rows in a prompt laid out for the model, at the given layers (ascending).
- * Throws `invalid-input` for a prompt without a picture.
+ * Contributions of the picture's rows in prompts laid out for the model, at chosen layers: the part of the decoder below them
+ * and their attention, compiled once for many prompts.
  */
-export async function visualContributions(
-  model: VisionLanguageModel,
-  input: ModelInput,
-  layers: readonly number[],
-  perturbation: Perturbation = paperPerturbation,
-  seed = 0,
-): Promise<VisualContribution[]> {
-  if (!input.imageRows)
-    throw new EmendError('invalid-input', 'Visual attribution needs a picture with the prompt.');
-  const decoder = decoderOf(model);
-  const below = await LayerInputs.compile(decoder, layers);
-  try {
-    const attribution = await VisualAttribution.compile(decoder, layers, perturbation);
+export class PictureAttribution {
+  readonly #below: LayerInputs;
+  readonly #attribution: VisualAttribution;
+
+  private constructor(below: LayerInputs, attribution: VisualAttribution) {
+    this.#below = below;
+    this.#attribution = attribution;
+  }
+
+  /** `layers`: ascending. Throws as `VisualAttribution.compile`. */
+  static async compile(
+    decoder: Decoder,
+    layers: readonly number[],
+    perturbation: Perturbation = paperPerturbation,
+  ): Promise<PictureAttribution> {
+    const below = await LayerInputs.compile(decoder, layers);
     try {
-      const entering = { ...input, hidden: await floatsOf(input.embeddings) };
-      const [hidden] = await below.run([entering]);
-      const { imageRows, lastPromptRow, positions } = input;
-      return await attribution.run(
-        { hidden: hidden!, imageRows, lastPromptRow, positions },
-        { kind: 'seed', seed },
-        input.grid ?? { height: 1, width: imageRows.length },
-      );
-    } finally {
-      await attribution.dispose();
+      return new PictureAttribution(below, await VisualAttribution.compile(decoder, layers, perturbation));
+    } catch (error) {
+      await below.dispose();
+      throw error;
     }
-  } finally {
-    await below.dispose();
+  }
+
+  /** For each layer, of every visual row. Throws `invalid-input` for a prompt without a picture. */
+  async run(input: ModelInput, seed = 0): Promise<VisualContribution[]> {
+    const { imageRows, lastPromptRow, positions, grid } = input;
+    if (!imageRows)
+      throw new EmendError('invalid-input', 'Visual attribution needs a picture with the prompt.');
+    const [hidden] = await this.#below.run([{ ...input, hidden: await floatsOf(input.embeddings) }]);
+    return this.#attribution.run(
+      { hidden: hidden!, imageRows, lastPromptRow, positions },
+      { kind: 'seed', seed },
+      grid ?? { height: 1, width: imageRows.length },
+    );
+  }
+
+  async dispose(): Promise<void> {
+    await this.#attribution.dispose();
+    await this.#below.dispose();
   }
 }

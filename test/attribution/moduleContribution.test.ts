@@ -1,11 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { decoderOf } from '../../electron/attribution/layerInputs.ts';
-import {
-  ModuleAttribution,
-  meanContributions,
-  moduleContributions,
-  proposeEditLayer,
-} from '../../electron/attribution/moduleContribution.ts';
+import { ModuleAttribution, meanContributions } from '../../electron/attribution/moduleContribution.ts';
 import type { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { largestDifference } from '../support/fixtures.ts';
 import { openTinyModel, promptOf, referenceCase } from './support.ts';
@@ -32,7 +27,10 @@ describe('module contributions', () => {
         const input = await promptOf(model, sample);
         const { predicted_id, first_target_id } = settings[sample]!;
         for (const token of ['predicted', 'target'] as const) {
-          const result = await attribution.run(input, token === 'predicted' ? 'predicted' : first_target_id);
+          const [result] = await attribution.run(input, [
+            token === 'predicted' ? 'predicted' : first_target_id,
+          ]);
+          if (!result) throw new Error('nothing came back');
           expect(result.keyToken).toBe(token === 'predicted' ? predicted_id : first_target_id);
           const near = async (values: ArrayLike<number>, what: string, tolerance = 1e-5) => {
             const expected = await floats(`${sample}.${token}.${name}.${what}`);
@@ -57,8 +55,11 @@ describe('module contributions', () => {
   );
 
   test('averages over prompts layer by layer', async () => {
-    const inputs = await Promise.all(['edit', 'image_loc'].map((sample) => promptOf(model, sample)));
-    const results = await moduleContributions(model, inputs);
+    const attribution = await ModuleAttribution.compile(decoderOf(model));
+    const results = [];
+    for (const sample of ['edit', 'image_loc'])
+      results.push(...(await attribution.run(await promptOf(model, sample))));
+    await attribution.dispose();
     const mean = meanContributions(results);
     expect(mean.prompts).toBe(2);
     for (let layer = 0; layer < 6; layer++) {
@@ -68,22 +69,19 @@ describe('module contributions', () => {
     expect(() => meanContributions([])).toThrow(/at least one prompt/);
   });
 
-  test('refuses a key token the model does not have', async () => {
+  test('several key tokens at once are what each is alone, in their order', async () => {
     const attribution = await ModuleAttribution.compile(decoderOf(model));
-    await expect(attribution.run(await promptOf(model, 'edit'), 448)).rejects.toThrow(/448 is not one of/);
+    const input = await promptOf(model, 'edit');
+    const [predicted, other] = await attribution.run(input, ['predicted', 7]);
+    expect([predicted!.keyToken, other!.keyToken]).toEqual([(await attribution.run(input))[0]!.keyToken, 7]);
+    expect(other).toEqual((await attribution.run(input, [7]))[0]);
+    expect(largestDifference(other!.mlp.logit, predicted!.mlp.logit)).toBeGreaterThan(1e-3);
     await attribution.dispose();
   });
-});
 
-test('the proposed edit layer lies before the layers that contribute most', () => {
-  const bars = (values: number[]) => Float32Array.from(values);
-  const mean = {
-    prompts: 1,
-    attention: bars([0.01, 0.02, 0.05, 0.3, 0.4, 0.2]),
-    mlp: bars([0.02, 0.02, 0.05, 0.2, 0.4, 0.5]),
-    layer: bars([0, 0, 0, 0, 0, 0]),
-  };
-  expect(proposeEditLayer(mean)).toEqual({ highContributionLayers: [3, 4, 5], editLayer: 2 });
-  const nothing = { ...mean, attention: bars([0, 0]), mlp: bars([0, -1]) };
-  expect(() => proposeEditLayer(nothing)).toThrow(/other prompts/);
+  test('refuses a key token the model does not have', async () => {
+    const attribution = await ModuleAttribution.compile(decoderOf(model));
+    await expect(attribution.run(await promptOf(model, 'edit'), [448])).rejects.toThrow(/448 is not one of/);
+    await attribution.dispose();
+  });
 });

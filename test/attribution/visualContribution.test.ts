@@ -5,11 +5,11 @@ import {
   type AttributionInput,
   codePerturbation,
   type Perturbation,
+  PictureAttribution,
   paperPerturbation,
   perturbedItem,
   standardNormal,
   VisualAttribution,
-  visualContributions,
   visualGrid,
   windows,
 } from '../../electron/attribution/visualContribution.ts';
@@ -58,20 +58,16 @@ describe('visual contributions', () => {
 
   test('from a prompt with its picture, several layers at once', async () => {
     const layers = [0, 2, 5];
-    const results = await visualContributions(
-      model,
-      await promptOf(model, 'edit'),
-      layers,
-      codePerturbation,
-      3,
-    );
+    const several = await PictureAttribution.compile(decoderOf(model), layers, codePerturbation);
+    const results = await several.run(await promptOf(model, 'edit'), 3);
     const attribution = await VisualAttribution.compile(decoderOf(model), [2], codePerturbation);
     const [alone] = await attribution.run(await hiddenOf(model, 'edit', [2]), { kind: 'seed', seed: 3 });
     await attribution.dispose();
     expect(results.map(({ layer }) => layer)).toEqual(layers);
     expect(largestDifference(results[1]!.mean, alone!.mean)).toBeLessThan(1e-6);
     const text = await promptOf(model, 'text_loc');
-    await expect(visualContributions(model, text, layers)).rejects.toThrow(/needs a picture/);
+    await expect(several.run(text)).rejects.toThrow(/needs a picture/);
+    await several.dispose();
   });
 
   test('hidden states entering a layer do not depend on the inputs beside them, nor on where the run began', async () => {

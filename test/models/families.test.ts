@@ -376,15 +376,14 @@ describe.each(FAMILIES)('%s', (name) => {
         ['predicted', entry.predicted_id],
         ['target', entry.first_target_id],
       ] as const) {
-        const result = await attribution.run(
-          await layPrompt(sample),
+        const [result] = await attribution.run(await layPrompt(sample), [
           key === 'predicted' ? 'predicted' : token,
-        );
-        expect(result.keyToken).toBe(token);
+        ]);
+        expect(result!.keyToken).toBe(token);
         const at = `${sample}.${key}.${variant === 'code' ? 'official' : 'paper'}`;
         for (const [kind, ours] of [
-          ['att', result.attention],
-          ['mlp', result.mlp],
+          ['att', result!.attention],
+          ['mlp', result!.mlp],
         ] as const) {
           expect(
             largestDifference(ours.contribution, await floats(reference, `${at}.c_${kind}`)),
