@@ -1,6 +1,7 @@
 /** @file The same app without a page: one subcommand a file in cli/, each over the contract like the page itself. */
 import { Command, CommanderError } from 'commander';
 import { askCommand } from './cli/ask.ts';
+import { attributeCommand } from './cli/attribute.ts';
 import { benchCommand } from './cli/bench.ts';
 import { editCommand } from './cli/edit.ts';
 import { inspectCommand } from './cli/inspect.ts';
@@ -22,6 +23,7 @@ const commands = [
   editCommand(),
   benchCommand(),
   layersCommand(),
+  attributeCommand(),
   trainCommand(),
   serveCommand(),
 ];

@@ -13,6 +13,7 @@ import { EngineTurns } from './engineTurns.ts';
 import { type AnyEvent, Events } from './events.ts';
 import { answerHandlers } from './handlers/answers.ts';
 import { appHandlers } from './handlers/app.ts';
+import { attributionHandlers } from './handlers/attribution.ts';
 import { checkHandlers } from './handlers/checks.ts';
 import { editHandlers } from './handlers/edits.ts';
 import { chatService, endpointHandlers } from './handlers/endpoint.ts';
@@ -141,6 +142,7 @@ export function createApplication(options: ApplicationOptions): Application {
     ...probeHandlers(parts),
     ...checkHandlers(parts),
     ...endpointHandlers(endpoint),
+    ...attributionHandlers(parts),
   };
   const dispatch = createRouter(handlers, jobs);
   if (options.startModel !== 'none') session.openLast();

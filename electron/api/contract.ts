@@ -125,6 +125,94 @@ export const InfluenceMap = z.object({
 });
 export type InfluenceMap = z.infer<typeof InfluenceMap>;
 
+/** Bars of module contribution by layer, -1..1: attention, MLP, and the layer's output. */
+const ModuleBars = z.object({
+  attention: z.array(z.number()),
+  mlp: z.array(z.number()),
+  layer: z.array(z.number()),
+});
+/** Contribution of every layer's attention and MLP to a key token (VisEdit eqs. 1–5), mean over inputs. */
+export const ModuleReport = z.object({
+  variant: z.enum(['code', 'paper']),
+  /** the first hundred: key and wrong key token as text; wrong: null where there was none */
+  inputs: z.array(z.object({ prompt: z.string(), key: z.string(), wrong: z.string().nullable() })),
+  count: z.number().int(),
+  contribution: ModuleBars,
+  /** the same on wrong key tokens; null where there were none */
+  control: ModuleBars.extend({ count: z.number().int() }).nullable(),
+  /** with the edit acting, and the key tokens it then predicts unless one was typed; null without an edit */
+  edited: ModuleBars.extend({ keys: z.array(z.string()) }).nullable(),
+  seconds: z.number(),
+});
+export type ModuleReport = z.infer<typeof ModuleReport>;
+
+/** Contribution of visual rows to the attention output at the last prompt token (VisEdit eqs. 6–8), as maps of a picture. */
+export const VisualReport = z.object({
+  rows: InfluenceMap.shape.rows,
+  columns: InfluenceMap.shape.columns,
+  placed: InfluenceMap.shape.placed,
+  window: InfluenceMap.shape.window,
+  /** cell by cell, 0..1 in the papers' variant and 0..2 in the code's; `after`: with the edit acting */
+  layers: z.array(
+    z.object({
+      layer: z.number().int(),
+      before: z.array(z.number()),
+      after: z.array(z.number()).nullable(),
+    }),
+  ),
+  /** of the edit on this input; null without one */
+  influence: InfluenceMap.nullable(),
+  /** what the model says first, before and with the edit */
+  keys: z.object({ before: z.string(), after: z.string().nullable() }),
+  seconds: z.number(),
+});
+export type VisualReport = z.infer<typeof VisualReport>;
+
+/** DualEdit's Figures 1 and 2, means over inputs; each array by layer. */
+export const ModalityReport = z.object({
+  count: z.number().int(),
+  /** attention weights of the last prompt token: per row of text, per visual row, of the three that get most, and the picture's sum */
+  attention: z.object({
+    text: z.array(z.number()),
+    visual: z.array(z.number()),
+    topVisual: z.array(z.number()),
+    visualShare: z.array(z.number()),
+  }),
+  /** KL divergence in nats of the next token when noise is put on rows at a layer's output; null where it was not asked for */
+  noise: z
+    .object({
+      visual: z.array(z.number()),
+      text: z.array(z.number()),
+      both: z.array(z.number()),
+      level: z.number(),
+      draws: z.number().int(),
+    })
+    .nullable(),
+  seconds: z.number(),
+});
+export type ModalityReport = z.infer<typeof ModalityReport>;
+
+/** A layer to edit on the open model, with what it is proposed from. */
+export const LayerProposal = z.object({
+  /** what an editor would change: the picture's rows or the question's */
+  rows: z.enum(['visual', 'text']),
+  layer: z.number().int(),
+  /** by layer, the share of the reading that a change at its output comes before, 0..1 */
+  readAbove: z.array(z.number()),
+  highContributionLayers: z.array(z.number().int()),
+  why: z.string(),
+  count: z.number().int(),
+  /** means over inputs, by layer */
+  measures: z.object({
+    attention: z.array(z.number()),
+    mlp: z.array(z.number()),
+    visual: z.array(z.number()),
+    text: z.array(z.number()),
+  }),
+  seconds: z.number(),
+});
+export type LayerProposal = z.infer<typeof LayerProposal>;
+
 export const ProbeKind = z.enum([
   'reliability', // the edit itself
   'text-generality', // other wording, must also change
@@ -548,6 +636,22 @@ const NewProbe = z.object({
   prompt: Prompt,
 });
 
+/** An input to attribute: a picture with a question; with `edit`, whose own they are where they are left out, also as it acts. */
+const AttributedInput = z
+  .strictObject({ picture: PictureId.optional(), prompt: Prompt.optional(), edit: EditId.optional() })
+  .refine((of) => of.edit !== undefined || (of.picture !== undefined && of.prompt !== undefined), {
+    message: 'needs a picture and a prompt, or an edit',
+  });
+/** One input, or several: of edits of the library, or of an editing set in E-VQA's form where the application runs. */
+const AttributedInputs = z.union([
+  AttributedInput,
+  z.strictObject({ select: EditSelection }),
+  z.strictObject({ file: z.string().min(1).max(4000), images: z.string().min(1).max(4000).optional() }),
+]);
+/** of a set, the first so many */
+const MostInputs = z.number().int().min(1).max(1000).default(100);
+const Seed = z.number().int().min(0).max(1_000_000).default(0);
+
 const Nothing = z.object({});
 const Done = z.object({});
 
@@ -650,6 +754,62 @@ export const calls = {
     input: Nothing,
     output: z.object({ state: EndpointState, key: z.string() }),
     job: false,
+  },
+
+  'attribution.modules': {
+    input: z.strictObject({
+      of: AttributedInputs,
+      limit: MostInputs,
+      /** the key token is its first token; without, what the model says next */
+      token: z.string().trim().min(1).max(200).optional(),
+      /** the wrong key token; without, one of the set, where there is one */
+      control: z.string().trim().min(1).max(200).optional(),
+      variant: ModuleReport.shape.variant.default('code'),
+    }),
+    output: ModuleReport,
+    job: true,
+  },
+  'attribution.visual': {
+    input: z.strictObject({
+      of: AttributedInput,
+      /** ascending; all without */
+      layers: z.array(z.number().int().min(0).max(1000)).min(1).max(1000).optional(),
+      /** what is left out is as in the paper, or in the published code */
+      variant: z.enum(['paper', 'code']).default('paper'),
+      level: z.number().gt(0).max(1000).optional(),
+      draws: z.number().int().min(1).max(1000).optional(),
+      radius: z.number().int().min(0).max(100).optional(),
+      seed: Seed,
+    }),
+    output: VisualReport,
+    job: true,
+  },
+  'attribution.modality': {
+    input: z.strictObject({
+      of: AttributedInputs,
+      limit: MostInputs,
+      /** null: attention alone */
+      noise: z
+        .strictObject({
+          /** in standard deviations of the rows it is put on */
+          level: z.number().gt(0).max(1000).default(1),
+          draws: z.number().int().min(1).max(100).default(3),
+          seed: Seed,
+        })
+        .nullable(),
+    }),
+    output: ModalityReport,
+    job: true,
+  },
+  'attribution.propose': {
+    input: z.strictObject({
+      of: AttributedInputs,
+      limit: MostInputs,
+      rows: LayerProposal.shape.rows.default('visual'),
+      seed: Seed,
+    }),
+    output: LayerProposal,
+    job: true,
   },
 
   'edits.create': {

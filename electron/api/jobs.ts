@@ -45,7 +45,8 @@ export interface JobSubject {
 
 /** A job's subject, from the fields of its input that say what a call works on. */
 export function subjectOf(kind: string, input: unknown, usesEngine: boolean): JobSubject {
-  const fields = input as Record<string, unknown>;
+  const outer = input as Record<string, unknown>;
+  const fields = { ...outer, ...(outer['of'] as Record<string, unknown> | undefined) };
   const number = [fields['edit'], fields['id']].find((value) => typeof value === 'number') ?? null;
   const path = [fields['file'], fields['folder'], fields['path']].find((value) => typeof value === 'string');
   const last = (fields['turns'] as ReadonlyArray<{ text: string }> | undefined)?.at(-1);

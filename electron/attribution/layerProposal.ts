@@ -31,6 +31,20 @@ export interface LayerProposal {
   readonly highContributionLayers: readonly number[];
 }
 
+/** Why the layer is proposed, in a sentence or two for people. `inputs`: how many the measures are means of. */
+export function explainProposal({ rows, layer, readAbove }: LayerProposal, inputs: number): string {
+  const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
+  const what = rows === 'visual' ? 'the picture' : 'the question';
+  const next = readAbove[layer + 1];
+  const first =
+    `Of what the layers read of ${what} towards the key token, ${percent(readAbove[layer]!)} is read above layer ${layer}` +
+    (next === undefined ? '.' : `, and ${percent(next)} above layer ${layer + 1}.`);
+  return (
+    `${first} A change at its output is seen by all of that, and has no more layers to get lost in than it must. ` +
+    `Measured on ${inputs} input${inputs === 1 ? '' : 's'}; which layer edits best only editing shows.`
+  );
+}
+
 /** So much of the reading must lie above an edit layer. */
 export const readingKept = 0.9;
 

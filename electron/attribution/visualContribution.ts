@@ -267,17 +267,22 @@ export class VisualAttribution {
   }
 }
 
+/** Layers whose attention is perturbed in one run: progress is told, and a wish to stop is heard, between two. */
+const LAYERS_AT_ONCE = 4;
+
 /**
  * Contributions of the picture's rows in prompts laid out for the model, at chosen layers: the part of the decoder below them
  * and their attention, compiled once for many prompts.
  */
 export class PictureAttribution {
+  readonly layers: readonly number[];
   readonly #below: LayerInputs;
-  readonly #attribution: VisualAttribution;
+  readonly #groups: readonly VisualAttribution[];
 
-  private constructor(below: LayerInputs, attribution: VisualAttribution) {
+  private constructor(below: LayerInputs, groups: readonly VisualAttribution[]) {
+    this.layers = below.layers;
     this.#below = below;
-    this.#attribution = attribution;
+    this.#groups = groups;
   }
 
   /** `layers`: ascending. Throws as `VisualAttribution.compile`. */
@@ -287,29 +292,47 @@ export class PictureAttribution {
     perturbation: Perturbation = paperPerturbation,
   ): Promise<PictureAttribution> {
     const below = await LayerInputs.compile(decoder, layers);
+    const groups: VisualAttribution[] = [];
     try {
-      return new PictureAttribution(below, await VisualAttribution.compile(decoder, layers, perturbation));
+      for (let from = 0; from < layers.length; from += LAYERS_AT_ONCE) {
+        const group = layers.slice(from, from + LAYERS_AT_ONCE);
+        groups.push(await VisualAttribution.compile(decoder, group, perturbation));
+      }
+      return new PictureAttribution(below, groups);
     } catch (error) {
-      await below.dispose();
+      for (const made of [below, ...groups]) await made.dispose();
       throw error;
     }
   }
 
-  /** For each layer, of every visual row. Throws `invalid-input` for a prompt without a picture. */
-  async run(input: ModelInput, seed = 0): Promise<VisualContribution[]> {
+  /**
+   * For each layer, of every visual row. `between` is awaited after every few layers, and may throw to stop.
+   * Throws `invalid-input` for a prompt without a picture.
+   */
+  async run(
+    input: ModelInput,
+    seed = 0,
+    between: (layersDone: number) => Promise<void> = async () => {},
+  ): Promise<VisualContribution[]> {
     const { imageRows, lastPromptRow, positions, grid } = input;
     if (!imageRows)
       throw new EmendError('invalid-input', 'Visual attribution needs a picture with the prompt.');
     const [hidden] = await this.#below.run([{ ...input, hidden: await floatsOf(input.embeddings) }]);
-    return this.#attribution.run(
-      { hidden: hidden!, imageRows, lastPromptRow, positions },
-      { kind: 'seed', seed },
-      grid ?? { height: 1, width: imageRows.length },
-    );
+    const found: VisualContribution[] = [];
+    for (const group of this.#groups) {
+      const entering = hidden!.slice(found.length, found.length + group.layers.length);
+      const some = await group.run(
+        { hidden: entering, imageRows, lastPromptRow, positions },
+        { kind: 'seed', seed },
+        grid ?? { height: 1, width: imageRows.length },
+      );
+      found.push(...some);
+      await between(found.length);
+    }
+    return found;
   }
 
   async dispose(): Promise<void> {
-    await this.#attribution.dispose();
-    await this.#below.dispose();
+    for (const part of [this.#below, ...this.#groups]) await part.dispose();
   }
 }

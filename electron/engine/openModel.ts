@@ -20,7 +20,7 @@ import { loadChatTemplate } from '../models/prompt.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { CommittedBank } from './committedBank.ts';
 import { CommittedInputs } from './comparing.ts';
-import type { EngineOperations, OperationContext } from './protocol.ts';
+import type { EngineEdit, EngineOperations, OperationContext } from './protocol.ts';
 
 /** A library as the engine holds it. */
 export interface HeldLibrary {
@@ -147,6 +147,13 @@ export class OpenModel {
     const bytes = signalOf(store, editRow(store, edit));
     if (!bytes) throw new EmendError('not-found', `The library holds no signal of edit ${edit}.`);
     return decodeSignal(new Uint8Array(bytes), this.edited.model.hidden);
+  }
+
+  /** An edit's signal, computed unless it comes with one. `visual`: its picture's embeddings, where they are at hand. */
+  async signalFor(edit: EngineEdit, visual?: Visual): Promise<EditSignal> {
+    if (edit.signal) return decodeSignal(edit.signal, this.edited.model.hidden);
+    const seen = visual ?? (await this.see(edit.picture)).visual;
+    return this.edited.signal(seen, edit.prompt, edit.target);
   }
 
   /** Takes up the committed edits of a library; returns those that lack something, and then nothing changed. */

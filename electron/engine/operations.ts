@@ -5,7 +5,7 @@ import type { Answer, InfluenceMap, Routing } from '../api/contract.ts';
 import type { EditSignal } from '../editors/editor.ts';
 import { MemoryBank } from '../editors/scope/memoryBank.ts';
 import { decide } from '../editors/scope/scope.ts';
-import { decodeSignal, encodeSignal } from '../editors/signalFile.ts';
+import { encodeSignal } from '../editors/signalFile.ts';
 import { EmendError } from '../errors.ts';
 import {
   answerConversation,
@@ -20,10 +20,17 @@ import { decisionOf, type KeptMatch } from '../library/scopeInputs.ts';
 import { thresholdSteps } from '../library/scopes.ts';
 import type { Generation, GenerationOptions } from '../models/generation.ts';
 import { openCheckpoint } from '../models/open.ts';
-import { type PictureLayout, type Visual, whole } from '../models/picture.ts';
+import type { PictureLayout, Visual } from '../models/picture.ts';
+import {
+  attributeModality,
+  attributeModules,
+  attributeVisual,
+  mapOf,
+  proposeEditLayer,
+} from './attributing.ts';
 import { compare } from './comparing.ts';
 import { OpenModel, summarise } from './openModel.ts';
-import type { EngineEdit, EngineInputResult, OperationContext, OperationTable } from './protocol.ts';
+import type { EngineInputResult, OperationContext, OperationTable } from './protocol.ts';
 
 let opened: OpenModel | null = null;
 
@@ -91,26 +98,12 @@ async function influenceMap(
   layout: PictureLayout,
 ): Promise<InfluenceMap> {
   const values = await model.edited.influence(prepared, signal);
-  // Rows without a place in the picture are shown as a line over all of it.
-  const { grid, window, cells } = layout.map ?? {
-    grid: { height: 1, width: layout.rows },
-    window: whole,
-    cells: Array.from({ length: layout.rows }, (_, row) => row),
-  };
+  const { cells, ...map } = mapOf(layout);
   return {
-    rows: grid.height,
-    columns: grid.width,
+    ...map,
     values: cells.map((row) => values?.[row] ?? 1),
-    ...(!layout.map && { placed: false }),
     layer: model.summary.adapter?.layer ?? 0,
-    window,
   };
-}
-
-/** An edit's signal, computed unless the library holds it. */
-function signalFor(model: OpenModel, edit: EngineEdit, visual: Visual): Promise<EditSignal> | EditSignal {
-  if (edit.signal) return decodeSignal(edit.signal, model.edited.model.hidden);
-  return model.edited.signal(visual, edit.prompt, edit.target);
 }
 
 /** An input as the scope describes it, with the committed edits most similar to it. */
@@ -179,7 +172,7 @@ export const operations: OperationTable = {
     for (const edit of edits) {
       stopIfAsked(context);
       const { visual, layout } = await model.see(edit.picture);
-      const signal = await signalFor(model, edit, visual);
+      const signal = await model.signalFor(edit, visual);
       signals.push({
         id: edit.id,
         signal: encodeSignal(signal),
@@ -267,6 +260,11 @@ export const operations: OperationTable = {
     return { texts };
   },
 
+  attributeModules: (input, context) => attributeModules(open(), input, context),
+  attributeVisual: (input, context) => attributeVisual(open(), input, context),
+  attributeModality: (input, context) => attributeModality(open(), input, context),
+  proposeLayer: (input, context) => proposeEditLayer(open(), input, context),
+
   async ask({ picture, prompt, edits, maxNewTokens, sampling }, context) {
     const model = open();
     const watch = new Stopwatch();
@@ -336,7 +334,7 @@ export const operations: OperationTable = {
     const watch = new Stopwatch();
     const { visual, layout } = await model.see(edit.picture);
     const picture = watch.lap();
-    const signal = await signalFor(model, edit, visual);
+    const signal = await model.signalFor(edit, visual);
     const prepared = await model.edited.prepare(visual, edit.prompt);
     const { described, matches } = await describeInput(model, prepared);
     if (!described) throw new EmendError('internal', `The scope has nothing to compare edit ${edit.id} by.`);

@@ -1,7 +1,19 @@
 /**
  * @file What the application asks of the engine process. Messages are structured clones, so bytes travel as they are.
  */
-import type { Answer, AnswerToken, ChatAnswer, InfluenceMap, ModelSummary } from '../api/contract.ts';
+import type {
+  Answer,
+  AnswerToken,
+  ChatAnswer,
+  InfluenceMap,
+  LayerProposal,
+  ModalityReport,
+  ModelSummary,
+  ModuleReport,
+  VisualReport,
+} from '../api/contract.ts';
+import type { ModuleContributionVariant } from '../attribution/moduleContribution.ts';
+import type { Perturbation } from '../attribution/visualContribution.ts';
 import type { ScopeForm } from '../editors/scope/openScope.ts';
 import type { Reach, ScopeInput } from '../editors/scope/scope.ts';
 import type { Actors } from '../library/database.ts';
@@ -46,6 +58,16 @@ export interface EngineInputResult {
   readonly matches: readonly KeptMatch[];
   readonly unedited: string | null;
 }
+
+/** Pictures with questions to attribute: given, or those of an editing set's first edits. */
+export type AttributedInputs =
+  | { readonly inputs: ReadonlyArray<{ readonly picture: Uint8Array; readonly prompt: string }> }
+  | {
+      readonly file: string;
+      readonly images?: string | undefined;
+      readonly limit: number;
+      readonly suffix: string;
+    };
 
 export interface EngineSampling {
   readonly temperature: number;
@@ -112,6 +134,44 @@ export interface EngineOperations {
       maxNewTokens: number;
     };
     output: { texts: readonly string[] };
+  };
+  /**
+   * `token`: a text whose first token is the key token; null: the model's own next. `control`: one for the wrong key token; null: the
+   * set's locality answers, or what the model says to the input before. `edit`: acts on the inputs in a second run.
+   */
+  attributeModules: {
+    input: {
+      of: AttributedInputs;
+      token: string | null;
+      control: string | null;
+      variant: ModuleContributionVariant;
+      edit: EngineEdit | null;
+    };
+    output: ModuleReport;
+  };
+  /** `layers`: ascending; null: all */
+  attributeVisual: {
+    input: {
+      picture: Uint8Array;
+      prompt: string;
+      layers: readonly number[] | null;
+      perturbation: Perturbation;
+      seed: number;
+      edit: EngineEdit | null;
+    };
+    output: VisualReport;
+  };
+  /** `noise` null: attention alone */
+  attributeModality: {
+    input: {
+      of: AttributedInputs;
+      noise: { readonly level: number; readonly draws: number; readonly seed: number } | null;
+    };
+    output: ModalityReport;
+  };
+  proposeLayer: {
+    input: { of: AttributedInputs; rows: 'visual' | 'text'; seed: number };
+    output: LayerProposal;
   };
   ask: {
     input: {

@@ -1,0 +1,82 @@
+/**
+ * @file Calls that look into the model: what contributes to an answer, and which layer to edit.
+ */
+import type { z } from 'zod';
+import { codePerturbation, paperPerturbation } from '../../attribution/visualContribution.ts';
+import type { AttributedInputs, EngineEdit } from '../../engine/protocol.ts';
+import { editState } from '../../library/edits.ts';
+import { selectedEdits } from '../../library/lists.ts';
+import type { Calls } from '../contract.ts';
+import { unlessAborted } from '../jobs.ts';
+import { type Parts, relay } from '../parts.ts';
+import type { CallContext, HandlersOf } from '../router.ts';
+
+type Of = z.output<Calls['attribution.modules']['input']>['of'];
+type One = z.output<Calls['attribution.visual']['input']>['of'];
+
+export function attributionHandlers({ library, engine, session, events }: Parts): HandlersOf<'attribution'> {
+  /** An input's picture and prompt, and the edit that is to act on it. */
+  const inputOf = (of: One, bytes: (id: string) => Uint8Array) => {
+    const state = of.edit === undefined ? null : editState(library, of.edit);
+    return {
+      picture: bytes(of.picture ?? state!.edit.picture),
+      prompt: of.prompt ?? state!.edit.prompt,
+      edit: state && session.engineEdit(state, bytes),
+    };
+  };
+  const inputsOf = (of: Of, limit: number): { of: AttributedInputs; edit: EngineEdit | null } => {
+    if ('file' in of) return { of: { ...of, limit, suffix: '' }, edit: null };
+    const bytes = session.pictureReader();
+    if (!('select' in of)) {
+      const { edit, ...input } = inputOf(of, bytes);
+      return { of: { inputs: [input] }, edit };
+    }
+    const ids = library.read(() => selectedEdits(library, of.select)).slice(0, limit);
+    const inputs = ids.map((id) => {
+      const { picture, prompt } = editState(library, id).edit;
+      return { picture: bytes(picture), prompt };
+    });
+    return { of: { inputs }, edit: null };
+  };
+  /** Waits for the model, and for the adapter too where an edit is to act. */
+  const ready = async (of: Of, { signal }: CallContext) => {
+    await unlessAborted<unknown>(session.demandModel(), signal);
+    if ('edit' in of && of.edit !== undefined) await session.demandAdapter();
+  };
+  const options = ({ job, signal }: CallContext) => ({ signal, onStream: relay(events, job) });
+
+  return {
+    'attribution.modules': async ({ of, limit, token, control, variant }, context) => {
+      const asked = inputsOf(of, limit);
+      await ready(of, context);
+      const input = { ...asked, variant, token: token ?? null, control: control ?? null };
+      return engine.call('attributeModules', input, options(context));
+    },
+    'attribution.visual': async ({ of, layers, variant, level, draws, radius, seed }, context) => {
+      const asked = inputOf(of, session.pictureReader());
+      await ready(of, context);
+      const usual = variant === 'paper' ? paperPerturbation : codePerturbation;
+      const perturbation = {
+        variant,
+        level: level ?? usual.level,
+        draws: draws ?? usual.draws,
+        radius: radius ?? usual.radius,
+      };
+      return engine.call(
+        'attributeVisual',
+        { ...asked, layers: layers ?? null, perturbation, seed },
+        options(context),
+      );
+    },
+    'attribution.modality': async ({ of, limit, noise }, context) => {
+      const asked = inputsOf(of, limit);
+      await ready(of, context);
+      return engine.call('attributeModality', { of: asked.of, noise }, options(context));
+    },
+    'attribution.propose': async ({ of, limit, rows, seed }, context) => {
+      const asked = inputsOf(of, limit);
+      await ready(of, context);
+      return engine.call('proposeLayer', { of: asked.of, rows, seed }, options(context));
+    },
+  };
+}
