@@ -13,6 +13,10 @@ const names: Readonly<Record<string, string>> = {
   'edits.commitSet': 'Commit',
   'edits.import': 'Import',
   'edits.exportMany': 'Export',
+  'attribution.modules': 'Module contribution',
+  'attribution.visual': 'Visual contribution',
+  'attribution.modality': 'Modalities',
+  'attribution.propose': 'Layer proposal',
   'models.open': 'Opening',
   'models.inspect': 'Looking into',
 };

@@ -2,6 +2,7 @@
  * @file The page's state, wired in one place.
  */
 import type { Connection } from '../backend.ts';
+import { Attribution } from './attribution.svelte.ts';
 import { Changes } from './changes.ts';
 import { Condition } from './condition.svelte.ts';
 import { EditLibrary } from './editLibrary.svelte.ts';
@@ -30,6 +31,7 @@ export class Application {
   readonly review: Review;
   readonly health: Health;
   readonly imports: Imports;
+  readonly attribution: Attribution;
 
   constructor(connection: Connection) {
     const jobs = new Jobs(connection);
@@ -52,6 +54,7 @@ export class Application {
     this.review = new Review(connection, this.library, this.workbench, this.navigation);
     this.health = new Health(connection, jobs, this.library, this.toasts);
     this.imports = new Imports(connection, jobs, this.changes);
+    this.attribution = new Attribution(connection, jobs, this.pictures, this.condition);
     let lost = false;
     connection.onConnection((up) => {
       if (up && lost) this.#readAgain();

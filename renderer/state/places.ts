@@ -2,7 +2,7 @@
  * @file The places of the page and how the address's hash names them.
  */
 
-export const screens = ['workbench', 'library', 'health', 'models', 'settings'] as const;
+export const screens = ['workbench', 'library', 'health', 'attribution', 'models', 'settings'] as const;
 export type Screen = (typeof screens)[number];
 
 /** A place as the hash says it; anything unknown is the workbench. */
@@ -23,6 +23,7 @@ export const titles: Readonly<Record<Screen, string>> = {
   workbench: 'Workbench',
   library: 'Library',
   health: 'Health',
+  attribution: 'Attribution',
   models: 'Models',
   settings: 'Settings',
 };

@@ -1,0 +1,184 @@
+/**
+ * @file What is looked into on the attribution screen: a picture with a question, an edit on it or none, or the library's edits; and
+ * what was found of it.
+ */
+import type {
+  CallInput,
+  CallName,
+  CallOutput,
+  Edit,
+  EditFilter,
+  LayerProposal,
+  ModalityReport,
+  ModuleReport,
+  Picture,
+  SamplePicture,
+  VisualReport,
+  WireError,
+} from '../../electron/api/contract.ts';
+import { type Connection, toWireError } from '../backend.ts';
+import type { Condition } from './condition.svelte.ts';
+import type { Jobs } from './jobs.svelte.ts';
+import type { Pictures } from './pictures.svelte.ts';
+
+export const attributionViews = ['visual', 'modules', 'modality', 'layer'] as const;
+export type AttributionView = (typeof attributionViews)[number];
+
+/** Every edit that is not retired. */
+const usedEdits: EditFilter = { status: ['draft', 'checked', 'failed', 'stale', 'committed'] };
+
+export class Attribution {
+  readonly #connection: Connection;
+  readonly #jobs: Jobs;
+  readonly #pictures: Pictures;
+  readonly #condition: Condition;
+  view = $state<AttributionView>('visual');
+  picture = $state.raw<Picture | null>(null);
+  prompt = $state('');
+  /** the edit whose picture and question they are, and which is to act */
+  edit = $state.raw<Edit | null>(null);
+  /** the mean over the library's edits in place of the one input */
+  overLibrary = $state(false);
+  /** key tokens typed; empty: the model's own, and none */
+  token = $state('');
+  control = $state('');
+  variant = $state<'paper' | 'code'>('paper');
+  rows = $state<'visual' | 'text'>('visual');
+  modules = $state.raw<ModuleReport | null>(null);
+  visual = $state.raw<VisualReport | null>(null);
+  modality = $state.raw<ModalityReport | null>(null);
+  proposal = $state.raw<LayerProposal | null>(null);
+  error = $state.raw<WireError | null>(null);
+  #turn = 0;
+  #suggested = '';
+
+  constructor(connection: Connection, jobs: Jobs, pictures: Pictures, condition: Condition) {
+    this.#connection = connection;
+    this.#jobs = jobs;
+    this.#pictures = pictures;
+    this.#condition = condition;
+  }
+
+  /** the attribution that runs, wherever it was begun */
+  readonly job = $derived.by(
+    () => this.#jobs.running.find(({ kind }) => kind.startsWith('attribution.')) ?? null,
+  );
+  readonly takesSet = $derived.by(() => this.view !== 'visual');
+  readonly canRun = $derived.by(() => {
+    if (!this.#condition.canAsk || this.job) return false;
+    if (this.overLibrary && this.takesSet) return this.editsUsed > 0;
+    return this.picture !== null && this.prompt.trim() !== '';
+  });
+  /** edits of the library a mean would be over */
+  readonly editsUsed = $derived.by(() => {
+    const counts = this.#condition.status?.counts;
+    return counts ? counts.draft + counts.checked + counts.committed : 0;
+  });
+  /** whether an edit can act */
+  readonly acts = $derived.by(() => this.edit !== null && this.#condition.canEdit);
+
+  /** Takes an edit of the library, with its picture and question. */
+  async takeEdit(id: number): Promise<void> {
+    if (this.edit?.id === id) return;
+    const turn = this.#change();
+    try {
+      const { edit } = await this.#connection.call('edits.show', { id });
+      const { picture } = await this.#pictures.show(edit.picture);
+      if (turn !== this.#turn) return;
+      this.edit = edit;
+      this.picture = picture;
+      this.prompt = edit.prompt;
+      this.overLibrary = false;
+    } catch (thrown) {
+      if (turn === this.#turn) this.error = toWireError(thrown);
+    }
+  }
+
+  /** Looks at the input without its edit. */
+  leaveEdit(): void {
+    this.#change();
+    this.edit = null;
+  }
+
+  async takeFile(file: Blob): Promise<void> {
+    const turn = this.#change();
+    try {
+      const picture = await this.#pictures.add(file);
+      if (turn === this.#turn) this.takePicture(picture);
+    } catch (thrown) {
+      if (turn === this.#turn) this.error = toWireError(thrown);
+    }
+  }
+
+  takePicture(picture: Picture): void {
+    this.#change();
+    this.picture = picture;
+    this.edit = null;
+  }
+
+  /** Takes a demo picture, and its first prompt unless the person typed one. */
+  takeSample(sample: SamplePicture): void {
+    this.takePicture(sample.picture);
+    if (this.prompt.trim() !== '' && this.prompt !== this.#suggested) return;
+    this.#suggested = sample.prompts[0] ?? '';
+    this.prompt = this.#suggested;
+  }
+
+  /** What was found belongs to what it was asked of. */
+  changed(): void {
+    this.#change();
+  }
+
+  async run(): Promise<void> {
+    if (!this.canRun) return;
+    this.error = null;
+    const turn = this.#turn;
+    const { view, edit, picture, variant, rows } = this;
+    const prompt = this.prompt.trim();
+    const one = {
+      ...(picture && { picture: picture.id }),
+      ...(prompt && { prompt }),
+      ...(this.acts && edit && { edit: edit.id }),
+    };
+    const of = this.overLibrary ? { select: { filter: usedEdits } } : one;
+    if (view === 'visual') {
+      const found = await this.#call('attribution.visual', { of: one, variant }, turn);
+      if (found) this.visual = found;
+    } else if (view === 'modules') {
+      const [token, control] = [this.token.trim(), this.control.trim()];
+      const keys = { ...(token && { token }), ...(control && { control }) };
+      const found = await this.#call('attribution.modules', { of, ...keys }, turn);
+      if (found) this.modules = found;
+    } else if (view === 'modality') {
+      const found = await this.#call('attribution.modality', { of, noise: {} }, turn);
+      if (found) this.modality = found;
+    } else {
+      const found = await this.#call('attribution.propose', { of, rows }, turn);
+      if (found) this.proposal = found;
+    }
+  }
+
+  stop(): void {
+    if (this.job) void this.#jobs.cancel(this.job.id);
+  }
+
+  async #call<N extends CallName>(name: N, input: CallInput<N>, turn: number): Promise<CallOutput<N> | null> {
+    try {
+      const found = await this.#jobs.start(name, input).result;
+      return turn === this.#turn ? found : null;
+    } catch (thrown) {
+      const error = toWireError(thrown);
+      if (turn === this.#turn && error.code !== 'cancelled') this.error = error;
+      return null;
+    }
+  }
+
+  #change(): number {
+    this.modules = null;
+    this.visual = null;
+    this.modality = null;
+    this.proposal = null;
+    this.error = null;
+    return ++this.#turn;
+  }
+}
