@@ -32,6 +32,15 @@ export const shortcuts: ReadonlyArray<{ readonly where: string; readonly keys: r
     ],
   },
   {
+    where: 'Compare',
+    keys: [
+      { keys: ['Enter'], does: 'Ask both' },
+      { keys: ['Shift Enter'], does: 'A new line' },
+      { keys: ['←', '→'], does: 'In an answer: from token to token' },
+      { keys: ['Esc'], does: 'Stop what runs' },
+    ],
+  },
+  {
     where: 'Library',
     keys: [
       { keys: ['/'], does: 'Search' },

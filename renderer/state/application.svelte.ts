@@ -4,6 +4,7 @@
 import type { Connection } from '../backend.ts';
 import { Attribution } from './attribution.svelte.ts';
 import { Changes } from './changes.ts';
+import { Comparing } from './comparing.svelte.ts';
 import { Condition } from './condition.svelte.ts';
 import { EditLibrary } from './editLibrary.svelte.ts';
 import { Health } from './health.svelte.ts';
@@ -32,6 +33,7 @@ export class Application {
   readonly health: Health;
   readonly imports: Imports;
   readonly attribution: Attribution;
+  readonly comparing: Comparing;
 
   constructor(connection: Connection) {
     const jobs = new Jobs(connection);
@@ -55,6 +57,7 @@ export class Application {
     this.health = new Health(connection, jobs, this.library, this.toasts);
     this.imports = new Imports(connection, jobs, this.changes);
     this.attribution = new Attribution(connection, jobs, this.pictures, this.condition);
+    this.comparing = new Comparing(jobs, this.pictures, this.condition);
     let lost = false;
     connection.onConnection((up) => {
       if (up && lost) this.#readAgain();

@@ -13,7 +13,8 @@ import type { Connection } from '../backend.ts';
 
 /** What a caller may follow while its job runs. */
 export interface JobListeners {
-  token?(side: 'before' | 'after' | 'answer', token: AnswerToken): void;
+  /** `text`: what is certain of the answer's text by now and was not told before */
+  token?(side: 'before' | 'after' | 'answer', token: AnswerToken, text: string): void;
   result?(result: ProbeResult): void;
 }
 
@@ -31,7 +32,9 @@ export class Jobs {
   constructor(connection: Connection) {
     this.#connection = connection;
     connection.on('jobs.changed', ({ job }) => this.#put(job));
-    connection.on('answer.token', ({ job, side, token }) => this.#listeners.get(job)?.token?.(side, token));
+    connection.on('answer.token', ({ job, side, token, text }) =>
+      this.#listeners.get(job)?.token?.(side, token, text),
+    );
     connection.on('check.result', ({ job, result }) => this.#listeners.get(job)?.result?.(result));
   }
 

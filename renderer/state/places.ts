@@ -2,7 +2,15 @@
  * @file The places of the page and how the address's hash names them.
  */
 
-export const screens = ['workbench', 'library', 'health', 'attribution', 'models', 'settings'] as const;
+export const screens = [
+  'workbench',
+  'compare',
+  'library',
+  'health',
+  'attribution',
+  'models',
+  'settings',
+] as const;
 export type Screen = (typeof screens)[number];
 
 /** A place as the hash says it; anything unknown is the workbench. */
@@ -21,6 +29,7 @@ export function hashOf(screen: Screen, edit: number | null = null): string {
 /** What each screen is called. */
 export const titles: Readonly<Record<Screen, string>> = {
   workbench: 'Workbench',
+  compare: 'Compare',
   library: 'Library',
   health: 'Health',
   attribution: 'Attribution',
