@@ -6,6 +6,7 @@ import { benchCommand } from './cli/bench.ts';
 import { editCommand } from './cli/edit.ts';
 import { inspectCommand } from './cli/inspect.ts';
 import { layersCommand } from './cli/layers.ts';
+import { modelsCommand } from './cli/models.ts';
 import { serveCommand } from './cli/serve.ts';
 import { traceCommand } from './cli/trace.ts';
 import { trainCommand } from './cli/train.ts';
@@ -18,6 +19,7 @@ const emend = new Command('emend')
 
 const commands = [
   inspectCommand(),
+  modelsCommand(),
   askCommand(),
   traceCommand(),
   editCommand(),

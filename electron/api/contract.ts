@@ -440,6 +440,23 @@ export const ModelSummary = z.object({
 });
 export type ModelSummary = z.infer<typeof ModelSummary>;
 
+/** A model in the Hugging Face cache. */
+export const FoundModel = z.object({
+  /** the folder to open */
+  path: z.string(),
+  /** `org/name` */
+  name: z.string(),
+  state: z.enum(['opens', 'unsupported', 'incomplete', 'gguf', 'damaged']),
+  /** why it does not open; empty where it does */
+  reason: z.string(),
+  /** of what it is; null where it does not open */
+  family: z.string().nullable(),
+  parameters: z.number().int().nullable(),
+  dtype: z.string().nullable(),
+  bytes: z.number(),
+});
+export type FoundModel = z.infer<typeof FoundModel>;
+
 export const EngineState = z.object({
   state: z.enum(['starting', 'ready', 'busy', 'restarting', 'failed']),
   /** what happened, for people; empty when nothing did */
@@ -668,6 +685,18 @@ export const calls = {
   'models.recent': {
     input: Nothing,
     output: z.array(z.object({ path: z.string(), name: z.string(), opened: Moment })),
+    job: false,
+  },
+  /** the models in the Hugging Face cache of this machine, and what Emend can do with each */
+  'models.discover': {
+    input: Nothing,
+    output: z.object({
+      /** folders that were looked into */
+      caches: z.array(z.string()),
+      models: z.array(FoundModel),
+      /** repositories that were not looked at, as there are too many */
+      more: z.number().int(),
+    }),
     job: false,
   },
   'models.open': {

@@ -1,7 +1,6 @@
 /**
  * @file The one model an engine has open: its files, its adapter, and the committed edits that act on it.
  */
-import { basename } from 'node:path';
 import type { ModelSummary } from '../api/contract.ts';
 import type { EditSignal } from '../editors/editor.ts';
 import { readScope } from '../editors/scope/openScope.ts';
@@ -14,6 +13,7 @@ import { type LibraryReader, openReader } from '../library/reader.ts';
 import { editRow } from '../library/rows.ts';
 import { signalOf } from '../library/signals.ts';
 import { fingerprint } from '../models/checkpoint.ts';
+import { nameOfModel } from '../models/hubCache.ts';
 import { type Checkpoint, openCheckpoint } from '../models/open.ts';
 import type { PictureLayout, Visual } from '../models/picture.ts';
 import { loadChatTemplate } from '../models/prompt.ts';
@@ -42,7 +42,7 @@ export async function summarise(
   const description = adapter?.files.description;
   return {
     path,
-    name: basename(checkpoint.folder),
+    name: nameOfModel(checkpoint.folder),
     fingerprint: ofCheckpoint ?? (await fingerprint(checkpoint)),
     architecture: checkpoint.family,
     layers: decoder.layers,

@@ -4,12 +4,12 @@
  * The scope compares what edits were made and checked with, a picture and a question in the library's form. In a conversation these are
  * each of its pictures with the last question; the edit whose margin is best acts, on the rows of the picture it was found for.
  */
-import { basename } from 'node:path';
 import type { EditSignal } from '../editors/editor.ts';
 import type { Decision, EditBank, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { checkPictures } from '../models/conversation.ts';
 import { type Generation, type GenerationOptions, generate } from '../models/generation.ts';
+import { nameOfModel } from '../models/hubCache.ts';
 import type { Visual } from '../models/picture.ts';
 import type { Adapt, Prefill } from '../models/visionLanguageModel.ts';
 import type { EditedModel } from './editedModel.ts';
@@ -52,7 +52,7 @@ export async function prepareConversation(
   }
   const visuals = turns.flatMap((turn) => turn.visuals);
   const { prompts } = model.checkpoint.backbone;
-  checkPictures(prompts, visuals.length, basename(model.checkpoint.folder));
+  checkPictures(prompts, visuals.length, nameOfModel(model.checkpoint.folder));
   const encoded =
     turns.length === 1
       ? model.prompts.encodePrompt({

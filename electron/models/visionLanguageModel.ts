@@ -1,7 +1,6 @@
 /**
  * @file A vision-language model ready to run: pictures and prompt in, logits out, with the decoder cut where editors act.
  */
-import { basename } from 'node:path';
 import { EmendError } from '../errors.ts';
 import { decodePicture } from '../files/picture.ts';
 import { Graph } from '../tensor/graph.ts';
@@ -18,6 +17,7 @@ import { type ConversationWriter, conversationWriter } from './conversation.ts';
 import { attentionFeeds, type RunnableDecoder } from './decoder.ts';
 import { type Cache, DecoderSegment, type SegmentResult } from './decoderSegment.ts';
 import type { PlacedPicture } from './family.ts';
+import { nameOfModel } from './hubCache.ts';
 import { type Checkpoint, openCheckpoint, stopTokenIds } from './open.ts';
 import type { PictureReader, Pixels, Visual, VisualGrid } from './picture.ts';
 import { consecutive, type Positions } from './positions.ts';
@@ -160,7 +160,7 @@ export class VisionLanguageModel {
       tokenizer,
       chatTemplate,
       backbone.prompts,
-      basename(checkpoint.folder),
+      nameOfModel(checkpoint.folder),
     );
 
     const opened: Session[] = [];

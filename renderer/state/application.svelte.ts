@@ -7,6 +7,7 @@ import { Changes } from './changes.ts';
 import { Comparing } from './comparing.svelte.ts';
 import { Condition } from './condition.svelte.ts';
 import { EditLibrary } from './editLibrary.svelte.ts';
+import { EndpointControl } from './endpoint.svelte.ts';
 import { Health } from './health.svelte.ts';
 import { Imports } from './imports.svelte.ts';
 import { Jobs } from './jobs.svelte.ts';
@@ -34,6 +35,7 @@ export class Application {
   readonly imports: Imports;
   readonly attribution: Attribution;
   readonly comparing: Comparing;
+  readonly endpoint: EndpointControl;
 
   constructor(connection: Connection) {
     const jobs = new Jobs(connection);
@@ -58,6 +60,7 @@ export class Application {
     this.imports = new Imports(connection, jobs, this.changes);
     this.attribution = new Attribution(connection, jobs, this.pictures, this.condition);
     this.comparing = new Comparing(jobs, this.pictures, this.condition);
+    this.endpoint = new EndpointControl(connection);
     let lost = false;
     connection.onConnection((up) => {
       if (up && lost) this.#readAgain();

@@ -7,11 +7,13 @@ import type { ChatService } from '../../openai/server.ts';
 import { converse } from '../conversing.ts';
 import type { Parts } from '../parts.ts';
 import type { HandlersOf } from '../router.ts';
+import { typedPath } from '../typedPath.ts';
 
 export function endpointHandlers(endpoint: Endpoint): HandlersOf<'endpoint'> {
   return {
     'endpoint.state': () => endpoint.state(),
-    'endpoint.set': (changes) => endpoint.set(changes),
+    'endpoint.set': ({ folders, ...changes }) =>
+      endpoint.set({ ...changes, folders: folders?.map((folder) => typedPath(folder)) }),
     'endpoint.newKey': () => endpoint.newKey(),
   };
 }
