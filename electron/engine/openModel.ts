@@ -1,11 +1,13 @@
 /**
  * @file The one model an engine has open: its files, its adapter, and the committed edits that act on it.
  */
+import { stat } from 'node:fs/promises';
 import type { ModelSummary } from '../api/contract.ts';
 import type { EditSignal } from '../editors/editor.ts';
 import { readScope } from '../editors/scope/openScope.ts';
 import type { Decision, Scope } from '../editors/scope/scope.ts';
 import { decodeSignal } from '../editors/signalFile.ts';
+import { readPublishedAdapter } from '../editors/visedit/publishedAdapter.ts';
 import { type AdapterFiles, readAdapter, VisEdit } from '../editors/visedit/visEdit.ts';
 import { EmendError } from '../errors.ts';
 import { cutsFor, EditedModel, type Prepared } from '../evaluation/editedModel.ts';
@@ -91,8 +93,17 @@ export class OpenModel {
     };
     stage('Reading the checkpoint', 0);
     const checkpoint = await openCheckpoint(input.path);
-    const files = input.adapter === null ? null : await readAdapter(input.adapter);
     const own = await fingerprint(checkpoint);
+    const { adapter: adapterPath } = input;
+    // A folder is an adapter of ours, a file one that the published code saved.
+    const published = adapterPath !== null && (await stat(adapterPath).catch(() => null))?.isFile();
+    const { hidden, layers } = checkpoint.backbone.decoder;
+    const files =
+      adapterPath === null
+        ? null
+        : published
+          ? await readPublishedAdapter(adapterPath, { fingerprint: own, hidden, layers })
+          : await readAdapter(adapterPath);
     if (files && files.description.model !== own) {
       throw new EmendError(
         'invalid-input',
@@ -104,7 +115,7 @@ export class OpenModel {
       (await readScope(
         input.adapter!,
         { cosine: files.description.router, model: files.description.model },
-        input.scope,
+        published ? 'cosine' : input.scope,
       ));
     stage('Loading the model', 1);
     const model = await VisionLanguageModel.open(input.path, {
