@@ -39,8 +39,12 @@ export function explainProposal({ rows, layer, readAbove }: LayerProposal, input
   const first =
     `Of what the layers read of ${what} towards the key token, ${percent(readAbove[layer]!)} is read above layer ${layer}` +
     (next === undefined ? '.' : `, and ${percent(next)} above layer ${layer + 1}.`);
+  const reason =
+    readAbove[layer]! < readingKept
+      ? `No layer has ${percent(readingKept)} above it, so the lowest is taken.`
+      : 'A change at its output is seen by all of that, and has no more layers to get lost in than it must.';
   return (
-    `${first} A change at its output is seen by all of that, and has no more layers to get lost in than it must. ` +
+    `${first} ${reason} ` +
     `Measured on ${inputs} input${inputs === 1 ? '' : 's'}; which layer edits best only editing shows.`
   );
 }

@@ -315,7 +315,7 @@ async function written(path: string, content: string | Uint8Array): Promise<void
   });
 }
 
-/** The picture with each map over it, each layer's hottest cell in the full colour. */
+/** The picture with each map over it, each map's hottest cell in the full colour; influence as it is. */
 async function writeOverlays(folder: string, picture: Uint8Array, found: VisualReport): Promise<void> {
   const { rows, columns, window } = found;
   await mkdir(folder, { recursive: true }).catch((cause) => {
@@ -324,19 +324,16 @@ async function writeOverlays(folder: string, picture: Uint8Array, found: VisualR
   const paint = async (name: string, values: readonly number[]) =>
     written(join(folder, name), await paintedPicture(picture, { rows, columns, window, values }));
   for (const { layer, before, after } of found.layers) {
-    const top = Math.max(...before, ...(after ?? [])) || 1;
     const at = `layer-${String(layer).padStart(2, '0')}`;
-    await paint(
-      `${at}.png`,
-      before.map((value) => value / top),
-    );
-    if (after)
-      await paint(
-        `${at}-edited.png`,
-        after.map((value) => value / top),
-      );
+    await paint(`${at}.png`, toFullColour(before));
+    if (after) await paint(`${at}-edited.png`, toFullColour(after));
   }
   if (found.influence) await paint('influence.png', found.influence.values);
+}
+
+function toFullColour(values: readonly number[]): number[] {
+  const hottest = Math.max(...values) || 1;
+  return values.map((value) => value / hottest);
 }
 
 const every = (values: readonly unknown[]) => values.map((_, layer) => layer);

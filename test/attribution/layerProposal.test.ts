@@ -1,5 +1,9 @@
 import { expect, test } from 'vitest';
-import { type LayerMeasures, proposeLayer } from '../../electron/attribution/layerProposal.ts';
+import {
+  explainProposal,
+  type LayerMeasures,
+  proposeLayer,
+} from '../../electron/attribution/layerProposal.ts';
 
 /** A model of six layers that reads the picture at layers 3 to 5 and the question at 1 and 2. */
 const measures: LayerMeasures = {
@@ -31,6 +35,18 @@ test('a tenth of the reading may lie below, and no more', () => {
   const early = { ...even(0.22), attention: [1, 0.5, 0.5] };
   // Layer 0's own reading cannot lie above any layer: the lowest there is.
   expect(proposeLayer(early, 'visual')).toMatchObject({ layer: 0, readAbove: [0.5, 0.25, 0] });
+});
+
+test('the reason has the shares, what it was measured on, and says where no layer has enough above it', () => {
+  expect(explainProposal(proposeLayer(measures, 'visual'), 12)).toMatch(
+    /^Of what the layers read of the picture .* 100 % is read above layer 2, and 67 % above layer 3\. A change .* Measured on 12 inputs;/,
+  );
+  const early = { ...measures, text: [0, 1, 0, 0.1, 0, 0] };
+  expect(explainProposal(proposeLayer(early, 'text'), 1)).not.toContain('the lowest is taken');
+  const first = { ...early, attention: [1, 1, 0, 0, 0, 0], text: [1, 1, 0, 0, 0, 0] };
+  expect(explainProposal(proposeLayer(first, 'text'), 1)).toMatch(
+    /the question .* 50 % is read above layer 0.* No layer has 90 % above it, so the lowest is taken\. Measured on 1 input;/,
+  );
 });
 
 test('where nothing is read, nothing is proposed', () => {

@@ -3,6 +3,7 @@
  * (the demo adapter, or those named: `npm run bench -- maps ADAPTER…`) and visual contribution by layer. Edits of a draw of its own
  * that are about a thing in the picture. A cell is on the thing where the thing covers at least a quarter of it.
  */
+import { layersAfterEdit } from '../../electron/attribution/influenceTarget.ts';
 import { agreement, type MapAgreement } from '../../electron/attribution/pointing.ts';
 import { PictureAttribution, paperPerturbation } from '../../electron/attribution/visualContribution.ts';
 import { type EditingRecord, editingRecord } from '../../electron/demo/editingSet.ts';
@@ -53,6 +54,8 @@ async function measure(adapter: string): Promise<void> {
   const influence: Record<string, MapAgreement[]> = { own: [], 'other style': [] };
   const kinds: Record<string, MapAgreement[]> = {};
   const contribution = layers.map((): MapAgreement[] => []);
+  const high = layersAfterEdit(model.summary.adapter!.layer, decoder.layers);
+  const taught: MapAgreement[] = [];
   let [elsewhere, unrelated, hottest] = [0, 0, 0];
   let count = 0;
   for (let index = 0; count < EDITS; index++) {
@@ -80,8 +83,10 @@ async function measure(adapter: string): Promise<void> {
       const values = (await edited.influence(apart, signal))!;
       unrelated += values.reduce((sum, value) => sum + value, 0) / values.length;
     }
-    for (const { layer, mean } of await picture.run(prepared.prefill.input, index))
-      contribution[layer]!.push(agreement(mean, thing));
+    const found = await picture.run(prepared.prefill.input, index);
+    for (const { layer, mean } of found) contribution[layer]!.push(agreement(mean, thing));
+    const target = thing.map((_, cell) => high.reduce((sum, layer) => sum + found[layer]!.mean[cell]!, 0));
+    taught.push(agreement(target, thing));
   }
   console.log(
     `${adapter} (${model.summary.adapter!.editor}, layer ${model.summary.adapter!.layer}), ${count} edits, draw ${SEED}`,
@@ -98,6 +103,7 @@ async function measure(adapter: string): Promise<void> {
       `influence: hottest cell ${mean(hottest)}, beside the thing ${mean(elsewhere)} a cell, on an unrelated picture ${mean(unrelated)} a cell`,
     );
   } else console.log('no influence map');
+  told(`what eq. 18 teaches: mean of layers ${high.join(', ')}`, taught);
   for (const layer of layers) told(`visual contribution, unedited, layer ${layer}`, contribution[layer]!);
   await picture.dispose();
   await model.dispose();

@@ -8,7 +8,7 @@ import { openSafetensors, readTensor } from '../../electron/files/safetensors.ts
 import type { TextConfig } from '../../electron/models/config.ts';
 import { attentionFeeds, attentionInputs } from '../../electron/models/decoder.ts';
 import { rotaryDecoder } from '../../electron/models/parts/rotaryDecoder.ts';
-import { consecutive } from '../../electron/models/positions.ts';
+import { consecutive, type Positions } from '../../electron/models/positions.ts';
 import { type ModelInput, VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { fixedWeights } from '../../electron/models/weights.ts';
 import * as f from '../../electron/tensor/functions.ts';
@@ -120,24 +120,28 @@ export async function wholeAttention(decoder: Decoder, layer: number) {
   const { attention } = decoder.layer(hidden, layer, inputs, decoder.weightsOf(graph));
   graph.output('attention', f.slice(attention, 1, -1, Number.MAX_SAFE_INTEGER, 1));
   const session = await Session.create(graph, decoder.session);
-  const run = async (states: Float32Array) => {
+  const run = async (states: Float32Array, positions?: Positions) => {
     const rows = states.length / decoder.hidden;
     const out = await session.run({
       hidden: float32(states, [1, rows, decoder.hidden]),
-      ...attentionFeeds(decoder, consecutive(rows), 0),
+      ...attentionFeeds(decoder, positions?.map((axis) => axis.slice(0, rows)) ?? consecutive(rows), 0),
     });
     return floatsOf(out.attention!);
   };
   return { run, dispose: () => session.dispose() };
 }
 
-/** Eqs. 6–8 taken literally: noise on one row of the layer's input, the whole attention again. unitNoise [visual, draws, hidden] → [visual, draws]. */
+/**
+ * Eqs. 6–8 taken literally: noise on one row of the layer's input, or on the rows of a cell's window together, the whole attention
+ * again. unitNoise [visual, draws, hidden], a row's own whichever window it is in → [visual, draws].
+ */
 export async function literalContributions(
   decoder: Decoder,
   layer: number,
-  { hidden, imageRows, lastPromptRow }: AttributionInput,
+  { hidden, imageRows, lastPromptRow, positions }: AttributionInput,
   draws: number,
   unitNoise: Float32Array,
+  cells: ReadonlyArray<readonly number[]> = imageRows.map((_, cell) => [cell]),
 ): Promise<Float32Array> {
   const width = decoder.hidden;
   const [start, end] = [imageRows[0]!, imageRows.at(-1)! + 1];
@@ -146,13 +150,15 @@ export async function literalContributions(
   const average = visual.reduce((a, b) => a + b, 0) / visual.length;
   const sigma = Math.sqrt(visual.reduce((sum, value) => sum + (value - average) ** 2, 0) / visual.length);
   const attention = await wholeAttention(decoder, layer);
-  const before = await attention.run(states);
+  const before = await attention.run(states, positions);
   const results = new Float32Array((end - start) * draws);
   for (let at = 0; at < results.length; at++) {
-    const row = start + Math.floor(at / draws);
     const moved = states.slice();
-    for (let i = 0; i < width; i++) moved[row * width + i]! += 3 * sigma * unitNoise[at * width + i]!;
-    const after = await attention.run(moved);
+    for (const cell of cells[Math.floor(at / draws)]!) {
+      const from = (cell * draws + (at % draws)) * width;
+      for (let i = 0; i < width; i++) moved[(start + cell) * width + i]! += 3 * sigma * unitNoise[from + i]!;
+    }
+    const after = await attention.run(moved, positions);
     let [dot, a, b] = [0, 0, 0];
     for (let i = 0; i < width; i++) {
       dot += before[i]! * after[i]!;

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { decoderOf, LayerInputs } from '../../electron/attribution/layerInputs.ts';
+import { AttentionNorms, decoderOf, LayerInputs } from '../../electron/attribution/layerInputs.ts';
 import { PerturbedAttention } from '../../electron/attribution/perturbedAttention.ts';
 import {
   type AttributionInput,
@@ -114,6 +114,70 @@ describe('batched perturbation', () => {
     expect(largestDifference(batched!.perDraw, literal)).toBeLessThan(2e-6);
   });
 
+  test.each([
+    ['windows of rows, attention resting on single rows', 6, 1],
+    ['windows of rows', 2, 1],
+    ['rows', 2, 0],
+  ])('equals the whole attention run again at positions of its own: %s', async (_, strength, radius) => {
+    const decoder = randomDecoder({ hidden: 48, heads: 4 }, strength);
+    const positions = [Int32Array.from({ length: 20 }, (_, row) => 3 * row + (row > 11 ? 40 : 0))];
+    const given = { ...input(48, 1), positions };
+    const draws = 2;
+    const unit = standardNormal(9 * draws * 48, 5);
+    const all = windows({ height: 3, width: 3 }, radius);
+    const most = Math.max(...all.map((window) => window.length));
+    const noise = new Float32Array(9 * draws * most * 48);
+    for (const [cell, window] of all.entries())
+      for (let draw = 0; draw < draws; draw++)
+        for (const [slot, row] of window.entries()) {
+          const from = (row * draws + draw) * 48;
+          noise.set(unit.subarray(from, from + 48), ((cell * draws + draw) * most + slot) * 48);
+        }
+    const attribution = await VisualAttribution.compile(decoder, [1], {
+      ...paperPerturbation,
+      draws,
+      radius,
+    });
+    const [batched] = await attribution.run(given, { kind: 'given', values: [noise] });
+    const [elsewhere] = await attribution.run(input(48, 1), { kind: 'given', values: [noise] });
+    await attribution.dispose();
+    const literal = await literalContributions(decoder, 1, given, draws, unit, all);
+    expect(largestDifference(batched!.perDraw, literal)).toBeLessThan(2e-6);
+    expect(largestDifference(batched!.perDraw, elsewhere!.perDraw)).toBeGreaterThan(1e-4);
+  });
+
+  test('scores far from zero neither overflow nor vanish in a window', async () => {
+    const decoder = randomDecoder({ hidden: 48, heads: 4 }, 60);
+    const attribution = await VisualAttribution.compile(decoder, [1], { ...paperPerturbation, radius: 1 });
+    const [found] = await attribution.run(input(48, 1), { kind: 'seed', seed: 1 });
+    await attribution.dispose();
+    expect([...found!.perDraw].every((turn) => Number.isFinite(turn) && turn >= 0 && turn <= 1 + 1e-6)).toBe(
+      true,
+    );
+  });
+
+  test('perturbations that do not fit their input, or one another, are refused', async () => {
+    const decoder = randomDecoder({ hidden: 32, heads: 4 });
+    const attention = await PerturbedAttention.compile(decoder, [0, 2], 'attention-input', 'row');
+    const perturbation: Perturbation = { variant: 'code', level: 0.7, draws: 2, radius: 0 };
+    const grid = { height: 3, width: 3 };
+    const good = perturbedItem(input(32, 2), [0, 1], grid, perturbation, { kind: 'seed', seed: 1 }, 32);
+    const other = perturbedItem(input(32, 2), [0], grid, perturbation, { kind: 'seed', seed: 1 }, 32);
+    const refused = [
+      [{ ...good, rows: [15, 4] }], // the key row itself
+      [{ ...good, rows: [-1, 4] }],
+      [{ ...good, noise: [good.noise[0]!, good.noise[1]!.subarray(32)] }],
+      [{ ...good, scale: [0.7] }],
+      [{ ...good, cells: [[1], [0]] }],
+      [{ ...good, keyRow: 20 }],
+      [good, other],
+    ];
+    for (const items of refused)
+      await expect(attention.run(items)).rejects.toThrow(/does not fit an input of 20 rows/);
+    expect(await attention.run([])).toEqual([]);
+    await attention.dispose();
+  });
+
   test('small turns are told apart where 1 − cos would be rounded away', async () => {
     const decoder = randomDecoder({ hidden: 48, heads: 4 });
     const turns = async (level: number) => {
@@ -174,6 +238,67 @@ describe('batched perturbation', () => {
         expect(largestDifference(split[item]![layer]!, turns[layer]!)).toBeLessThan(1e-6);
     }
     expect(largestDifference(together[0]![0]!, together[1]![0]!)).toBeGreaterThan(1e-4);
+  });
+});
+
+describe('hidden states entering layers', () => {
+  test('inputs have positions, windows of sight and added rows of their own', async () => {
+    const decoder = { ...randomDecoder({ hidden: 32, heads: 4, slidingWindow: 6 }), addedLayers: 2 };
+    const below = await LayerInputs.compile(decoder, [1, 2]);
+    const rows = (seed: number) => standardNormal(12 * 32, seed);
+    const one = {
+      hidden: rows(1),
+      positions: [Int32Array.from({ length: 12 }, (_, row) => 5 * row)],
+      added: [rows(2), rows(3)],
+    };
+    const other = { hidden: rows(4).subarray(0, 9 * 32) };
+    const together = await below.run([one, other, one]);
+    const [alone] = await below.run([one]);
+    const [otherAlone] = await below.run([other]);
+    for (const layer of [0, 1]) {
+      expect(largestDifference(together[0]![layer]!, alone![layer]!)).toBeLessThan(1e-5);
+      expect(largestDifference(together[2]![layer]!, alone![layer]!)).toBeLessThan(1e-5);
+      expect(largestDifference(together[1]![layer]!, otherAlone![layer]!)).toBeLessThan(1e-5);
+    }
+    // What is added after a layer is in what enters the next.
+    const [without] = await below.run([{ ...one, added: [new Float32Array(12 * 32), one.added[1]!] }]);
+    const shifted = without![0]!.map((value, at) => value + one.added[0]![at]!);
+    expect(largestDifference(alone![0]!, shifted)).toBeLessThan(1e-5);
+    const [plain] = await below.run([
+      { ...one, positions: [Int32Array.from({ length: 12 }, (_, row) => row)] },
+    ]);
+    expect(largestDifference(alone![0]!, plain![0]!)).toBeGreaterThan(1e-3);
+    // A row sees the last six of those before it, and no further.
+    const moved = { ...one, hidden: one.hidden.map((value, at) => value + (at < 32 ? 1 : 0)) };
+    const [seen] = await below.run([moved]);
+    const row = (states: Float32Array, index: number) => states.subarray(index * 32, (index + 1) * 32);
+    expect(largestDifference(row(seen![0]!, 5), row(alone![0]!, 5))).toBeGreaterThan(1e-4);
+    expect(largestDifference(row(seen![0]!, 6), row(alone![0]!, 6))).toBeLessThan(1e-6);
+    await below.dispose();
+    await expect(LayerInputs.compile(decoder, [1, 2], 2)).rejects.toThrow(/give layers 2 to 2/);
+  });
+
+  test('norms are those of each layer, and what is no row is refused', async () => {
+    const decoder = randomDecoder({ hidden: 32, heads: 4 });
+    const norms = await AttentionNorms.compile(decoder, [0, 2]);
+    const [first, second] = [standardNormal(3 * 32, 1), standardNormal(3 * 32, 2)];
+    const both = await norms.run([first, second]);
+    const swapped = await norms.run([second, first]);
+    await norms.dispose();
+    expect(largestDifference(both[0]!, swapped[1]!)).toBeGreaterThan(1e-3);
+    expect(largestDifference(both[1]!, swapped[0]!)).toBeGreaterThan(1e-3);
+    // Normed by root mean square, with the layer's own weight.
+    const square = Math.sqrt(
+      first.subarray(0, 32).reduce((sum, value) => sum + value * value, 0) / 32 + 1e-5,
+    );
+    const weight = both[0]!.subarray(0, 32).map((value, at) => (value * square) / first[at]!);
+    const again = swapped[1]!.subarray(0, 32).map((value, at) => (value * square) / first[at]!);
+    expect(largestDifference(weight, again)).toBeGreaterThan(1e-3);
+    const below = await LayerInputs.compile(decoder, [1]);
+    await expect(below.run([{ hidden: new Float32Array(33) }])).rejects.toThrow(
+      /33 numbers are not rows of 32/,
+    );
+    await below.dispose();
   });
 });
 

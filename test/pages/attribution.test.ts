@@ -1,0 +1,226 @@
+/** @file The attribution screen on the demo model: maps before and with an edit, bars, a proposed layer, files, stopping, narrow windows. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { forkEngine } from '../../electron/engine/forkEngine.ts';
+import { pageFolder } from '../../electron/frontends/places.ts';
+import { type Program, startProgram } from '../../electron/frontends/program.ts';
+import { type Served, serve } from '../../electron/serve.ts';
+import { openBrowser } from '../support/browser.ts';
+
+const PATIENCE = 60_000;
+const folder = mkdtempSync(join(tmpdir(), 'emend-pages-'));
+const problems: string[] = [];
+let program: Program;
+let served: Served;
+let browser: Browser;
+let page: Page;
+/** messages kept from the engine while it is held; null: it is not */
+let held: Array<() => void> | null = null;
+
+const poll = <T>(value: () => T | Promise<T>) => expect.poll(value, { timeout: PATIENCE, interval: 50 });
+const call: Program['application']['call'] = (name, input) => program.application.call(name, input);
+const found = () => page.getByRole('region', { name: 'What was found' });
+const attribute = () => page.getByRole('button', { name: 'Attribute', exact: true }).click();
+const show = (view: string) => page.getByRole('radio', { name: view, exact: true }).check();
+const at = (place: string) => page.goto(page.url().replace(/#.*/, `#/${place}`));
+/** a file that a button of the page saves */
+const saved = async (button: string) => {
+  const [download] = await Promise.all([
+    page.waitForEvent('download'),
+    page.getByRole('button', { name: button, exact: true }).click(),
+  ]);
+  const path = await download.path();
+  return { name: download.suggestedFilename(), content: readFileSync(path) };
+};
+/** the numbers of a chart, as whoever cannot see it reads them: by layer, one for each of its names */
+const chart = (title: RegExp) =>
+  page
+    .getByRole('table', { name: title })
+    .getByRole('row')
+    .evaluateAll((rows) =>
+      rows.slice(1).map((row) => [...row.querySelectorAll('td')].map((cell) => cell.innerText)),
+    );
+
+beforeAll(async () => {
+  program = await startProgram({
+    library: join(folder, 'library.emend'),
+    launch: () => {
+      const forked = forkEngine();
+      const send: typeof forked.send = (message) => {
+        if (held) held.push(() => forked.send(message));
+        else forked.send(message);
+      };
+      return { ...forked, send };
+    },
+    providers: ['cpu'],
+  });
+  served = await serve({ application: program.application, page: pageFolder, port: 0 });
+  browser = await openBrowser();
+  page = await (await browser.newContext({ viewport: { width: 1280, height: 900 } })).newPage();
+  page.setDefaultTimeout(PATIENCE);
+  page.on('pageerror', (error) => problems.push(error.message));
+  page.on('console', (message) => message.type() === 'error' && problems.push(message.text()));
+  await page.goto(served.url);
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await served?.close();
+  await program?.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+test('a picture and a question are looked into by key, layer by layer, and saved', async () => {
+  await poll(async () => (await call('app.status', {})).model?.name).toBeTruthy();
+  await page.getByRole('link', { name: 'Attribution', exact: true }).click();
+  await found().getByText('Choose a picture and ask something').waitFor();
+  const samples = await call('pictures.samples', {});
+  await page.getByRole('list', { name: 'Demo pictures' }).getByRole('button').first().click();
+  expect(await page.getByLabel('Question').inputValue()).toBe(samples[0]!.prompts[0]);
+  await page.getByLabel('Question').focus();
+  await page.keyboard.press('Enter');
+  const map = found().getByRole('img', { name: /^Layer \d, hottest at row \d+, column \d+$/ });
+  await map.waitFor();
+
+  const report = await call('attribution.visual', {
+    of: { picture: samples[0]!.picture.id, prompt: samples[0]!.prompts[0]! },
+  });
+  await found().getByText(`The model says “${report.keys.before}”`).waitFor();
+  const hottest = (values: readonly number[]) => values.indexOf(Math.max(...values));
+  await page.getByRole('slider', { name: 'Layer' }).fill('3');
+  const cell = hottest(report.layers[3]!.before);
+  const place = `row ${Math.floor(cell / report.columns) + 1}, column ${(cell % report.columns) + 1}`;
+  await found()
+    .getByRole('img', { name: `Layer 3, hottest at ${place}` })
+    .waitFor();
+  // the painted cell is where it should be, and not where nothing is
+  const red = await map.evaluate(
+    (canvas: HTMLCanvasElement, [token, columns, rows]) => {
+      const context = canvas.getContext('2d')!;
+      const alpha = (cell: number) => {
+        const x = (((cell % columns!) + 0.5) / columns!) * canvas.width;
+        const y = ((Math.floor(cell / columns!) + 0.5) / rows!) * canvas.height;
+        return context.getImageData(x, y, 1, 1).data[3]!;
+      };
+      return { hot: alpha(token!), all: Array.from({ length: columns! * rows! }, (_, at) => alpha(at)) };
+    },
+    [cell, report.columns, report.rows] as const,
+  );
+  expect(red.hot).toBe(255);
+  expect(Math.min(...red.all)).toBe(0);
+  await map.focus();
+  await page.keyboard.press('ArrowDown');
+  await found()
+    .getByRole('status')
+    .getByText(/^row \d+, column \d+ · /)
+    .first()
+    .waitFor();
+
+  const csv = (await saved('Save CSV')).content.toString().trim().split('\n');
+  expect(csv[0]).toBe('layer,row,column,before,after');
+  expect(csv).toHaveLength(1 + report.layers.length * report.columns * report.rows);
+  expect(csv[1 + 3 * report.columns * report.rows + cell]).toBe(
+    `3,${Math.floor(cell / report.columns)},${cell % report.columns},${report.layers[3]!.before[cell]},`,
+  );
+  const json = await saved('Save JSON');
+  expect(json.name).toBe('attribution-visual.json');
+  expect(JSON.parse(json.content.toString()).result.layers).toEqual(report.layers);
+  const png = await saved('Save PNG');
+  expect(png.content.subarray(1, 4).toString()).toBe('PNG');
+});
+
+test('bars of layers for a key token typed and a wrong one, and of modalities', async () => {
+  await show('Layers');
+  await page.getByLabel('Wrong token to compare with').fill('piano');
+  await attribute();
+  const own = page.getByRole('table', { name: /^Contribution to “/ });
+  await own.waitFor({ state: 'attached' });
+  const [bars, wrong] = [await chart(/^Contribution to “/), await chart(/^To a wrong token, “p/)];
+  expect(bars).toHaveLength(8);
+  const most = (rows: string[][]) => Math.max(...rows.flat().map(Number));
+  expect(most(bars)).toBeGreaterThan(5 * most(wrong));
+  expect((await saved('Save PNG')).content.length).toBeGreaterThan(2000);
+
+  await show('Modalities');
+  await attribute();
+  await page.getByRole('table', { name: /^Noise of 1/ }).waitFor({ state: 'attached' });
+  expect(await chart(/^Attention of the last/)).toHaveLength(8);
+});
+
+test('an edit’s maps lie beside one another before, with it, and its influence', async () => {
+  const [sample] = (await call('pictures.samples', {})).filter(({ correction }) => correction !== null);
+  const { id } = await call('edits.create', {
+    picture: sample!.picture.id,
+    prompt: sample!.prompts[0]!,
+    target: sample!.correction!,
+  });
+  await at(`attribution/${id}`);
+  await found().getByText('Press Attribute').waitFor();
+  expect(await page.getByRole('link', { name: `Edit ${id}` }).count()).toBe(1);
+  await show('Picture');
+  await attribute();
+  for (const title of ['Before the edit', 'With the edit', 'Influence, layer 0'])
+    await found()
+      .getByRole('img', { name: new RegExp(`^${title}, hottest`) })
+      .waitFor();
+  await found()
+    .getByText(/with the edit “/)
+    .waitFor();
+  const { result } = JSON.parse((await saved('Save JSON')).content.toString());
+  expect(result.keys.after).not.toBe(result.keys.before);
+  expect(sample!.correction!.startsWith(result.keys.after)).toBe(true);
+  expect(result.layers[4].after).not.toEqual(result.layers[4].before);
+  await page.getByRole('button', { name: 'Leave it out' }).click();
+  await found().getByText('Press Attribute').waitFor();
+  expect(page.url()).toMatch(/#\/attribution$/);
+});
+
+test('a layer is proposed over the library’s edits with its reason, and another can be taken', async () => {
+  await show('Which layer to edit');
+  await page.getByRole('radio', { name: '1 edit', exact: true }).check();
+  await attribute();
+  const proposed = await call('attribution.propose', { of: { select: { filter: {} } } });
+  await found().getByText(`Layer ${proposed.layer}`, { exact: true }).waitFor();
+  await found().getByText(proposed.why).waitFor();
+  await page.getByLabel('Layer to take').selectOption('5');
+  await found().getByText('emend train --layer 5').waitFor();
+  const json = JSON.parse((await saved('Save JSON')).content.toString());
+  expect(json).toMatchObject({ chosenLayer: 5, of: 'library', result: { layer: proposed.layer } });
+});
+
+test('it runs as a job that is listed and can be stopped', async () => {
+  held = [];
+  await attribute();
+  await found().getByRole('button', { name: 'Stop' }).waitFor();
+  const [job] = (await call('jobs.list', {})).filter(({ ended }) => ended === null);
+  expect(job).toMatchObject({ kind: 'attribution.propose' });
+  await found().getByRole('button', { name: 'Stop' }).click();
+  const waiting = held;
+  held = null;
+  for (const send of waiting) send();
+  await poll(() => found().getByRole('button', { name: 'Stop' }).count()).toBe(0);
+  await poll(async () => (await call('jobs.list', {})).some(({ ended }) => ended === null)).toBe(false);
+  expect(await found().getByRole('alert').count()).toBe(0);
+});
+
+test('a window of 480 pixels, dark or light, shows all of it, and nothing lies beyond its edge', async () => {
+  await page.setViewportSize({ width: 480, height: 800 });
+  for (const view of ['Picture', 'Layers', 'Modalities', 'Which layer to edit']) {
+    await show(view);
+    const beyond = await page.evaluate(() =>
+      [...document.querySelectorAll('button, a, input, select, svg, canvas')]
+        .filter((element) => !element.closest('nav, .unseen') && element.checkVisibility())
+        .map((element) => ({ name: element.outerHTML.slice(0, 90), box: element.getBoundingClientRect() }))
+        .filter(({ box }) => box.right > innerWidth || box.left < 0)
+        .map(({ name }) => name),
+    );
+    expect(beyond, view).toEqual([]);
+  }
+  await page.emulateMedia({ colorScheme: 'dark' });
+  const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  await poll(ground).toBe('rgb(22, 22, 23)');
+  expect(problems).toEqual([]);
+});
