@@ -4,6 +4,7 @@ import { askCommand } from './cli/ask.ts';
 import { attributeCommand } from './cli/attribute.ts';
 import { benchCommand } from './cli/bench.ts';
 import { editCommand } from './cli/edit.ts';
+import { editorsCommand } from './cli/editors.ts';
 import { inspectCommand } from './cli/inspect.ts';
 import { layersCommand } from './cli/layers.ts';
 import { modelsCommand } from './cli/models.ts';
@@ -23,6 +24,7 @@ const commands = [
   askCommand(),
   traceCommand(),
   editCommand(),
+  editorsCommand(),
   benchCommand(),
   layersCommand(),
   attributeCommand(),

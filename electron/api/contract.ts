@@ -1016,7 +1016,8 @@ export const calls = {
       edit: Edit,
       before: Answer,
       after: Answer,
-      influence: InfluenceMap,
+      /** null: the editor has no map, or the input no picture */
+      influence: InfluenceMap.nullable(),
       /** a committed edit that acts on this edit's input and answers otherwise: committing with `supersede` retires it */
       conflict: z.object({ edit: EditId, target: z.string() }).nullable(),
     }),

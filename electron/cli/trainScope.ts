@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command } from 'commander';
+import { readAdapterFolder } from '../editors/registry.ts';
 import type { ScopeSource } from '../editors/scope/learned/examples.ts';
 import {
   type ScopeTraining,
@@ -10,7 +11,6 @@ import {
   usualTraining,
   workFolder,
 } from '../editors/scope/learned/trainScope.ts';
-import { readAdapter } from '../editors/visedit/visEdit.ts';
 import { EmendError } from '../errors.ts';
 import { scopeSourceFromFile } from '../evaluation/scopeSource.ts';
 import { fingerprint } from '../models/checkpoint.ts';
@@ -79,10 +79,11 @@ export function trainScopeCommand(): Command {
 /** Trains a scope for an adapter folder and writes it there. */
 export async function trainScopeBeside(options: ScopeOptions, signal: AbortSignal): Promise<void> {
   const path = modelOrDemo(options.model);
-  const adapter = await readAdapter(options.adapter);
   const checkpoint = await openCheckpoint(path);
   const own = await fingerprint(checkpoint);
-  if (adapter.description.model !== own)
+  const { hidden, layers } = checkpoint.backbone.decoder;
+  const adapter = await readAdapterFolder(options.adapter, { fingerprint: own, hidden, layers });
+  if (adapter.model !== own)
     throw new EmendError(
       'invalid-input',
       `The adapter ${options.adapter} was trained for another model than ${path}. Train one for this model first.`,

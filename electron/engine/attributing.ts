@@ -20,9 +20,9 @@ import {
   meanContributions,
 } from '../attribution/moduleContribution.ts';
 import { PictureAttribution, paperPerturbation } from '../attribution/visualContribution.ts';
-import type { EditSignal } from '../editors/editor.ts';
+import type { Prepared } from '../editors/editedModel.ts';
+import type { EditState } from '../editors/editor.ts';
 import { EmendError } from '../errors.ts';
-import type { Prepared } from '../evaluation/editedModel.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
 import { readPictureFile } from '../files/picture.ts';
 import { type PictureLayout, whole } from '../models/picture.ts';
@@ -102,13 +102,19 @@ async function eachInput(
 
 /** What an edit does to an input, and the decoder that attribution sees it in. */
 async function edited(model: OpenModel, edit: EngineEdit, prepared: Prepared) {
-  const signal: EditSignal = await model.signalFor(edit);
+  const state = await model.stateFor(edit);
   const { editor } = model.edited;
   if (!editor)
     throw new EmendError('conflict', 'No adapter is open, so no edit can act. Open the model with one.');
-  const input = await editedInput(model.edited.model, prepared.prefill, editor.adapt(signal));
+  const { rows } = editor.effect([state]);
+  if (!rows)
+    throw new EmendError(
+      'unsupported',
+      `${editor.name} changes no hidden states, so attribution sees the unedited model only.`,
+    );
+  const input = await editedInput(model.edited.model, prepared.prefill, rows);
   const decoder = withAddedLayers(model.edited.model.decoder, editor.cuts.at(-1)! + 1);
-  return { signal, input, decoder };
+  return { state, input, decoder };
 }
 
 const seconds = (started: number) => (performance.now() - started) / 1000;
@@ -204,26 +210,26 @@ export async function attributeVisual(
       await attribution.dispose();
     }
   };
-  const first = async (signal: EditSignal | null) => {
-    const { tokens } = await model.edited.answer(prepared, signal, { maxNewTokens: 1 });
+  const first = async (state: EditState | null) => {
+    const { tokens } = await model.edited.answer(prepared, state, { maxNewTokens: 1 });
     return tokens[0] ? tokenizer.decode([tokens[0].id]).trim() : '';
   };
   await between(context, 'Attributing', 0, total, 'layers');
   const before = await attributed(prepared.prefill.input, decoder, 0);
   const acting = edit && (await edited(model, edit, prepared));
   const after = acting && (await attributed(acting.input, acting.decoder, layers.length));
-  const values = acting && (await model.edited.influence(prepared, acting.signal));
+  const found = acting && (await model.edited.influence(prepared, acting.state));
   return {
     ...map,
     layers: layers.map((layer, at) => ({ layer, before: before[at]!, after: after?.[at] ?? null })),
-    influence: values
+    influence: found
       ? {
           ...map,
-          values: cells.map((row) => values[row]!),
+          values: cells.map((row) => found.values[row]!),
           layer: model.summary.adapter?.layer ?? 0,
         }
       : null,
-    keys: { before: await first(null), after: acting && (await first(acting.signal)) },
+    keys: { before: await first(null), after: acting && (await first(acting.state)) },
     seconds: seconds(started),
   };
 }

@@ -1,16 +1,13 @@
 /**
  * @file The one model an engine has open: its files, its adapter, and the committed edits that act on it.
  */
-import { stat } from 'node:fs/promises';
 import type { ModelSummary } from '../api/contract.ts';
-import type { EditSignal } from '../editors/editor.ts';
+import { cutsFor, EditedModel, type Prepared } from '../editors/editedModel.ts';
+import type { AdapterFolder, EditState } from '../editors/editor.ts';
+import { readAdapterFolder } from '../editors/registry.ts';
 import { readScope } from '../editors/scope/openScope.ts';
 import type { Decision, Scope } from '../editors/scope/scope.ts';
-import { decodeSignal } from '../editors/signalFile.ts';
-import { readPublishedAdapter } from '../editors/visedit/publishedAdapter.ts';
-import { type AdapterFiles, readAdapter, VisEdit } from '../editors/visedit/visEdit.ts';
 import { EmendError } from '../errors.ts';
-import { cutsFor, EditedModel, type Prepared } from '../evaluation/editedModel.ts';
 import { type LibraryReader, openReader } from '../library/reader.ts';
 import { editRow } from '../library/rows.ts';
 import { signalOf } from '../library/signals.ts';
@@ -34,14 +31,13 @@ export interface HeldLibrary {
 export async function summarise(
   path: string,
   checkpoint: Checkpoint,
-  adapter: { path: string; files: AdapterFiles; scope: Scope } | null,
+  adapter: { path: string; folder: AdapterFolder; scope: Scope } | null,
   ofCheckpoint?: string,
 ): Promise<ModelSummary> {
   const { backbone, weights } = checkpoint;
   const { decoder } = backbone;
   const shapes = backbone.tensors();
   const dtypes = new Set([...shapes.keys()].map((name) => weights.find(name)?.dtype ?? '?'));
-  const description = adapter?.files.description;
   return {
     path,
     name: nameOfModel(checkpoint.folder),
@@ -56,21 +52,18 @@ export async function summarise(
       pictures: backbone.prompts.severalPictures ?? false,
     },
     dtype: [...dtypes].sort().join(' and '),
-    adapter:
-      adapter && description
-        ? {
-            name: description.name,
-            path: adapter.path,
-            fingerprint: adapter.files.fingerprint,
-            editor: description.editor,
-            layer: description.layer,
-            scope: {
-              form: adapter.scope.form,
-              fingerprint: adapter.scope.fingerprint,
-              curve: [...adapter.scope.curve],
-            },
-          }
-        : null,
+    adapter: adapter && {
+      name: adapter.folder.name,
+      path: adapter.path,
+      fingerprint: adapter.folder.fingerprint,
+      editor: adapter.folder.editor.name,
+      layer: adapter.folder.cuts.at(-1)!,
+      scope: {
+        form: adapter.scope.form,
+        fingerprint: adapter.scope.fingerprint,
+        curve: [...adapter.scope.curve],
+      },
+    },
   };
 }
 
@@ -94,33 +87,28 @@ export class OpenModel {
     stage('Reading the checkpoint', 0);
     const checkpoint = await openCheckpoint(input.path);
     const own = await fingerprint(checkpoint);
-    const { adapter: adapterPath } = input;
-    // A folder is an adapter of ours, a file one that the published code saved.
-    const published = adapterPath !== null && (await stat(adapterPath).catch(() => null))?.isFile();
     const { hidden, layers } = checkpoint.backbone.decoder;
-    const files =
-      adapterPath === null
+    const folder =
+      input.adapter === null
         ? null
-        : published
-          ? await readPublishedAdapter(adapterPath, { fingerprint: own, hidden, layers })
-          : await readAdapter(adapterPath);
-    if (files && files.description.model !== own) {
+        : await readAdapterFolder(input.adapter, { fingerprint: own, hidden, layers });
+    if (folder && folder.model !== own) {
       throw new EmendError(
         'invalid-input',
         `The adapter ${input.adapter} was trained for another model than ${input.path}. Train one for this model, or open the model without it.`,
       );
     }
     const scopeKind =
-      files &&
+      folder &&
       (await readScope(
         input.adapter!,
-        { cosine: files.description.router, model: files.description.model },
-        published ? 'cosine' : input.scope,
+        { cosine: folder.router, model: folder.model },
+        folder.single ? 'cosine' : input.scope,
       ));
     stage('Loading the model', 1);
     const model = await VisionLanguageModel.open(input.path, {
       providers: input.providers,
-      cuts: cutsFor(files && { cuts: [files.description.layer] }, scopeKind),
+      cuts: cutsFor(folder, scopeKind),
       promptForm: input.template,
       pictureRows: input.pictureRows,
       signal: context.signal,
@@ -128,10 +116,8 @@ export class OpenModel {
     try {
       stage('Loading the adapter', 2);
       const scope = scopeKind && (await scopeKind.open(model.hidden));
-      const editor =
-        files &&
-        (await VisEdit.create(files.description.layer, files.shape, files.weights, [model.provider]));
-      const adapter = files && scope && { path: input.adapter!, files, scope };
+      const editor = folder && (await folder.open({ hidden, providers: [model.provider] }));
+      const adapter = folder && scope && { path: input.adapter!, folder, scope };
       const summary = await summarise(input.path, checkpoint, adapter, own);
       return new OpenModel(summary, new EditedModel(model, editor, scope));
     } catch (error) {
@@ -151,20 +137,20 @@ export class OpenModel {
     return this.edited.decide(prepared, this.library.committed);
   }
 
-  /** The signal of an edit, as the library holds it; null for none. @throws EmendError 'not-found', 'damaged' */
-  signalOf(edit: number | null): EditSignal | null {
+  /** What an edit acts by, as the library holds it; null for none. @throws EmendError 'not-found', 'damaged' */
+  stateOf(edit: number | null): EditState | null {
     if (edit === null) return null;
     const { store } = this.library;
     const bytes = signalOf(store, editRow(store, edit));
     if (!bytes) throw new EmendError('not-found', `The library holds no signal of edit ${edit}.`);
-    return decodeSignal(new Uint8Array(bytes), this.edited.model.hidden);
+    return this.edited.decode(new Uint8Array(bytes));
   }
 
-  /** An edit's signal, computed unless it comes with one. `visual`: its picture's embeddings, where they are at hand. */
-  async signalFor(edit: EngineEdit, visual?: Visual): Promise<EditSignal> {
-    if (edit.signal) return decodeSignal(edit.signal, this.edited.model.hidden);
+  /** What an edit acts by: made unless it comes with it. `visual`: its picture's embeddings, where they are at hand. */
+  async stateFor(edit: EngineEdit, visual?: Visual): Promise<EditState> {
+    if (edit.signal) return this.edited.decode(edit.signal);
     const seen = visual ?? (await this.see(edit.picture)).visual;
-    return this.edited.signal(seen, edit.prompt, edit.target);
+    return this.edited.make(seen, edit.prompt, edit.target);
   }
 
   /** Takes up the committed edits of a library; returns those that lack something, and then nothing changed. */

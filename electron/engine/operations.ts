@@ -2,10 +2,10 @@
  * @file What the engine can do, one function per operation of the protocol.
  */
 import type { Answer, InfluenceMap, Routing } from '../api/contract.ts';
-import type { EditSignal } from '../editors/editor.ts';
+import type { Prepared } from '../editors/editedModel.ts';
+import type { EditState } from '../editors/editor.ts';
 import { MemoryBank } from '../editors/scope/memoryBank.ts';
 import { decide } from '../editors/scope/scope.ts';
-import { encodeSignal } from '../editors/signalFile.ts';
 import { EmendError } from '../errors.ts';
 import {
   answerConversation,
@@ -13,7 +13,6 @@ import {
   prepareConversation,
   type SeenTurn,
 } from '../evaluation/conversation.ts';
-import type { Prepared } from '../evaluation/editedModel.ts';
 import { routingOf } from '../library/localCheck.ts';
 import { inputDescription } from '../library/reader.ts';
 import { decisionOf, type KeptMatch } from '../library/scopeInputs.ts';
@@ -94,14 +93,15 @@ function answerOf(
 async function influenceMap(
   model: OpenModel,
   prepared: Prepared,
-  signal: Parameters<OpenModel['edited']['influence']>[1],
+  state: EditState,
   layout: PictureLayout,
-): Promise<InfluenceMap> {
-  const values = await model.edited.influence(prepared, signal);
+): Promise<InfluenceMap | null> {
+  const found = await model.edited.influence(prepared, state);
+  if (!found) return null;
   const { cells, ...map } = mapOf(layout);
   return {
     ...map,
-    values: cells.map((row) => values?.[row] ?? 1),
+    values: cells.map((row) => found.values[row]!),
     layer: model.summary.adapter?.layer ?? 0,
   };
 }
@@ -172,12 +172,12 @@ export const operations: OperationTable = {
     for (const edit of edits) {
       stopIfAsked(context);
       const { visual, layout } = await model.see(edit.picture);
-      const signal = await model.signalFor(edit, visual);
+      const state = await model.stateFor(edit, visual);
       signals.push({
         id: edit.id,
-        signal: encodeSignal(signal),
+        signal: model.edited.encode(state),
         influence: influence
-          ? await influenceMap(model, await model.edited.prepare(visual, edit.prompt), signal, layout)
+          ? await influenceMap(model, await model.edited.prepare(visual, edit.prompt), state, layout)
           : null,
       });
       context.send({
@@ -247,7 +247,7 @@ export const operations: OperationTable = {
       stopIfAsked(context);
       const prepared = await model.edited.prepare(await see(picture), prompt);
       const options = { maxNewTokens, signal: context.signal };
-      texts.push((await model.edited.answer(prepared, model.signalOf(edit), options)).text);
+      texts.push((await model.edited.answer(prepared, model.stateOf(edit), options)).text);
       context.send({
         kind: 'progress',
         stage: 'Asking',
@@ -273,7 +273,7 @@ export const operations: OperationTable = {
     const prepared = await model.edited.prepare(seen?.visual ?? null, prompt);
     const found = edits === 'committed' && model.edited.editor ? await model.decide(prepared) : null;
     times.prompt = watch.lap();
-    const generation = await model.edited.answer(prepared, model.signalOf(found?.acting?.edit ?? null), {
+    const generation = await model.edited.answer(prepared, model.stateOf(found?.acting?.edit ?? null), {
       maxNewTokens,
       sampling,
       signal: context.signal,
@@ -311,8 +311,8 @@ export const operations: OperationTable = {
     const found = decides
       ? await decideConversation(edited, model.scope, model.library.committed, prepared, turns.length)
       : null;
-    const signal = model.signalOf(found?.acting?.edit ?? null);
-    const acting = signal && { signal, picture: found!.picture! };
+    const state = model.stateOf(found?.acting?.edit ?? null);
+    const acting = state && { state, picture: found!.picture! };
     times.prompt = watch.lap();
     const generation = await answerConversation(edited, prepared, acting, {
       ...{ maxNewTokens, sampling, stop, alternatives },
@@ -334,7 +334,7 @@ export const operations: OperationTable = {
     const watch = new Stopwatch();
     const { visual, layout } = await model.see(edit.picture);
     const picture = watch.lap();
-    const signal = await model.signalFor(edit, visual);
+    const state = await model.stateFor(edit, visual);
     const prepared = await model.edited.prepare(visual, edit.prompt);
     const { described, matches } = await describeInput(model, prepared);
     if (!described) throw new EmendError('internal', `The scope has nothing to compare edit ${edit.id} by.`);
@@ -347,7 +347,7 @@ export const operations: OperationTable = {
       model.library.committed.size,
       matches.filter((match) => match.edit !== edit.id),
     );
-    const side = async (name: 'before' | 'after', acting: EditSignal | null, routing: Routing | null) => {
+    const side = async (name: 'before' | 'after', acting: EditState | null, routing: Routing | null) => {
       stopIfAsked(context);
       const generation = await model.edited.answer(prepared, acting, {
         maxNewTokens,
@@ -363,10 +363,10 @@ export const operations: OperationTable = {
       );
     };
     const before = await side('before', null, null);
-    const after = await side('after', found.acting && signal, routingOf(model.scope, 1, found));
-    const influence = await influenceMap(model, prepared, signal, layout);
+    const after = await side('after', found.acting && state, routingOf(model.scope, 1, found));
+    const influence = await influenceMap(model, prepared, state, layout);
     return {
-      ...{ before, after, influence, signal: encodeSignal(signal) },
+      ...{ before, after, influence, signal: model.edited.encode(state) },
       input: { described, matches, unedited: null },
       changes: model.library.committed.changes,
       acting: now?.acting?.edit ?? null,

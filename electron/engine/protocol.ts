@@ -203,7 +203,7 @@ export interface EngineOperations {
     output: {
       before: Answer;
       after: Answer;
-      influence: InfluenceMap;
+      influence: InfluenceMap | null;
       signal: Uint8Array;
       input: EngineInputResult;
       changes: number;

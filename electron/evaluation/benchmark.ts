@@ -2,12 +2,13 @@
  * @file An editor measured over an editing set, one edit at a time, with everything needed to repeat the measurement.
  */
 import { createHash } from 'node:crypto';
+import type { EditedModel } from '../editors/editedModel.ts';
+import { editorNamed } from '../editors/registry.ts';
 import type { Reach, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
 import type { Visual } from '../models/picture.ts';
 import { type Estimate, estimate, RESAMPLINGS } from './bootstrap.ts';
-import type { EditedModel } from './editedModel.ts';
 import type { EditingSet, PictureField } from './editingSet.ts';
 import { sameAnswer } from './exactMatch.ts';
 import {
@@ -86,11 +87,6 @@ export interface BenchmarkResult extends Scores {
   readonly records: readonly MeasuredRecord[];
 }
 
-/** What an editor cannot change, however it was trained; by the editor's name. */
-const constructions: Readonly<Record<string, Partial<Record<Metric, string>>>> = {
-  VisEdit: { textLocality: 'VisEdit changes visual rows only, and a question without a picture has none.' },
-};
-
 /** Visual embeddings kept, so that pictures which come again are not computed again. */
 const PICTURES_KEPT = 64;
 
@@ -140,7 +136,7 @@ export async function benchmark(
       },
       bootstrap: { resamplings: RESAMPLINGS, seed: options.seed },
     },
-    byConstruction: Object.hasOwn(constructions, editor.name) ? constructions[editor.name]! : {},
+    byConstruction: editorNamed(editor.name)?.byConstruction ?? {},
     answeredBefore: estimate(records.map(answeredBefore), options.seed),
     seconds: (performance.now() - started) / 1000,
     ...scoresOf(records, options.seed),

@@ -4,7 +4,8 @@
  * The scope compares what edits were made and checked with, a picture and a question in the library's form. In a conversation these are
  * each of its pictures with the last question; the edit whose margin is best acts, on the rows of the picture it was found for.
  */
-import type { EditSignal } from '../editors/editor.ts';
+import type { EditedModel } from '../editors/editedModel.ts';
+import type { EditState } from '../editors/editor.ts';
 import type { Decision, EditBank, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { checkPictures } from '../models/conversation.ts';
@@ -12,7 +13,6 @@ import { type Generation, type GenerationOptions, generate } from '../models/gen
 import { nameOfModel } from '../models/hubCache.ts';
 import type { Visual } from '../models/picture.ts';
 import type { Adapt, Prefill } from '../models/visionLanguageModel.ts';
-import type { EditedModel } from './editedModel.ts';
 
 /** A turn whose pictures the model has seen. */
 export interface SeenTurn {
@@ -89,17 +89,20 @@ export async function decideConversation(
   return best;
 }
 
-/** Free generation; `acting`: the edit's signal and the picture it acts on. */
+/** Free generation; `acting`: an edit and the picture it acts on. */
 export async function answerConversation(
   edited: EditedModel,
   { prefill, visuals }: PreparedConversation,
-  acting: { readonly signal: EditSignal; readonly picture: number } | null,
-  options: Omit<GenerationOptions, 'adapt'>,
+  acting: { readonly state: EditState; readonly picture: number } | null,
+  options: Omit<GenerationOptions, 'adapt' | 'changes'>,
 ): Promise<Generation> {
-  const { editor } = edited;
-  if (!acting || !editor) return generate(edited.model, prefill, options);
-  const adapt = onPicture(editor.adapt(acting.signal), visuals, acting.picture);
-  return generate(edited.model, prefill, { ...options, adapt });
+  if (!acting) return generate(edited.model, prefill, options);
+  const { rows, weights } = edited.effect(acting.state);
+  return generate(edited.model, prefill, {
+    ...options,
+    ...(rows && { adapt: onPicture(rows, visuals, acting.picture) }),
+    ...(weights && { changes: weights }),
+  });
 }
 
 /** A change that sees one picture's rows only. */

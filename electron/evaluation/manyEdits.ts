@@ -4,14 +4,14 @@
  * The scope's decisions are made first, for all sizes; an answer is generated only where an edit acts, or where the unedited one is
  * needed. Locality is against the unedited model.
  */
-import type { EditSignal } from '../editors/editor.ts';
+import type { EditedModel } from '../editors/editedModel.ts';
+import type { EditState } from '../editors/editor.ts';
 import { MemoryBank } from '../editors/scope/memoryBank.ts';
 import { decide, type Reach, type ScopeInput } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import type { Visual } from '../models/picture.ts';
 import { Pictures, type Told } from './benchmark.ts';
 import { estimate } from './bootstrap.ts';
-import type { EditedModel } from './editedModel.ts';
 import type { EditingRecord, EditingSet, PictureField } from './editingSet.ts';
 import { sameAnswer } from './exactMatch.ts';
 import {
@@ -213,13 +213,13 @@ export async function measureManyEdits(
     acting.push(found);
   }
 
-  const signals = new Map<number, EditSignal>();
-  const signalOf = async (index: number): Promise<EditSignal> => {
-    const known = signals.get(index);
+  const states = new Map<number, EditState>();
+  const stateOf = async (index: number): Promise<EditState> => {
+    const known = states.get(index);
     if (known) return known;
     const { src, alt } = set.records[index]!;
-    const made = await edited.signal(await pictures.see(index, 'image'), src + suffix, alt);
-    signals.set(index, made);
+    const made = await edited.make(await pictures.see(index, 'image'), src + suffix, alt);
+    states.set(index, made);
     return made;
   };
   const results: Result[][] = at.map(() => []);
@@ -242,9 +242,9 @@ export async function measureManyEdits(
       const edit = found[place]!;
       let told = byEdit.get(edit);
       if (!told) {
-        const signal = edit === null ? null : await signalOf(edit);
-        const text = signal ? (await edited.answer(prepared, signal, generation)).text : unedited;
-        const after = forced && signal ? await readForced(model, forced, editor.adapt(signal)) : before;
+        const state = edit === null ? null : await stateOf(edit);
+        const text = state ? (await edited.answer(prepared, state, generation)).text : unedited;
+        const after = forced && state ? await readForced(model, forced, edited.effect(state)) : before;
         told = {
           exactMatch: sameAnswer(text, must === 'changes' ? expected : unedited),
           teacherForced:

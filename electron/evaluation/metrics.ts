@@ -2,15 +2,15 @@
  * @file The metrics of model editing for one edit, each told twice: teacher-forced token accuracy as the papers report it,
  * and exact match of free generation, which is what a person sees.
  */
-import type { EditSignal } from '../editors/editor.ts';
+import type { EditedModel } from '../editors/editedModel.ts';
+import type { EditState, Effect } from '../editors/editor.ts';
 import { MemoryBank } from '../editors/scope/memoryBank.ts';
 import type { EditBank, Reach } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { argmax, type Generation } from '../models/generation.ts';
 import type { Visual } from '../models/picture.ts';
-import type { Adapt, Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import type { Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { floatsOf } from '../tensor/session.ts';
-import type { EditedModel } from './editedModel.ts';
 import { sameAnswer } from './exactMatch.ts';
 
 /** The five of the papers. "Image" is what they also call "modal". */
@@ -55,15 +55,15 @@ export async function forceTarget(
   return { prefill: await model.prefill(input), targetIds: encoded.targetIds };
 }
 
-/** Reads the target with the part of the model above the edit layer, edited by `adapt` or not. */
+/** Reads the target with the part of the model above the edit layer, edited or not. */
 export async function readForced(
   model: VisionLanguageModel,
   { prefill, targetIds }: Forced,
-  adapt?: Adapt,
+  { rows: adapt, weights }: Effect = {},
 ): Promise<Reading> {
   // The row of a token holds the choice of the token after it.
   const rows = targetIds.map((_, place) => prefill.input.lastPromptRow + place);
-  const logits = await floatsOf((await model.finish(prefill, rows, adapt)).logits);
+  const logits = await floatsOf((await model.finish(prefill, rows, adapt, weights)).logits);
   const width = logits.length / rows.length;
   const chosen: number[] = [];
   let nll = 0;
@@ -147,9 +147,9 @@ export async function measureEdit(
 ): Promise<Record<Metric, Measurement | null>> {
   const { editor } = edited;
   if (!editor) throw new EmendError('conflict', 'Nothing can be measured without an adapter. Give one.');
-  const signal = await edited.signal(edit.visual, edit.prompt, edit.target);
+  const state = await edited.make(edit.visual, edit.prompt, edit.target);
   const bank = options.scoped ? await bankOfOne(edited, edit, options.reach) : null;
-  const acting = { signal, bank };
+  const acting = { state, bank };
   const changed = (visual: Visual, prompt: string) =>
     measure(edited, acting, { visual, prompt, answer: edit.target }, 'changes', options);
   const kept = (input: ProbeInput) => measure(edited, acting, input, 'stays', options);
@@ -176,7 +176,7 @@ async function bankOfOne(edited: EditedModel, edit: EditCase, reach: Reach): Pro
 
 async function measure(
   edited: EditedModel,
-  { signal, bank }: { signal: EditSignal; bank: EditBank | null },
+  { state, bank }: { state: EditState; bank: EditBank | null },
   { visual, prompt, answer }: ProbeInput,
   must: 'changes' | 'stays',
   options: MeasureOptions,
@@ -185,7 +185,7 @@ async function measure(
   const decision = bank && (await edited.decide(prepared, bank));
   const acts = decision ? decision.acting !== null : true;
   const before = await generate(null);
-  const after = acts ? await generate(signal) : before;
+  const after = acts ? await generate(state) : before;
   const expected = answer ?? before.text;
   return {
     prompt,
@@ -198,17 +198,17 @@ async function measure(
     exactMatch: sameAnswer(after.text, must === 'changes' ? expected : before.text),
   };
 
-  function generate(by: EditSignal | null): Promise<Generation> {
+  function generate(by: EditState | null): Promise<Generation> {
     const { maxNewTokens, signal: stop } = options;
     return edited.answer(prepared, by, { maxNewTokens, ...(stop && { signal: stop }), alternatives: 1 });
   }
 
   async function forcedScore(target: string): Promise<number> {
-    const { model, editor } = edited;
+    const { model } = edited;
     const forced = await forceTarget(model, visual, prompt, target);
-    const adapt = acts ? editor!.adapt(signal) : undefined;
-    if (must === 'changes') return (await readForced(model, forced, adapt)).accuracy;
+    const effect = edited.effect(acts ? state : null);
+    if (must === 'changes') return (await readForced(model, forced, effect)).accuracy;
     const unedited = await readForced(model, forced);
-    return adapt ? unchangedShare(unedited, await readForced(model, forced, adapt)) : 1;
+    return acts ? unchangedShare(unedited, await readForced(model, forced, effect)) : 1;
   }
 }

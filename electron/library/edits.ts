@@ -209,7 +209,7 @@ export function recordPreview(
   state: EditState,
   found: {
     answers: PreviewAnswers;
-    influence: InfluenceMap;
+    influence: InfluenceMap | null;
     signal: Uint8Array;
     /** the edit's own input, where the scope described it; `changes` as for `keepInputs` */
     input?: DescribedInput;

@@ -3,6 +3,7 @@
  */
 import type { z } from 'zod';
 import type { CheckGroup, Finding, ProbeKind, ProbeResult } from '../api/contract.ts';
+import { editorNamed } from '../editors/registry.ts';
 import { mustChange } from './rows.ts';
 import type { CheckPolicy } from './settings.ts';
 
@@ -18,13 +19,6 @@ const kinds: readonly ProbeKind[] = [
   'same-question',
   'committed',
 ];
-
-/** What holds by construction of an editor, whatever the number beside it says. */
-const byConstruction: Readonly<Record<string, Partial<Record<ProbeKind, string>>>> = {
-  VisEdit: {
-    'text-locality': 'VisEdit changes only visual rows, so inputs without a picture cannot change.',
-  },
-};
 
 /**
  * Groups of a check, a kind of probe each, and the verdict: every kind that has probes reaches its share.
@@ -50,7 +44,7 @@ export function judge(
       required,
       // 19 of 20 is 0.95 whatever the last bit of the product says
       passes: passed >= total * required - 1e-9,
-      byConstruction: (Object.hasOwn(byConstruction, editor) && byConstruction[editor]?.[kind]) || null,
+      byConstruction: (kind === 'text-locality' && editorNamed(editor)?.byConstruction.textLocality) || null,
     };
   });
   return { groups, verdict: groups.every((group) => group.passes) ? 'passes' : 'fails' };

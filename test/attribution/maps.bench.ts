@@ -65,9 +65,9 @@ async function measure(adapter: string): Promise<void> {
     count++;
     const see = async (scene: Scene) => (await model.see(new Uint8Array(await scenePng(scene)))).visual;
     const visual = await see(record.image);
-    const signal = await edited.signal(visual, record.src, record.alt);
+    const signal = await edited.make(visual, record.src, record.alt);
     const prepared = await edited.prepare(visual, record.src);
-    const own = await edited.influence(prepared, signal);
+    const own = (await edited.influence(prepared, signal))?.values;
     if (own) {
       influence['own']!.push(agreement(own, thing));
       kinds[record.kind] ??= [];
@@ -78,9 +78,9 @@ async function measure(adapter: string): Promise<void> {
       const restyled = await edited.prepare(await see(record.image_rephrase), record.src);
       const other = cellsOf(record.image_rephrase, record.object, side);
       if (other.some(Boolean))
-        influence['other style']!.push(agreement((await edited.influence(restyled, signal))!, other));
+        influence['other style']!.push(agreement((await edited.influence(restyled, signal))!.values, other));
       const apart = await edited.prepare(await see(record.m_loc), record.m_loc_q);
-      const values = (await edited.influence(apart, signal))!;
+      const { values } = (await edited.influence(apart, signal))!;
       unrelated += values.reduce((sum, value) => sum + value, 0) / values.length;
     }
     const found = await picture.run(prepared.prefill.input, index);

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { rowsOf } from '../../electron/attribution/layerInputs.ts';
-import type { EditSignal } from '../../electron/editors/editor.ts';
+import type { HiddenSignal } from '../../electron/editors/hiddenSignal.ts';
 import { shapeOfWeights, VisEdit } from '../../electron/editors/visedit/visEdit.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/files/safetensors.ts';
 import { generate } from '../../electron/models/generation.ts';
@@ -55,12 +55,12 @@ describe('VEAD equals the reference', async () => {
     const places = visual ? [ids.indexOf(model.checkpoint.config.imageTokenId!)] : [];
     return model.lay({ ids, pictures: places, lastPromptToken: ids.length - 1 }, visual);
   };
-  const signalOfEdit = async (editor: VisEdit): Promise<EditSignal> => {
+  const signalOfEdit = async (editor: VisEdit): Promise<HiddenSignal> => {
     const visual = await model.visualEmbeddings(
       squarePicture(model, await floats(pictures, 'edit.pixel_values')),
     );
     const [prompt, target] = ['What is the animal on the left? The answer is:', 'a small cat'];
-    return editor.signal(model, { visual, prompt, target });
+    return editor.make(model, { visual, prompt, target });
   };
 
   test('the edit signal is the edit layer on image, prompt and target', async () => {

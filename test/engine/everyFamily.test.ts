@@ -7,12 +7,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { freelyChange } from '../../electron/attribution/freeChange.ts';
-import { decodeSignal, encodeSignal } from '../../electron/editors/signalFile.ts';
+import { EditedModel } from '../../electron/editors/editedModel.ts';
 import { trainVisEdit } from '../../electron/editors/visedit/trainVisEdit.ts';
 import { VisEdit, writeAdapter } from '../../electron/editors/visedit/visEdit.ts';
 import { operations } from '../../electron/engine/operations.ts';
 import { benchmark } from '../../electron/evaluation/benchmark.ts';
-import { EditedModel } from '../../electron/evaluation/editedModel.ts';
 import { readEditingSet } from '../../electron/evaluation/editingSet.ts';
 import { editSourceFromFile } from '../../electron/evaluation/editSource.ts';
 import { promptToTrace, trace } from '../../electron/models/trace.ts';
@@ -112,8 +111,8 @@ describe.each(families)('%s', (name, family, map) => {
       expect(changes).toHaveLength(4);
       for (const { before, after } of changes) expect(after).toBeLessThan(before);
 
-      const signal = await edited.signal(await model.visualEmbeddings(pixels), 'What is it?', 'a cat');
-      expect(decodeSignal(encodeSignal(signal), 64)).toEqual(signal);
+      const signal = await edited.make(await model.visualEmbeddings(pixels), 'What is it?', 'a cat');
+      expect(edited.decode(edited.encode(signal))).toEqual(signal);
       expect(pixels.layout.map?.grid ?? null).toEqual(map);
     } finally {
       await model.dispose();

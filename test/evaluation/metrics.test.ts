@@ -1,10 +1,10 @@
 /** @file Teacher-forced numbers against the reference, and what each metric counts. */
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { EditSignal } from '../../electron/editors/editor.ts';
+import { EditedModel } from '../../electron/editors/editedModel.ts';
+import type { HiddenSignal } from '../../electron/editors/hiddenSignal.ts';
 import { cosineScope } from '../../electron/editors/scope/cosine.ts';
 import { shapeOfWeights, VisEdit } from '../../electron/editors/visedit/visEdit.ts';
-import { EditedModel } from '../../electron/evaluation/editedModel.ts';
 import {
   type EditCase,
   forceTarget,
@@ -69,7 +69,7 @@ describe('metrics', async () => {
   const nll = 5e-5;
   let model: VisionLanguageModel;
   let editors: { plain: VisEdit; noMap: VisEdit; trained: VisEdit };
-  const signals = new Map<VisEdit, EditSignal>();
+  const signals = new Map<VisEdit, HiddenSignal>();
 
   beforeAll(async () => {
     model = await VisionLanguageModel.open(fixture('checkpoints/llava_tiny'), {
@@ -83,7 +83,7 @@ describe('metrics', async () => {
     };
     const { visual, prompt, target } = await sample('edit');
     for (const editor of Object.values(editors)) {
-      signals.set(editor, await editor.signal(model, { visual: visual!, prompt, target }));
+      signals.set(editor, await editor.make(model, { visual: visual!, prompt, target }));
     }
   });
   afterAll(async () => {
@@ -107,7 +107,7 @@ describe('metrics', async () => {
     const editor = name.startsWith('no_im.') ? editors.noMap : editors.plain;
     const forced = await forceTarget(model, visual, prompt, target);
     const before = await readForced(model, forced);
-    const after = await readForced(model, forced, editor.adapt(signals.get(editor)!));
+    const after = await readForced(model, forced, editor.effect([signals.get(editor)!]));
 
     expect(before.argmax).toEqual(expected.pre_teacher_forced_argmax);
     expect(after.argmax).toEqual(expected.post_teacher_forced_argmax);
@@ -123,7 +123,7 @@ describe('metrics', async () => {
     const { visual, prompt, target } = await sample(name);
     const forced = await forceTarget(model, visual, prompt, target);
     const before = await readForced(model, forced);
-    const after = await readForced(model, forced, editors.trained.adapt(signals.get(editors.trained)!));
+    const after = await readForced(model, forced, editors.trained.effect([signals.get(editors.trained)!]));
     expect(after.argmax).toEqual(expected.teacher_forced_argmax);
     expect(Math.abs(after.accuracy - expected.teacher_forced_acc)).toBeLessThan(accuracy);
     expect(Math.abs(after.nll - expected.target_nll)).toBeLessThan(nll);

@@ -1,6 +1,8 @@
 /** @file A VisEdit adapter with random weights for the tiny checkpoint, strong enough to change answers. */
+
+import type { AdapterWeights } from '../../electron/editors/adapterFiles.ts';
 import { adapterWeights } from '../../electron/editors/visedit/adapterGraph.ts';
-import { type AdapterWeights, writeAdapter } from '../../electron/editors/visedit/visEdit.ts';
+import { writeAdapter } from '../../electron/editors/visedit/visEdit.ts';
 import { fingerprint } from '../../electron/models/checkpoint.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
 import { normalNumbers } from '../support/checkpointFixtures.ts';

@@ -312,7 +312,7 @@ describe.each(FAMILIES)('%s', (name) => {
           'cpu',
         ]);
         const edit = samples['edit']!;
-        const signal = await editor.signal(cut, {
+        const signal = await editor.make(cut, {
           visual: await visualOf(edit.image!),
           prompt: questionOf(edit, 'edit').prompt,
           target: targetOf(edit),

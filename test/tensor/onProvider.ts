@@ -69,15 +69,15 @@ async function report(folder: string, state: string, provider: Provider): Promis
   const editor = await VisEdit.create(EDIT_LAYER, trained.shape, strong, [provider]);
   const visual = await model.visualEmbeddings(noisePicture(model, side, 90));
   const prompt = 'What is the animal on the left?';
-  const signal = await editor.signal(model, { visual, prompt, target: 'a small cat' });
+  const signal = await editor.make(model, { visual, prompt, target: 'a small cat' });
   const encoded = model.prompts.encodePrompt({ prompt, image: true });
   const prefill = await model.prefill(await model.lay(encoded, visual));
-  const { rows, imageRows } = prefill.input;
+  const { rows } = prefill.input;
   const every = Array.from({ length: rows }, (_, row) => row);
   const adapt = editor.adapt(signal);
   const logits = await floatsOf((await model.finish(prefill, every)).logits);
   const editedLogits = await floatsOf((await model.finish(prefill, every, adapt)).logits);
-  const influence = (await editor.influence(await floatsOf(prefill.hidden!), imageRows!, signal))!;
+  const influence = (await editor.maps(model, prefill, signal))[0]!.values;
   const answered = async (edit?: typeof adapt): Promise<Answered> => {
     const { ids, tokens } = await generate(model, prefill, { maxNewTokens: 6, adapt: edit });
     return {

@@ -12,11 +12,11 @@ import { Graph } from '../../tensor/graph.ts';
 import { float32, floatsOf, type Value } from '../../tensor/session.ts';
 import type { AdamOptions } from '../../training/optimizer.ts';
 import { type StepReport, Trainer } from '../../training/trainer.ts';
+import type { AdapterWeights } from '../adapterFiles.ts';
 import { type AdapterShape, adapterWeights, rowKinds } from './adapterGraph.ts';
 import { type LaidBatch, layBatch, type RaisedPictures, type TrainingEdit } from './batch.ts';
 import { FrozenModel } from './frozen.ts';
 import { type LossWeights, totalLoss, visEditLosses } from './losses.ts';
-import type { AdapterWeights } from './visEdit.ts';
 
 /** Where training edits come from. The same step gives the same edits. */
 export interface EditSource {

@@ -1,31 +1,17 @@
 /**
  * @file VisEdit: a trained adapter folder opened as an editor.
  */
-import { createHash } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import { z } from 'zod';
 import { rowsOf } from '../../attribution/layerInputs.ts';
 import { EmendError } from '../../errors.ts';
-import { readJson } from '../../files/json.ts';
-import { readRegularFile } from '../../files/regularFile.ts';
-import { replaceFiles } from '../../files/replaceFile.ts';
-import {
-  encodeSafetensors,
-  openSafetensors,
-  readTensor,
-  type WritableTensor,
-} from '../../files/safetensors.ts';
-import type { Adapt, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
+import type { Adapt, Prefill, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import type { WeightOf } from '../../models/weights.ts';
 import { Graph } from '../../tensor/graph.ts';
 import { float32, floatsOf, type Provider, Session } from '../../tensor/session.ts';
-import type { Editor, EditRequest, EditSignal } from '../editor.ts';
+import { type AdapterWeights, readAdapterFiles, writeAdapterFiles } from '../adapterFiles.ts';
+import type { AdapterFolder, EditMap, Editor, EditorKind, EditRequest, Effect } from '../editor.ts';
+import { decodeSignals, encodeSignals, type HiddenSignal, hiddenSignals } from '../hiddenSignal.ts';
 import { type AdapterShape, adapterWeights, adaptRows, rowKinds } from './adapterGraph.ts';
-
-/** Bytes of an adapter's files. */
-const LARGEST_DESCRIPTION = 16 * 1024 * 1024;
-const LARGEST_WEIGHTS = 2 * 1024 * 1024 * 1024 - 1;
 
 const Description = z.object({
   editor: z.literal('VisEdit'),
@@ -45,11 +31,6 @@ const Description = z.object({
   training: z.record(z.string(), z.unknown()).optional(),
 });
 export type AdapterDescription = z.infer<typeof Description>;
-
-export type AdapterWeights = ReadonlyMap<
-  string,
-  { readonly shape: readonly number[]; readonly data: Float32Array }
->;
 
 /** An adapter folder's contents, checked. */
 export interface AdapterFiles {
@@ -93,57 +74,19 @@ export function shapeOfWeights(weights: AdapterWeights, heads: number, where: st
 
 /** Reads an adapter folder (adapter.json, adapter.safetensors). */
 export async function readAdapter(folder: string): Promise<AdapterFiles> {
-  const parsed = Description.safeParse(await readJson(join(folder, 'adapter.json')));
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0]!;
-    throw new EmendError(
-      'damaged',
-      `${join(folder, 'adapter.json')}: ${issue.path.join('.')}: ${issue.message}.`,
-    );
-  }
-  const path = join(folder, 'adapter.safetensors');
-  const file = await openSafetensors(path);
-  const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>();
-  for (const name of file.tensors.keys()) {
-    const tensor = await readTensor(file, name);
-    if (!(tensor.data instanceof Float32Array))
-      throw new EmendError('unsupported', `${path}: ${name} is ${tensor.dtype}; adapters are floats.`);
-    weights.set(name, { shape: tensor.shape, data: tensor.data });
-  }
-  const shape = shapeOfWeights(weights, parsed.data.heads, path);
-  const stored = await readRegularFile(path, LARGEST_WEIGHTS);
-  const { weightsSha256 } = parsed.data;
-  if (weightsSha256 !== undefined && weightsSha256 !== sha256(stored)) {
-    throw new EmendError(
-      'damaged',
-      `${path} is not the file that adapter.json beside it was written with. Copy the whole folder again, or train the adapter again.`,
-    );
-  }
-  const hash = createHash('sha256');
-  hash.update(await readRegularFile(join(folder, 'adapter.json'), LARGEST_DESCRIPTION));
-  hash.update(stored);
-  return { description: parsed.data, shape, weights, fingerprint: hash.digest('hex') };
+  const { description, weights, fingerprint, path } = await readAdapterFiles(folder, Description);
+  return { description, shape: shapeOfWeights(weights, description.heads, path), weights, fingerprint };
 }
 
-/** Writes an adapter folder, its files together: one that was written by halves is told when it is read. Weights in F16 keep it small; adapters are trained in F32. */
-export async function writeAdapter(
+/** Writes an adapter folder; see `writeAdapterFiles`. */
+export function writeAdapter(
   folder: string,
   description: AdapterDescription,
   weights: AdapterWeights,
   dtype: 'F32' | 'F16' = 'F16',
 ): Promise<void> {
-  await mkdir(folder, { recursive: true });
-  const tensors = new Map<string, WritableTensor>();
-  for (const [name, { shape, data }] of weights) tensors.set(name, { dtype, shape: [...shape], data });
-  const stored = encodeSafetensors(tensors, { format: 'pt' });
-  const text = JSON.stringify({ ...description, weightsSha256: sha256(stored) }, null, 2);
-  await replaceFiles([
-    [join(folder, 'adapter.safetensors'), (handle) => handle.writeFile(stored)],
-    [join(folder, 'adapter.json'), (handle) => handle.writeFile(`${text}\n`)],
-  ]);
+  return writeAdapterFiles(folder, description, weights, dtype);
 }
-
-const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
 /** The kind of each row of a signal, an index of `rowKinds`: what stands before the picture, its rows, the prompt, the target. */
 export function kindsOfRows(rows: number, imageRows: readonly number[], lastPromptRow: number): number[] {
@@ -156,7 +99,7 @@ export function kindsOfRows(rows: number, imageRows: readonly number[], lastProm
 }
 
 /** Feeds an adapter's session beside its weights; one edit signal of one input. */
-function signalFeeds(signal: EditSignal, hidden: number) {
+function signalFeeds(signal: HiddenSignal, hidden: number) {
   const kinds = new Float32Array(signal.rows * rowKinds.length);
   for (const [row, kind] of kindsOfRows(signal.rows, signal.imageRows, signal.lastPromptRow).entries())
     kinds[row * rowKinds.length + kind] = 1;
@@ -168,7 +111,7 @@ function signalFeeds(signal: EditSignal, hidden: number) {
   };
 }
 
-export class VisEdit implements Editor {
+export class VisEdit implements Editor<HiddenSignal> {
   readonly name = 'VisEdit';
   readonly layer: number;
   readonly cuts: readonly number[];
@@ -214,20 +157,20 @@ export class VisEdit implements Editor {
     return new VisEdit(layer, shape, await Session.create(graph, { providers }));
   }
 
-  async signal(model: VisionLanguageModel, edit: EditRequest): Promise<EditSignal> {
-    const encoded = model.prompts.encodeTarget({ prompt: edit.prompt, image: true }, edit.target);
-    const input = await model.lay(encoded, edit.visual);
-    const hidden = await model.unedited(await model.prefill(input), this.layer);
-    return {
-      hidden: (await floatsOf(hidden)).slice(),
-      rows: input.rows,
-      imageRows: input.imageRows!,
-      lastPromptRow: input.lastPromptRow,
-    };
+  async make(model: VisionLanguageModel, request: EditRequest): Promise<HiddenSignal> {
+    return (await hiddenSignals(model, request, this.cuts))[0]!;
+  }
+
+  encode(signal: HiddenSignal): Uint8Array {
+    return encodeSignals([signal]);
+  }
+
+  decode(bytes: Uint8Array): HiddenSignal {
+    return decodeSignals(bytes, this.shape.hidden, 1)[0]!;
   }
 
   /** Everything the adapter computes for visual rows [visual tokens, hidden]. */
-  async apply(rows: Float32Array, signal: EditSignal) {
+  async apply(rows: Float32Array, signal: HiddenSignal) {
     const { hidden } = this.shape;
     const out = await this.#session.run({
       rows: float32(rows, [1, rows.length / hidden, hidden]),
@@ -241,8 +184,19 @@ export class VisEdit implements Editor {
     };
   }
 
+  /** Each edit adapts what the one before it left. */
+  effect(signals: readonly HiddenSignal[]): Effect {
+    return {
+      rows: async (hidden, input, cut) => {
+        let adapted = hidden;
+        for (const signal of signals) adapted = await this.adapt(signal)(adapted, input, cut);
+        return adapted;
+      },
+    };
+  }
+
   /** Inputs without a picture pass unchanged: VisEdit acts on visual rows only. */
-  adapt(signal: EditSignal): Adapt {
+  adapt(signal: HiddenSignal): Adapt {
     return async (hidden, input, cut) => {
       if (cut !== this.layer || !input.imageRows) return hidden;
       const all = (await floatsOf(hidden)).slice();
@@ -254,15 +208,54 @@ export class VisEdit implements Editor {
     };
   }
 
-  async influence(
-    hidden: Float32Array,
-    imageRows: readonly number[],
-    signal: EditSignal,
-  ): Promise<Float32Array | null> {
-    return (await this.apply(rowsOf(hidden, imageRows, this.shape.hidden), signal)).influence;
+  /** The influence map (VisEdit eq. 10); none without an influence mapper. */
+  async maps(
+    model: VisionLanguageModel,
+    prefill: Prefill,
+    signal: HiddenSignal,
+  ): Promise<readonly EditMap[]> {
+    const { imageRows } = prefill.input;
+    if (!imageRows || !this.shape.influenceMapper) return [];
+    const hidden = await floatsOf(await model.unedited(prefill, this.layer));
+    const { influence } = await this.apply(rowsOf(hidden, imageRows, this.shape.hidden), signal);
+    return influence ? [{ name: 'influence', values: influence }] : [];
   }
 
   async dispose(): Promise<void> {
     await this.#session.dispose();
   }
+}
+
+export const visEdit: EditorKind = {
+  name: 'VisEdit',
+  acts: 'visual rows after one layer',
+  trains: true,
+  byConstruction: {
+    textLocality: 'VisEdit changes visual rows only, and a question without a picture has none.',
+  },
+  read: async (folder) => opened(await readAdapter(folder), folder),
+};
+
+/** A VisEdit adapter as the registry hands it on. */
+export function opened(
+  { description, shape, weights, fingerprint }: AdapterFiles,
+  where: string,
+): AdapterFolder {
+  const { name, layer, model, router } = description;
+  return {
+    ...{ editor: visEdit, name, cuts: [layer], model, fingerprint, router },
+    open: ({ hidden, providers }) => {
+      mustFit(shape.hidden, hidden, where);
+      return VisEdit.create(layer, shape, weights, providers);
+    },
+  };
+}
+
+/** @throws EmendError 'invalid-input' when an adapter is for another width of decoder */
+export function mustFit(adapter: number, decoder: number, folder: string): void {
+  if (adapter === decoder) return;
+  throw new EmendError(
+    'invalid-input',
+    `The adapter ${folder} is for a decoder ${adapter} wide; this model’s is ${decoder} wide.`,
+  );
 }

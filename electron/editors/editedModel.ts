@@ -2,13 +2,12 @@
  * @file A model with an editor, a scope and edits that may act on it: the one place where an input meets them.
  */
 
-import type { Editor, EditSignal } from '../editors/editor.ts';
-import { type Decision, decide, type EditBank, type Scope, type ScopeInput } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { type Generation, type GenerationOptions, generate } from '../models/generation.ts';
 import type { Visual } from '../models/picture.ts';
 import type { Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
-import { floatsOf } from '../tensor/session.ts';
+import type { EditMap, Editor, EditState, Effect } from './editor.ts';
+import { type Decision, decide, type EditBank, type Scope, type ScopeInput } from './scope/scope.ts';
 
 /** An input up to the lowest cut: shared by every answer to it, edited or not. */
 export interface Prepared {
@@ -46,30 +45,40 @@ export class EditedModel {
     return described && this.scope ? decide(this.scope, described, bank) : { acting: null, matches: [] };
   }
 
-  /** Free generation; `signal` null: the unedited model. */
+  /** Free generation; `state` null: the unedited model. */
   async answer(
-    prepared: Prepared,
-    signal: EditSignal | null,
-    options: Omit<GenerationOptions, 'adapt'>,
+    { prefill }: Prepared,
+    state: EditState | null,
+    options: Omit<GenerationOptions, 'adapt' | 'changes'>,
   ): Promise<Generation> {
-    return generate(
-      this.model,
-      prepared.prefill,
-      signal ? { ...options, adapt: this.#editorOrThrow().adapt(signal) } : options,
-    );
+    const { rows, weights } = this.effect(state);
+    return generate(this.model, prefill, {
+      ...options,
+      ...(rows && { adapt: rows }),
+      ...(weights && { changes: weights }),
+    });
   }
 
-  async signal(visual: Visual, prompt: string, target: string): Promise<EditSignal> {
-    return this.#editorOrThrow().signal(this.model, { visual, prompt, target });
+  /** What an edit does; nothing where there is none. */
+  effect(state: EditState | null): Effect {
+    return state ? this.#editorOrThrow().effect([state]) : {};
   }
 
-  /** Influence of an edit on the visual tokens of an input, row by row; null for inputs without a picture or editors without a map. */
-  async influence({ prefill }: Prepared, signal: EditSignal): Promise<Float32Array | null> {
-    const editor = this.#editorOrThrow();
-    const { imageRows } = prefill.input;
-    if (!imageRows) return null;
-    const hidden = await floatsOf(await this.model.unedited(prefill, editor.cuts[0]!));
-    return editor.influence(hidden, imageRows, signal);
+  async make(visual: Visual, prompt: string, target: string): Promise<EditState> {
+    return this.#editorOrThrow().make(this.model, { visual, prompt, target });
+  }
+
+  encode(state: EditState): Uint8Array {
+    return this.#editorOrThrow().encode(state);
+  }
+
+  decode(bytes: Uint8Array): EditState {
+    return this.#editorOrThrow().decode(bytes);
+  }
+
+  /** How much an edit changes each visual row of an input; null for inputs without a picture and editors without a map. */
+  async influence({ prefill }: Prepared, state: EditState): Promise<EditMap | null> {
+    return (await this.#editorOrThrow().maps?.(this.model, prefill, state))?.[0] ?? null;
   }
 
   #editorOrThrow(): Editor {
