@@ -80,8 +80,8 @@ export function thresholdFor(scored: readonly ScoredQuery[], rates: HarmRates): 
       rates[group],
     ),
   );
-  // Just above the value itself, so that it does not act.
-  return Math.max(...needed, -4) + 1e-3;
+  // Never where the scorer holds that it is out of scope; and just above the value itself, so that it does not act.
+  return Math.max(...needed, 0) + 1e-3;
 }
 
 /** What grows never falls: each number is at least the one before it. */

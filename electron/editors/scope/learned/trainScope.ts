@@ -36,10 +36,10 @@ export const usualTraining: ScopeTraining = {
   key: { ...shared, steps: 4000, edits: 24, rate: 2e-3, elsewhere: 1, sharpness: 16 },
   scorer: { ...shared, steps: 2600, edits: 4, rate: 1.5e-3, library: 500, libraries: 12 },
   rates: {
-    picture: { unrelated: 0.01, near: 0.02, swapped: 0.1, elsewhere: 0.05 },
-    thing: { unrelated: 0.01, near: 0.02, swapped: 0.1, elsewhere: 1 },
+    picture: { unrelated: 0.03, near: 0.02, swapped: 0.07, elsewhere: 0.05 },
+    thing: { unrelated: 0.05, near: 0.03, swapped: 0.1, elsewhere: 1 },
   },
-  probes: 400,
+  probes: 800,
   sizes: brackets,
   seed: 1,
 };
