@@ -8,6 +8,7 @@ import { editorsCommand } from './cli/editors.ts';
 import { inspectCommand } from './cli/inspect.ts';
 import { layersCommand } from './cli/layers.ts';
 import { modelsCommand } from './cli/models.ts';
+import { providersCommand } from './cli/providers.ts';
 import { serveCommand } from './cli/serve.ts';
 import { traceCommand } from './cli/trace.ts';
 import { trainCommand } from './cli/train.ts';
@@ -29,6 +30,7 @@ const commands = [
   layersCommand(),
   attributeCommand(),
   trainCommand(),
+  providersCommand(),
   serveCommand(),
 ];
 for (const command of commands) emend.addCommand(command);

@@ -38,6 +38,8 @@ export interface ApplicationOptions {
   readonly startModel?: 'last' | 'none';
   /** execution providers to try, in order, in place of those of the library's settings */
   readonly providers?: readonly Provider[];
+  /** folder of packed weights where the settings name none; `packed` beside the library when absent */
+  readonly packedFolder?: string;
   /** where it is kept how the endpoint for other programs was set; `endpoint.json` beside the library when absent */
   readonly endpointFile?: string;
 }
@@ -109,6 +111,7 @@ export function createApplication(options: ApplicationOptions): Application {
     library,
     resources,
     providers: options.providers,
+    packedFolder: options.packedFolder ?? join(dirname(library.file), 'packed'),
     onChange: () => {
       tellStatus();
       // How edits stand depends on the model and the adapter that act, and on the form of prompts.

@@ -414,6 +414,39 @@ export const HistoryEntry = z.object({
 });
 export type HistoryEntry = z.infer<typeof HistoryEntry>;
 
+/** The form in which the weights of a model are held: as they are, or most of the decoder's matrices in blocks of 8 or 4 bits. */
+export const WeightForm = z.enum(['dense', '8bit', '4bit']);
+export type WeightForm = z.infer<typeof WeightForm>;
+
+/** A way of opening a model, weighed before anything of it is loaded. */
+export const OpeningWay = z.object({
+  form: WeightForm,
+  provider: z.string(),
+  /** null where that is not known: a device with memory of its own */
+  fits: z.boolean().nullable(),
+  /** of memory, about */
+  needsBytes: z.number(),
+  /** of the packed file; 0 for `dense` */
+  fileBytes: z.number(),
+  /** the packed file is there; where it is not it is made as the model is opened, which takes minutes for large models */
+  made: z.boolean(),
+  /** a sentence for people */
+  reason: z.string(),
+});
+export type OpeningWay = z.infer<typeof OpeningWay>;
+
+/** Packed weights in the cache. */
+export const PackedWeights = z.object({
+  /** of the file; names it to `models.removePacked` */
+  name: z.string(),
+  bytes: z.number(),
+  /** name of the model's folder; '' for a file that is damaged, as `source` is */
+  model: z.string(),
+  source: z.string(),
+  form: WeightForm,
+  used: Moment,
+});
+
 export const ModelSummary = z.object({
   path: z.string(),
   name: z.string(),
@@ -427,6 +460,8 @@ export const ModelSummary = z.object({
   /** what a conversation with it may have: several turns, for which it needs a chat template; several pictures */
   takes: z.object({ turns: z.boolean(), pictures: z.boolean() }),
   dtype: z.string(),
+  /** the form they are held in */
+  weights: WeightForm,
   adapter: z
     .object({
       name: z.string(),
@@ -434,6 +469,8 @@ export const ModelSummary = z.object({
       fingerprint: z.string(),
       editor: z.string(),
       layer: z.number().int(),
+      /** the form of the weights it was trained on */
+      weights: WeightForm,
       scope: ScopeSummary,
     })
     .nullable(),
@@ -612,6 +649,10 @@ export const Settings = z.object({
   policy: CheckPolicy,
   /** how far a new edit goes unless it says */
   reach: Reach,
+  /** folder of packed weights; '' is the usual one */
+  packedFolder: z.string().max(4096),
+  /** what they may take together on the disk, in GB */
+  packedLimitGb: z.number().min(1).max(100_000),
 });
 export type Settings = z.infer<typeof Settings>;
 
@@ -701,10 +742,31 @@ export const calls = {
   },
   'models.open': {
     /** adapter: without, the one last used with the model; null: none */
-    input: z.object({ path: z.string().min(1), adapter: z.string().nullish() }),
+    /** weights: without, the form last used with the model */
+    input: z.object({
+      path: z.string().min(1),
+      adapter: z.string().nullish(),
+      weights: WeightForm.optional(),
+    }),
     output: ModelSummary,
     job: true,
   },
+  /** The ways of opening a model, from its config and headers alone, and the form that is proposed; null: it fits in none. */
+  'models.ways': {
+    input: z.object({ path: z.string().min(1) }),
+    output: z.object({
+      ways: z.array(OpeningWay),
+      proposed: WeightForm.nullable(),
+      availableBytes: z.number(),
+    }),
+    job: false,
+  },
+  'models.packed': {
+    input: Nothing,
+    output: z.object({ folder: z.string(), limitBytes: z.number(), packed: z.array(PackedWeights) }),
+    job: false,
+  },
+  'models.removePacked': { input: z.object({ name: z.string().max(200) }), output: Nothing, job: false },
   'models.inspect': {
     input: z.object({ path: z.string().min(1) }),
     output: z.object({

@@ -3,6 +3,7 @@
  */
 import { realpath, stat } from 'node:fs/promises';
 import type { EngineEdit, EngineInputResult, EngineOperations } from '../engine/protocol.ts';
+import { OUT_OF_MEMORY } from '../engine/supervisor.ts';
 import { EmendError } from '../errors.ts';
 import { actingKey, keepActing } from '../library/acting.ts';
 import { type EditState, editState, recordSignal } from '../library/edits.ts';
@@ -12,8 +13,9 @@ import { recentModels, rememberModel } from '../library/recentModels.ts';
 import { type DescribedInput, isDescribed, keepInputs, unsettledInputs } from '../library/scopeInputs.ts';
 import { readSettings } from '../library/settings.ts';
 import { type Comparison, placeEdit, settleInputs, unplacedEdits } from '../library/watched.ts';
+import type { PackedCache } from '../models/packed/cache.ts';
 import type { Provider } from '../tensor/session.ts';
-import type { EngineState, ModelSummary } from './contract.ts';
+import { type EngineState, type ModelSummary, WeightForm } from './contract.ts';
 import type { EngineCallOptions, EngineClient } from './engineClient.ts';
 import { demoModel } from './resources.ts';
 
@@ -41,6 +43,8 @@ const DEATHS_IN_OPENING = 2;
 interface Way {
   readonly path: string;
   readonly adapter?: string | null;
+  /** without, the form last used with it */
+  readonly weights?: WeightForm | undefined;
 }
 
 export interface ModelSessionParts {
@@ -50,6 +54,8 @@ export interface ModelSessionParts {
   readonly resources: string;
   /** execution providers to try in place of those of the settings */
   readonly providers?: readonly Provider[];
+  /** folder of packed weights where the settings name none */
+  readonly packedFolder: string;
   /** called when what `model` or `engineState` say may have changed */
   readonly onChange: () => void;
 }
@@ -59,6 +65,7 @@ export class ModelSession {
   readonly #library: Library;
   readonly #resources: string;
   readonly #providers: readonly Provider[] | undefined;
+  readonly #packedFolder: string;
   readonly #onChange: () => void;
   readonly #stopListening: Array<() => void>;
   #model: OpenModel | null = null;
@@ -79,11 +86,12 @@ export class ModelSession {
   #failure: EmendError | null = null;
   #closed = false;
 
-  constructor({ engine, library, resources, providers, onChange }: ModelSessionParts) {
+  constructor({ engine, library, resources, providers, packedFolder, onChange }: ModelSessionParts) {
     this.#engine = engine;
     this.#library = library;
     this.#resources = resources;
     this.#providers = providers;
+    this.#packedFolder = packedFolder;
     this.#onChange = onChange;
     this.#stopListening = [
       engine.onState(({ state }) => {
@@ -129,10 +137,11 @@ export class ModelSession {
     path: string,
     adapter: string | null | undefined,
     options: EngineCallOptions,
+    weights?: WeightForm,
   ): Promise<ModelSummary> {
     this.#failure = null;
     try {
-      return await this.#takeOver({ path, adapter }, true, options);
+      return await this.#takeOver({ path, adapter, weights }, true, options);
     } catch (error) {
       // The engine ended before and waited for this: it holds nothing yet.
       const waits = this.#engine.state.state === 'ready' && !this.#loaded && !this.#opening;
@@ -141,8 +150,13 @@ export class ModelSession {
     }
   }
 
-  async #takeOver({ path, adapter }: Way, asked: boolean, options: EngineCallOptions): Promise<ModelSummary> {
+  async #takeOver(
+    { path, adapter, weights }: Way,
+    asked: boolean,
+    options: EngineCallOptions,
+  ): Promise<ModelSummary> {
     const folder = await demandFolder(path, 'model');
+    const form = weights ?? this.#usualForm(folder);
     const usual = adapter === undefined;
     const given = adapter ? await demandPath(adapter, 'adapter') : null;
     const adapterPath = usual ? await this.#usualAdapter(folder) : given;
@@ -153,11 +167,11 @@ export class ModelSession {
     const opening: Opening = {
       asked,
       controller,
-      done: this.#open(folder, adapterPath, { ...options, signal }).catch((error: unknown) => {
+      done: this.#open(folder, adapterPath, form, { ...options, signal }).catch((error: unknown) => {
         const unfit = error instanceof EmendError && error.code === 'invalid-input';
         if (!usual || adapterPath === null || !unfit) throw error;
         this.#failure = new EmendError(error.code, `${error.message} It was opened without.`);
-        return this.#open(folder, null, { ...options, signal });
+        return this.#open(folder, null, form, { ...options, signal });
       }),
     };
     this.#opening = opening;
@@ -169,13 +183,17 @@ export class ModelSession {
     }
   }
 
-  async #open(path: string, adapterPath: string | null, options: EngineCallOptions): Promise<ModelSummary> {
-    const settings = readSettings(this.#library);
-    const providers = this.#providers ?? settings.providers;
-    const template = settings.promptTemplate;
+  async #open(
+    path: string,
+    adapterPath: string | null,
+    weights: WeightForm,
+    options: EngineCallOptions,
+  ): Promise<ModelSummary> {
+    const providers = this.providers;
+    const template = readSettings(this.#library).promptTemplate;
     const opened = await this.#engine.call(
       'open',
-      { path, adapter: adapterPath, providers, template },
+      { path, adapter: adapterPath, providers, template, weights, packed: this.packedCache },
       options,
     );
     if (this.#closed) throw new EmendError('cancelled', 'The application is closing.');
@@ -187,8 +205,25 @@ export class ModelSession {
     this.#acting = null;
     this.#deathsInOpening = 0;
     keepActing(this.#library, actors, template, opened.scope);
-    rememberModel(this.#library, { path, name: summary.name, adapterPath, ...actors });
+    rememberModel(this.#library, { path, name: summary.name, adapterPath, weights, ...actors });
     return summary;
+  }
+
+  /** Where packed weights are kept, by the settings. */
+  get packedCache(): PackedCache {
+    const { packedFolder, packedLimitGb } = readSettings(this.#library);
+    return { folder: packedFolder || this.#packedFolder, limitBytes: packedLimitGb * 1e9 };
+  }
+
+  /** Execution providers to try, by the settings; none: the platform's own order. */
+  get providers(): readonly Provider[] {
+    return this.#providers ?? readSettings(this.#library).providers;
+  }
+
+  /** The form of the weights that the model was last opened with. */
+  #usualForm(path: string): WeightForm {
+    const known = recentModels(this.#library).find((model) => model.path === path)?.weights;
+    return WeightForm.catch('dense').parse(known);
   }
 
   async #usualAdapter(path: string): Promise<string | null> {
@@ -221,7 +256,8 @@ export class ModelSession {
       return;
     }
     const { path, adapterPath } = this.#model ?? {};
-    this.#inBackground(path === undefined ? this.#atStart : [{ path, adapter: adapterPath }]);
+    const weights = this.#model?.summary.weights;
+    this.#inBackground(path === undefined ? this.#atStart : [{ path, adapter: adapterPath, weights }]);
   }
 
   #inBackground(ways: readonly Way[]): void {
@@ -248,7 +284,8 @@ export class ModelSession {
         this.#onChange();
         if (code !== 'engine') continue;
         // The way may be good: it is tried again when there is an engine.
-        this.#deathsInOpening += 1;
+        // What did not fit once does not fit a moment later.
+        this.#deathsInOpening += said.includes(OUT_OF_MEMORY) ? DEATHS_IN_OPENING : 1;
         return;
       }
     }

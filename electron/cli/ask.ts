@@ -1,26 +1,32 @@
 /** @file `emend ask`: one answer, of the model alone or with a library's committed edits. */
+
 import { Command } from 'commander';
 import type { Answer } from '../api/contract.ts';
 import { forkEngine } from '../engine/forkEngine.ts';
 import { startEngine } from '../engine/supervisor.ts';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
+import type { WeightForm } from '../models/packed/form.ts';
 import type { PromptForm } from '../models/prompt.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
+  inForm,
   maxNewTokensOption,
   modelOrDemo,
   number,
   pictureRowsOption,
   providerOption,
   suffixOption,
+  tellOpening,
   templateOption,
   untilInterrupted,
+  weightsOption,
   wholeNumber,
 } from './options.ts';
 import { print, withSession } from './session.ts';
 
 interface AskOptions {
+  weights: WeightForm;
   model?: string;
   image?: string;
   prompt: string;
@@ -54,6 +60,7 @@ export function askCommand(): Command {
     .option('--top-p <number>', 'sample from the most probable tokens of this mass', number(0.000001, 1), 1)
     .option('--seed <number>', 'of the sampling', wholeNumber(0, 2 ** 32 - 1), 0)
     .addOption(pictureRowsOption())
+    .addOption(weightsOption())
     .addOption(providerOption())
     .option('--edited', "let the library's committed edits act, and say which did")
     .option('--library <file>', 'library to take edits from; the default is in your data folder')
@@ -93,7 +100,9 @@ async function askModel(options: AskOptions, model: string, picture: Uint8Array 
     return await untilInterrupted(async (signal) => {
       const { provider, template, pictureRows, maxNewTokens = 64 } = options;
       const providers = provider ? [provider] : [];
-      await engine.call('open', { path: model, adapter: null, providers, template, pictureRows }, { signal });
+      const form = inForm(options.weights);
+      const opening = { path: model, adapter: null, providers, template, pictureRows, ...form };
+      await engine.call('open', opening, { signal, onStream: tellOpening });
       const sampling = samplingOf(options) ?? null;
       const question = { picture, prompt: promptOf(options), edits: 'none' as const, maxNewTokens, sampling };
       return engine.call('ask', question, { signal });
@@ -105,15 +114,20 @@ async function askModel(options: AskOptions, model: string, picture: Uint8Array 
 
 async function askEdited(options: AskOptions, file: Uint8Array | null): Promise<Answer> {
   const { library, model, adapter, provider, maxNewTokens } = options;
+  if (options.weights !== 'dense' && model === undefined && adapter === undefined)
+    throw new EmendError('invalid-input', '--weights goes with --model here: say which model to open so.');
   const providers = provider && [provider];
-  return withSession({ library, model, adapter, providers, needsModel: true }, async ({ call }) => {
-    const picture = file
-      ? (await call('pictures.add', { base64: Buffer.from(file).toString('base64') })).id
-      : null;
-    const sampling = samplingOf(options);
-    const prompt = promptOf(options);
-    return call('answers.ask', { picture, prompt, edits: 'committed', sampling, maxNewTokens });
-  });
+  return withSession(
+    { library, model, adapter, weights: options.weights, providers, needsModel: true },
+    async ({ call }) => {
+      const picture = file
+        ? (await call('pictures.add', { base64: Buffer.from(file).toString('base64') })).id
+        : null;
+      const sampling = samplingOf(options);
+      const prompt = promptOf(options);
+      return call('answers.ask', { picture, prompt, edits: 'committed', sampling, maxNewTokens });
+    },
+  );
 }
 
 function forPeople({ text, ended, provider, times, routing }: Answer): string {

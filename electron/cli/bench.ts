@@ -1,4 +1,5 @@
 /** @file `emend bench`: an adapter measured over an editing set, each metric told twice. */
+
 import { writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
@@ -13,9 +14,11 @@ import { type EditingSet, readEditingSet } from '../evaluation/editingSet.ts';
 import { measureManyEdits, type ProbeRole, type SizeResult } from '../evaluation/manyEdits.ts';
 import { leakMetrics, type Metric, metricNames, paperMetrics } from '../evaluation/metrics.ts';
 import { resourcesFolder, version } from '../frontends/places.ts';
+import type { WeightForm } from '../models/packed/form.ts';
 import type { PromptForm } from '../models/prompt.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
+  inForm,
   maxNewTokensOption,
   modelOrDemo,
   providerOption,
@@ -24,10 +27,12 @@ import {
   tellProgress,
   templateOption,
   untilInterrupted,
+  weightsOption,
   wholeNumber,
 } from './options.ts';
 
 interface BenchOptions {
+  weights: WeightForm;
   model?: string;
   adapter?: string;
   data: string;
@@ -84,6 +89,7 @@ export function benchCommand(): Command {
     .addOption(templateOption())
     .addOption(maxNewTokensOption(32))
     .option('--seed <number>', 'of the bootstrap intervals', wholeNumber(0, 2 ** 32 - 1), 1)
+    .addOption(weightsOption())
     .addOption(providerOption())
     .option('--json <file>', 'write everything, edit by edit, to this file')
     .action(async (options: BenchOptions) => {
@@ -101,7 +107,7 @@ export function benchCommand(): Command {
 interface Actors {
   emend: string;
   model: { name: string; fingerprint: string };
-  adapter: { name: string; fingerprint: string };
+  adapter: { name: string; fingerprint: string; weights: WeightForm };
 }
 type Report = BenchmarkResult & Actors;
 type ManyReport = Actors & {
@@ -113,6 +119,7 @@ type ManyReport = Actors & {
     promptTemplate: string;
     suffix: string;
     provider: string;
+    weights: WeightForm;
     data: { path: string; sha256: string };
     fresh: { path: string; sha256: string } | null;
   };
@@ -126,14 +133,24 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<Report |
   const path = modelOrDemo(options.model);
   const adapter = options.adapter ?? usualAdapter(path);
   const model = await OpenModel.open(
-    { path, adapter, providers: provider ? [provider] : [], template, scope: options.scope },
+    {
+      path,
+      adapter,
+      providers: provider ? [provider] : [],
+      template,
+      scope: options.scope,
+      ...inForm(options.weights),
+    },
     { signal, send: () => {} },
   );
   const { summary } = model;
   const actors = {
     emend: version(),
     model: { name: summary.name, fingerprint: summary.fingerprint },
-    adapter: { name: summary.adapter!.name, fingerprint: summary.adapter!.fingerprint },
+    adapter: {
+      ...{ name: summary.adapter!.name, fingerprint: summary.adapter!.fingerprint },
+      weights: summary.adapter!.weights,
+    },
   };
   try {
     if (options.at) return { ...actors, ...(await runTogether(model, set, options, signal)) };
@@ -177,6 +194,7 @@ async function runTogether(
       promptTemplate: edited.model.prompts.form,
       suffix,
       provider: edited.model.provider,
+      weights: edited.model.form,
       data: { path: set.path, sha256: set.sha256 },
       fresh: fresh && { path: fresh.path, sha256: fresh.sha256 },
     },
@@ -253,9 +271,16 @@ function manyTable(report: ManyReport, { at }: BenchOptions): string {
     '',
     'Right: the edit itself or another with the same target acted. Conflict: one about the same thing with another target. Harm: any',
     'other, or one where none should. Wordings never trained: of those that the unedited model takes as it takes the edit’s own.',
-    `The first edits of ${setting.data.path} together, probes of ${setting.probes} of them; ${setting.scope.form} scope, reach ${setting.scope.reach}; ${setting.editor}, ${setting.promptTemplate} prompts, ${setting.provider}, ${report.seconds.toFixed(0)} s.`,
+    `The first edits of ${setting.data.path} together, probes of ${setting.probes} of them; ${setting.scope.form} scope, reach ${setting.scope.reach}; ${setting.editor}, ${setting.promptTemplate} prompts, ${setting.provider}, weights ${setting.weights}, ${report.seconds.toFixed(0)} s.`,
+    ...trainedOnOther(report, setting.weights),
     `model ${report.model.name} ${report.model.fingerprint.slice(0, 12)}, adapter ${report.adapter.name} ${report.adapter.fingerprint.slice(0, 12)}, scope ${setting.scope.fingerprint.slice(0, 12)}, data ${setting.data.sha256.slice(0, 12)}`,
   ].join('\n');
+}
+
+/** An adapter acts on hidden states: those of rounded weights are not quite those it was trained on. */
+function trainedOnOther({ adapter }: Actors, weights: string): string[] {
+  if (adapter.weights === weights) return [];
+  return [`The adapter was trained on ${adapter.weights} weights and met ${weights} ones.`];
 }
 
 function usualAdapter(path: string): string {

@@ -1,6 +1,7 @@
 /** @file `emend inspect`: what a checkpoint folder holds, read from its headers alone. */
 import { Command } from 'commander';
 import { operations } from '../engine/operations.ts';
+import { packedFolder } from '../frontends/places.ts';
 import { print } from './session.ts';
 
 export function inspectCommand(): Command {
@@ -22,6 +23,19 @@ export function inspectCommand(): Command {
         ['fingerprint', summary.fingerprint],
       ];
       const text = lines.map(([label, value]) => `${label.padEnd(14)}${value}`).join('\n');
-      print({ ...summary, tensors }, text, json);
+      const { ways, proposed, available } = await operations.ways(
+        { path: folder, providers: [], packed: { folder: packedFolder(), limitBytes: 0 } },
+        context,
+      );
+      const opening = ways.map(({ form, provider, fits, reason }) => {
+        const mark =
+          fits === null ? '?' : fits ? (form === proposed && provider === 'cpu' ? '✓ best' : '✓') : '✗';
+        return `${`${provider} ${form}`.padEnd(14)}${mark.padEnd(8)}${reason}`;
+      });
+      print(
+        { ...summary, tensors, ways, proposed, available },
+        `${text}\n\nopening it on\n${opening.join('\n')}`,
+        json,
+      );
     });
 }

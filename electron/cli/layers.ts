@@ -1,13 +1,16 @@
 /** @file `emend layers`: at which layers a change of the visual rows can make a model say something else. */
+
 import { Command } from 'commander';
 import { type FreeChangeCase, freelyChange } from '../attribution/freeChange.ts';
 import { decoderOf } from '../attribution/layerInputs.ts';
 import { EmendError } from '../errors.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
 import { readPictureFile } from '../files/picture.ts';
+import type { WeightForm } from '../models/packed/form.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
+  inForm,
   modelOrDemo,
   number,
   pictureRowsOption,
@@ -15,10 +18,12 @@ import {
   suffixOption,
   tellProgress,
   untilInterrupted,
+  weightsOption,
   wholeNumber,
 } from './options.ts';
 
 interface LayersOptions {
+  weights: WeightForm;
   model?: string;
   data: string;
   images?: string;
@@ -45,6 +50,7 @@ export function layersCommand(): Command {
     .option('--rate <number>', 'its rate, in units of the rows’ root mean square', number(0, 10), 0.05)
     .addOption(suffixOption())
     .addOption(pictureRowsOption())
+    .addOption(weightsOption())
     .addOption(providerOption())
     .action((options: LayersOptions) => untilInterrupted((signal) => measure(options, signal)));
 }
@@ -53,6 +59,8 @@ async function measure(options: LayersOptions, signal: AbortSignal): Promise<voi
   const set = await readEditingSet(options.data, { images: options.images, limit: options.limit });
   const model = await VisionLanguageModel.open(modelOrDemo(options.model), {
     providers: options.provider ? [options.provider] : [],
+    ...inForm(options.weights),
+    decoderLater: true,
     pictureRows: options.pictureRows,
   });
   try {

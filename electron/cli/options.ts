@@ -2,9 +2,11 @@
 import { InvalidArgumentError, Option } from 'commander';
 import { demoModel } from '../api/resources.ts';
 import { type Reach, reaches } from '../editors/scope/scope.ts';
+import type { EngineStream } from '../engine/protocol.ts';
 import { EmendError } from '../errors.ts';
 import { onInterrupt } from '../frontends/interrupt.ts';
-import { resourcesFolder } from '../frontends/places.ts';
+import { packedFolder, resourcesFolder } from '../frontends/places.ts';
+import { type WeightForm, weightForms } from '../models/packed/form.ts';
 import { E_VQA_SUFFIX } from '../models/prompt.ts';
 import { providerNames } from '../tensor/session.ts';
 
@@ -20,6 +22,20 @@ export const providerOption = () =>
     '--provider <name>',
     'execution provider; the best that loads when not given (cpu is always there)',
   ).choices(providerNames);
+
+export const weightsOption = () =>
+  new Option(
+    '--weights <form>',
+    'as the checkpoint has them, or most of the decoder in 8 or 4 bits, packed once: for models that do not fit in memory',
+  )
+    .choices(weightForms)
+    .default('dense' satisfies WeightForm);
+
+/** How a model is opened in a form; packed weights lie where the app keeps them too. */
+export const inForm = (weights: WeightForm) => ({
+  weights,
+  packed: { folder: packedFolder(), limitBytes: 50e9 },
+});
 
 export const templateOption = () =>
   new Option('--template <form>', "the papers' plain prompts, or the checkpoint's own chat template")
@@ -82,6 +98,11 @@ export async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise
     interrupt.off();
     if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
   }
+}
+
+/** Tells the progress of opening a model on stderr, as an engine streams it. */
+export function tellOpening(message: EngineStream): void {
+  if (message.kind === 'progress') tellProgress(`${message.stage}:`, message.done, message.total);
 }
 
 /** Tells progress on stderr where that is a terminal. */

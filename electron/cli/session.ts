@@ -3,6 +3,7 @@ import type { CallInput, CallName, CallOutput } from '../api/contract.ts';
 import { EmendError, type ErrorCode } from '../errors.ts';
 import { onInterrupt } from '../frontends/interrupt.ts';
 import { type Program, startProgram } from '../frontends/program.ts';
+import type { WeightForm } from '../models/packed/form.ts';
 import type { Provider } from '../tensor/session.ts';
 import { modelOrDemo } from './options.ts';
 
@@ -20,6 +21,8 @@ export interface SessionOptions {
   readonly model?: string;
   /** adapter to open the model with, also the one used last */
   readonly adapter?: string;
+  /** form of the weights to open that model in; the one used last with it when absent */
+  readonly weights?: WeightForm;
   /** execution providers to try in place of the library's */
   readonly providers?: readonly Provider[];
   /** whether the command needs a model at all */
@@ -34,7 +37,7 @@ export async function withSession<T>(
   options: SessionOptions,
   work: (session: CommandSession) => Promise<T>,
 ): Promise<T> {
-  const { library, model, adapter, providers, needsModel } = options;
+  const { library, model, adapter, weights, providers, needsModel } = options;
   const opens = model !== undefined || adapter !== undefined;
   const program = await startProgram({
     library,
@@ -70,7 +73,7 @@ export async function withSession<T>(
     if (readOnly) console.error(`emend: ${file} can only be read here; changes will be refused.`);
     if (opens) {
       const path = model ?? (await call('models.recent', {}))[0]?.path ?? modelOrDemo(undefined);
-      await call('models.open', { path, adapter });
+      await call('models.open', { path, adapter, ...(weights && { weights }) });
     }
     return await work({ call, program });
   } finally {

@@ -1,23 +1,28 @@
 /** @file `emend trace`: everything a model computes on one prompt, as a safetensors file. */
+
 import { Command } from 'commander';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
 import { openSafetensors, readTensor, writeSafetensors } from '../files/safetensors.ts';
+import type { WeightForm } from '../models/packed/form.ts';
 import type { GivenTensor } from '../models/picture.ts';
 import type { PromptForm } from '../models/prompt.ts';
 import { promptFromTensors, promptToTrace, type TracedPrompt, trace } from '../models/trace.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
+  inForm,
   maxNewTokensOption,
   modelOrDemo,
   pictureRowsOption,
   providerOption,
   suffixOption,
   templateOption,
+  weightsOption,
 } from './options.ts';
 
 interface TraceOptions {
+  weights: WeightForm;
   model?: string;
   image?: string;
   prompt?: string;
@@ -45,6 +50,7 @@ export function traceCommand(): Command {
     .addOption(templateOption())
     .addOption(maxNewTokensOption(32))
     .addOption(pictureRowsOption())
+    .addOption(weightsOption())
     .addOption(providerOption())
     .action(async (options: TraceOptions) => {
       const { prompt, inputs, image, out } = options;
@@ -56,6 +62,8 @@ export function traceCommand(): Command {
       }
       const model = await VisionLanguageModel.open(modelOrDemo(options.model), {
         providers: options.provider ? [options.provider] : [],
+        ...inForm(options.weights),
+        decoderLater: true,
         promptForm: options.template,
         pictureRows: options.pictureRows,
       });

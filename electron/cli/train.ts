@@ -1,4 +1,5 @@
 /** @file `emend train`: a VisEdit adapter trained for a checkpoint, saved with its calibrated router. */
+
 import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -14,19 +15,23 @@ import {
 import { readAdapter, writeAdapter } from '../editors/visedit/visEdit.ts';
 import { editSourceFromFile } from '../evaluation/editSource.ts';
 import { calibrateRouter } from '../evaluation/routerCalibration.ts';
+import type { WeightForm } from '../models/packed/form.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import {
+  inForm,
   modelOrDemo,
   number,
   pictureRowsOption,
   providerOption,
   suffixOption,
   untilInterrupted,
+  weightsOption,
   wholeNumber,
 } from './options.ts';
 import { trainScopeBeside, trainScopeCommand, usualScopeOptions } from './trainScope.ts';
 
 interface TrainOptions {
+  weights: WeightForm;
   model?: string;
   data: string;
   images?: string;
@@ -57,6 +62,7 @@ interface TrainOptions {
   scopeData?: string;
   suffix?: string;
   seed: number;
+  layerwise?: boolean;
   pictureRows?: number;
   provider?: 'cuda' | 'dml' | 'coreml' | 'webgpu' | 'cpu';
 }
@@ -145,10 +151,15 @@ export function trainCommand(): Command {
       '--extended',
       'also train other questions about the edit’s picture, and its question elsewhere, to stay',
     )
+    .option(
+      '--layerwise',
+      'run the decoder one layer at a time: slower, in the memory of one layer; always so with packed weights',
+    )
     .option('--scope-data <file>', 'then train a scope too, as `train scope` does, on this --data of its own')
     .addOption(suffixOption())
     .option('--seed <number>', 'of weights, order and draws', wholeNumber(0, 2 ** 31 - 1), 1)
     .addOption(pictureRowsOption())
+    .addOption(weightsOption())
     .addOption(providerOption())
     .action((options: TrainOptions, command: Command) => {
       // Not required of `train scope`, which commander would ask them of too.
@@ -209,6 +220,7 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
   const trained = await withSource(options, [options.layer], async (model, source) => ({
     ...(await trainVisEdit(model, source, settings, {
       statePath: join(work, 'state.safetensors'),
+      ...((options.layerwise || options.weights !== 'dense') && { keptBelow: join(work, 'below') }),
       ...(from && { from }),
       signal,
       onStep({ step, steps, seconds, loss, terms, gradientNorm }) {
@@ -243,6 +255,7 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
       influenceMapper: shape.influenceMapper,
       attention: shape.attention,
       model: modelFingerprint,
+      weights: options.weights,
       router: { layer: calibration.layer, threshold: calibration.threshold },
       training: {
         settings,
@@ -274,6 +287,8 @@ async function withSource<T>(
 ): Promise<T> {
   const model = await VisionLanguageModel.open(modelOrDemo(options.model), {
     ...(options.provider && { providers: [options.provider] }),
+    ...inForm(options.weights),
+    decoderLater: true,
     pictureRows: options.pictureRows,
     cuts,
   });

@@ -1,6 +1,7 @@
 /**
  * @file What every editor of the workbench is: it makes a request into a state, and a state acts where the editor says.
  */
+import type { WeightForm } from '../models/packed/form.ts';
 import type { Visual } from '../models/picture.ts';
 import type { Adapt, Prefill, VisionLanguageModel, WeightChanges } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
@@ -56,6 +57,8 @@ export interface AdapterFolder {
   readonly cuts: readonly number[];
   /** fingerprint of the checkpoint it was trained on */
   readonly model: string;
+  /** the form of the weights it was trained on; `dense` when absent */
+  readonly weights?: WeightForm | undefined;
   /** sha256 of its files */
   readonly fingerprint: string;
   /** where one cosine decides whether its edits act, and from which value; for adapters without a learned scope */

@@ -1,6 +1,7 @@
 /**
  * @file The one model an engine has open: its files, its adapter, and the committed edits that act on it.
  */
+import { createHash } from 'node:crypto';
 import type { ModelSummary } from '../api/contract.ts';
 import { cutsFor, EditedModel, type Prepared } from '../editors/editedModel.ts';
 import type { AdapterFolder, EditState } from '../editors/editor.ts';
@@ -14,6 +15,7 @@ import { signalOf } from '../library/signals.ts';
 import { fingerprint } from '../models/checkpoint.ts';
 import { nameOfModel } from '../models/hubCache.ts';
 import { type Checkpoint, openCheckpoint } from '../models/open.ts';
+import type { WeightForm } from '../models/packed/form.ts';
 import type { PictureLayout, Visual } from '../models/picture.ts';
 import { loadChatTemplate } from '../models/prompt.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
@@ -28,11 +30,21 @@ export interface HeldLibrary {
   readonly inputs: CommittedInputs;
 }
 
+/**
+ * The fingerprint of a model whose weights are held in a form. Rounded weights make another model: what is kept of one, answers,
+ * signals, checks, is not kept of the other.
+ */
+function fingerprintIn(form: WeightForm, checkpoint: string): string {
+  if (form === 'dense') return checkpoint;
+  return createHash('sha256').update(`${checkpoint} ${form}`).digest('hex');
+}
+
 export async function summarise(
   path: string,
   checkpoint: Checkpoint,
   adapter: { path: string; folder: AdapterFolder; scope: Scope } | null,
   ofCheckpoint?: string,
+  form: WeightForm = 'dense',
 ): Promise<ModelSummary> {
   const { backbone, weights } = checkpoint;
   const { decoder } = backbone;
@@ -41,7 +53,7 @@ export async function summarise(
   return {
     path,
     name: nameOfModel(checkpoint.folder),
-    fingerprint: ofCheckpoint ?? (await fingerprint(checkpoint)),
+    fingerprint: fingerprintIn(form, ofCheckpoint ?? (await fingerprint(checkpoint))),
     architecture: checkpoint.family,
     layers: decoder.layers,
     hidden: decoder.hidden,
@@ -52,12 +64,14 @@ export async function summarise(
       pictures: backbone.prompts.severalPictures ?? false,
     },
     dtype: [...dtypes].sort().join(' and '),
+    weights: form,
     adapter: adapter && {
       name: adapter.folder.name,
       path: adapter.path,
       fingerprint: adapter.folder.fingerprint,
       editor: adapter.folder.editor.name,
       layer: adapter.folder.cuts.at(-1)!,
+      weights: adapter.folder.weights ?? 'dense',
       scope: {
         form: adapter.scope.form,
         fingerprint: adapter.scope.fingerprint,
@@ -111,6 +125,15 @@ export class OpenModel {
       cuts: cutsFor(folder, scopeKind),
       promptForm: input.template,
       pictureRows: input.pictureRows,
+      weights: input.weights ?? 'dense',
+      ...(input.packed && { packed: input.packed }),
+      onPacking: (done, total) => {
+        const megabytes = (bytes: number) => Math.round(bytes / 1e6);
+        context.send({
+          ...{ kind: 'progress', stage: 'Packing the weights, once', unit: 'MB' },
+          ...{ done: megabytes(done), total: megabytes(total) },
+        });
+      },
       signal: context.signal,
     });
     try {
@@ -118,7 +141,7 @@ export class OpenModel {
       const scope = scopeKind && (await scopeKind.open(model.hidden));
       const editor = folder && (await folder.open({ hidden, providers: [model.provider] }));
       const adapter = folder && scope && { path: input.adapter!, folder, scope };
-      const summary = await summarise(input.path, checkpoint, adapter, own);
+      const summary = await summarise(input.path, checkpoint, adapter, own, input.weights);
       return new OpenModel(summary, new EditedModel(model, editor, scope));
     } catch (error) {
       await model.dispose();

@@ -17,9 +17,13 @@ import { routingOf } from '../library/localCheck.ts';
 import { inputDescription } from '../library/reader.ts';
 import { decisionOf, type KeptMatch } from '../library/scopeInputs.ts';
 import { thresholdSteps } from '../library/scopes.ts';
+import { fingerprint } from '../models/checkpoint.ts';
 import type { Generation, GenerationOptions } from '../models/generation.ts';
+import { availableMemory, openingWays, refuseWhatCannotFit } from '../models/memory.ts';
 import { openCheckpoint } from '../models/open.ts';
+import { isPacked } from '../models/packed/cache.ts';
 import type { PictureLayout, Visual } from '../models/picture.ts';
+import { availableProviders } from '../tensor/session.ts';
 import {
   attributeModality,
   attributeModules,
@@ -29,7 +33,7 @@ import {
 } from './attributing.ts';
 import { compare } from './comparing.ts';
 import { OpenModel, summarise } from './openModel.ts';
-import type { EngineInputResult, OperationContext, OperationTable } from './protocol.ts';
+import type { EngineInputResult, EngineOperations, OperationContext, OperationTable } from './protocol.ts';
 
 let opened: OpenModel | null = null;
 
@@ -37,6 +41,22 @@ let opened: OpenModel | null = null;
 export async function release(): Promise<void> {
   await opened?.dispose();
   opened = null;
+}
+
+/** Whether a model can be opened while the present one still is. What is wrong with it, opening says. */
+async function fitsBeside({
+  path,
+  pictureRows,
+  weights,
+}: EngineOperations['open']['input']): Promise<boolean> {
+  try {
+    const checkpoint = await openCheckpoint(path);
+    const { rows } = await checkpoint.backbone.openPictures(checkpoint.folder, pictureRows);
+    refuseWhatCannotFit(checkpoint, weights ?? 'dense', rows.most);
+    return true;
+  } catch (error) {
+    return !(error instanceof EmendError && error.code === 'conflict');
+  }
 }
 
 function open(): OpenModel {
@@ -139,6 +159,8 @@ function tellTokens(
 
 export const operations: OperationTable = {
   async open(input, context) {
+    // Where both do not fit, the model that is open goes first.
+    if (opened && !(await fitsBeside(input))) await release();
     const next = await OpenModel.open(input, context);
     await opened?.dispose();
     opened = next;
@@ -150,6 +172,31 @@ export const operations: OperationTable = {
       thresholds: thresholdSteps(scope),
     };
     return { summary: next.summary, scope: facts, provider, refusals };
+  },
+
+  async ways({ path, providers, packed }) {
+    const checkpoint = await openCheckpoint(path);
+    const source = await fingerprint(checkpoint);
+    const { rows } = await checkpoint.backbone.openPictures(checkpoint.folder);
+    // The model that is open gives its memory back.
+    const available = availableMemory() + (opened ? process.memoryUsage.rss() : 0);
+    const wanted = providers.length > 0 ? providers : availableProviders();
+    const { ways, proposed } = openingWays(checkpoint, {
+      ...{ pictureRows: rows.most, available },
+      providers: wanted.includes('cpu') ? wanted : [...wanted, 'cpu'],
+    });
+    const made = new Map(
+      await Promise.all(
+        (['8bit', '4bit'] as const).map(
+          async (form) => [form, await isPacked(source, form, packed)] as const,
+        ),
+      ),
+    );
+    return {
+      ways: ways.map((way) => ({ ...way, made: way.form === 'dense' || made.get(way.form) === true })),
+      proposed,
+      available,
+    };
   },
 
   async inspect({ path }) {

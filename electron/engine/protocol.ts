@@ -20,6 +20,9 @@ import type { Actors } from '../library/database.ts';
 import type { KeptMatch } from '../library/scopeInputs.ts';
 import type { ScopeFacts } from '../library/scopes.ts';
 import type { Comparison } from '../library/watched.ts';
+import type { OpeningWay } from '../models/memory.ts';
+import type { PackedCache } from '../models/packed/cache.ts';
+import type { WeightForm } from '../models/packed/form.ts';
 import type { Provider } from '../tensor/session.ts';
 import type { ComparisonRequest } from './comparing.ts';
 
@@ -85,6 +88,9 @@ export interface EngineOperations {
       template: 'plain' | 'chat';
       /** most rows a picture may take, where the checkpoint allows more */
       pictureRows?: number | undefined;
+      /** the form of the weights; `dense` when absent. Others need `packed`. */
+      weights?: WeightForm | undefined;
+      packed?: PackedCache | undefined;
       /** the scope asked for; the best there is when absent */
       scope?: ScopeForm;
     };
@@ -94,6 +100,15 @@ export interface EngineOperations {
       scope: ScopeFacts | null;
       provider: Provider;
       refusals: ReadonlyArray<{ provider: Provider; reason: string }>;
+    };
+  };
+  /** Reads config and headers only. */
+  ways: {
+    input: { path: string; providers: readonly Provider[]; packed: PackedCache };
+    output: {
+      ways: ReadonlyArray<OpeningWay & { readonly made: boolean }>;
+      proposed: WeightForm | null;
+      available: number;
     };
   };
   inspect: {

@@ -60,6 +60,9 @@ export interface EnginePatience {
   readonly deaths: number;
 }
 
+/** Said of an engine that the system ended. */
+export const OUT_OF_MEMORY = 'the system killed it, most often because memory ran out';
+
 const PATIENCE: EnginePatience = {
   start: 60_000,
   cancel: 10_000,
@@ -244,9 +247,12 @@ class Supervisor implements Engine {
     for (const call of this.#sent.values()) {
       if (call.options.signal?.aborted) call.reject(new EmendError('cancelled', 'Stopped.'));
       // What needs nothing of the engine that ended for another's sake is run by the next one.
-      else if (this.#killedForCancel && (call.name === 'open' || call.name === 'inspect'))
+      else if (
+        this.#killedForCancel &&
+        (call.name === 'open' || call.name === 'inspect' || call.name === 'ways')
+      )
         this.#waiting.push(call);
-      else call.reject(new EmendError('engine', `${what} The request was lost with it: try again.`));
+      else call.reject(new EmendError('engine', `${what} ${afterDeath(exit, this.#killedBecause)}`));
     }
     this.#sent.clear();
     if (this.#deaths >= this.#patience.deaths) {
@@ -324,9 +330,20 @@ function openedProvider(output: unknown): Pick<EngineState, 'provider' | 'refusa
   return { provider: opened.provider, refusals: [...opened.refusals] };
 }
 
+/** What to do about a request that was lost with the engine. A machine without room for it will have none the next time. */
+function afterDeath(exit: EngineExit, killedBecause: string | null): string {
+  if (killedBecause === null && ranOutOfMemory(exit)) {
+    return 'The request was lost with it and would be again: open the model in 8 or 4 bits, let pictures take fewer rows, or close other programs.';
+  }
+  return 'The request was lost with it: try again.';
+}
+
+/** Whether the system ended the process, as it does where memory runs out. */
+const ranOutOfMemory = ({ code, signal }: EngineExit) => signal === 'SIGKILL' || code === 137;
+
 function describeExit(exit: EngineExit): string {
   if (exit.reason) return `it could not be started: ${exit.reason}`;
-  if (exit.signal === 'SIGKILL') return 'the system killed it, most often because memory ran out';
+  if (ranOutOfMemory(exit)) return OUT_OF_MEMORY;
   if (exit.signal) return `signal ${exit.signal}`;
   return `exit code ${exit.code ?? 'unknown'}`;
 }

@@ -67,6 +67,8 @@ export interface BenchmarkResult extends Scores {
     readonly textSuffix: string;
     readonly maxNewTokens: number;
     readonly provider: string;
+    /** the form the model's weights were held in */
+    readonly weights: string;
     readonly data: {
       readonly path: string;
       readonly sha256: string;
@@ -127,6 +129,7 @@ export async function benchmark(
       textSuffix: options.textSuffix,
       maxNewTokens: options.maxNewTokens,
       provider: model.provider,
+      weights: model.form,
       data: {
         path: set.path,
         sha256: set.sha256,

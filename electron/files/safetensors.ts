@@ -321,8 +321,47 @@ function isSize(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }
 
+/** A tensor of a file that is laid out before its values are known. */
+export interface TensorLayout {
+  readonly name: string;
+  readonly dtype: WritableTensor['dtype'];
+  readonly shape: readonly number[];
+}
+
+/** The header of a new file, where each tensor's bytes begin in it, and its size. */
+export function layOutSafetensors(
+  tensors: readonly TensorLayout[],
+  metadata: Readonly<Record<string, string>>,
+): { header: Uint8Array; offsets: ReadonlyMap<string, number>; size: number } {
+  const sized = tensors.map(({ name, dtype, shape }): [string, SizedTensor] => {
+    return [name, { dtype, shape, data: { length: elementCount(shape) } }];
+  });
+  const { header, ordered, dataBytes } = layOut(new Map(sized), metadata);
+  const offsets = new Map<string, number>();
+  let at = header.length;
+  for (const [name, { dtype, shape }] of ordered) {
+    offsets.set(name, at);
+    at += elementCount(shape) * ELEMENT_BYTES[dtype];
+  }
+  return { header, offsets, size: header.length + dataBytes };
+}
+
+/** The values of F32, F16 or BF16 bytes. `bytes` begins at offset 0 of its buffer. */
+export function floatsFromBytes(bytes: Uint8Array<ArrayBuffer>, dtype: 'F32' | 'F16' | 'BF16'): Float32Array {
+  if (dtype === 'F32') return new Float32Array(bytes.buffer);
+  const halves = new Uint16Array(bytes.buffer);
+  return dtype === 'F16' ? halfToFloat(halves) : bfloatToFloat(halves);
+}
+
+interface SizedTensor extends Omit<TensorLayout, 'name'> {
+  readonly data: { readonly length: number };
+}
+
 /** Order and header of a new file. */
-function layOut(tensors: ReadonlyMap<string, WritableTensor>, metadata: Readonly<Record<string, string>>) {
+function layOut<T extends SizedTensor>(
+  tensors: ReadonlyMap<string, T>,
+  metadata: Readonly<Record<string, string>>,
+) {
   const ordered = [...tensors].toSorted(
     ([a, x], [b, y]) => ELEMENT_BYTES[y.dtype] - ELEMENT_BYTES[x.dtype] || (a < b ? -1 : 1),
   );

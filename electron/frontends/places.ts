@@ -37,6 +37,9 @@ export function dataFolder(
   return join(env.XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'emend');
 }
 
+/** Where packed weights are kept unless the settings say otherwise. */
+export const packedFolder = (): string => join(dataFolder(), 'packed');
+
 /** The library that is opened when nobody names another. */
 export function defaultLibrary(): string {
   return join(dataFolder(), 'library.emend');

@@ -5,7 +5,7 @@ import { type Application, createApplication } from '../api/application.ts';
 import { forkEngine } from '../engine/forkEngine.ts';
 import { type Engine, type EngineProcess, startEngine } from '../engine/supervisor.ts';
 import type { Provider } from '../tensor/session.ts';
-import { dataFolder, defaultLibrary, resourcesFolder, version } from './places.ts';
+import { dataFolder, defaultLibrary, packedFolder, resourcesFolder, version } from './places.ts';
 
 export interface ProgramOptions {
   /** library file; made where there is none. Default: the one in the person's data folder */
@@ -40,6 +40,7 @@ export async function startProgram(options: ProgramOptions = {}): Promise<Progra
       version: version(),
       startModel: options.startModel,
       providers: options.providers,
+      packedFolder: packedFolder(),
       endpointFile: join(dataFolder(), 'endpoint.json'),
     });
     return {

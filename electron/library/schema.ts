@@ -4,6 +4,7 @@
 import type { Database } from 'better-sqlite3';
 import { listsStep } from './schema/lists.ts';
 import { scopeInputsStep } from './schema/scopeInputs.ts';
+import { weightFormsStep } from './schema/weightForms.ts';
 
 /** Marks a SQLite file as a library of Emend ("EMND"). */
 export const APPLICATION_ID = 0x454d4e44;
@@ -143,6 +144,7 @@ export const upgradeSteps: readonly string[] = [
 `,
   listsStep,
   scopeInputsStep,
+  weightFormsStep,
 ];
 
 /** The version {@link upgrade} brings a library to. */

@@ -31,6 +31,8 @@ const stored = {
   maxNewTokens: z.number().int().min(1).max(1024).catch(64),
   promptTemplate: z.enum(['plain', 'chat']).catch('plain'),
   reach: z.enum(['picture', 'thing']).catch('picture'),
+  packedFolder: z.string().catch(''),
+  packedLimitGb: z.number().min(1).catch(50),
   policy: z
     .object({
       required: z.object(
@@ -63,6 +65,8 @@ export function readSettings(store: Store): Settings {
     promptTemplate: stored.promptTemplate.parse(value('promptTemplate')),
     policy: stored.policy.parse(value('policy')),
     reach: stored.reach.parse(value('reach')),
+    packedFolder: stored.packedFolder.parse(value('packedFolder')),
+    packedLimitGb: stored.packedLimitGb.parse(value('packedLimitGb')),
   };
 }
 

@@ -23,12 +23,27 @@ export interface WeightLocation {
   readonly shape: readonly number[];
 }
 
+/** Where a part of a packed matrix lies. */
+export type PackedPart = Omit<WeightLocation, 'dtype'>;
+
+/** Where a matrix in blocks lies; see `PackedMatrix` in tensor/functions.ts. */
+export interface PackedLocation {
+  readonly bits: 4 | 8;
+  readonly blocks: PackedPart;
+  readonly scales: PackedPart;
+  readonly zeroPoints: PackedPart;
+}
+
 /** The weights of a checkpoint by canonical name. */
 export interface WeightSource {
   /** What a file says of a tensor, whatever its dtype; `name` is the file's own. */
   entry(name: string): { path: string; name: string; dtype: string; shape: readonly number[] } | undefined;
   /** Undefined for a name the checkpoint does not have, or whose dtype is no weight's (a stray index buffer). */
   find(name: string): WeightLocation | undefined;
+  /** Where a table lies whose rows are looked up, when that is another place than `find` gives. */
+  table?(name: string): WeightLocation | undefined;
+  /** The matrix of this name in blocks, where it is packed. */
+  packed?(name: string): PackedLocation | undefined;
   names(): string[];
   /** The values in F32. @throws EmendError 'not-found' for an unknown name. */
   read(name: string): Promise<Float32Array>;

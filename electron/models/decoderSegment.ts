@@ -6,7 +6,7 @@
 import * as f from '../tensor/functions.ts';
 import type { Graph, Tensor } from '../tensor/graph.ts';
 import { Graph as NewGraph } from '../tensor/graph.ts';
-import { float32, int64, Session, type SessionOptions, type Value } from '../tensor/session.ts';
+import { float32, int64, release, Session, type SessionOptions, type Value } from '../tensor/session.ts';
 import { attentionInputs, type Decoder, enter } from './decoder.ts';
 import type { Weights } from './weights.ts';
 
@@ -17,6 +17,11 @@ export interface Cache {
   /** position of the row behind them; with positions of three axes not the number of rows */
   readonly nextPosition: number;
   readonly values: Readonly<Record<string, Value>>;
+}
+
+/** Lets go of caches that nothing else reads. */
+export function releaseCaches(caches: readonly Cache[]): void {
+  for (const { values } of caches) for (const value of Object.values(values)) release(value);
 }
 
 export interface SegmentResult {

@@ -4,6 +4,7 @@
 import { EmendError } from '../errors.ts';
 import { floatsOf } from '../tensor/session.ts';
 import { AnswerText } from './answerText.ts';
+import { releaseCaches } from './decoderSegment.ts';
 import type { Adapt, Prefill, VisionLanguageModel, WeightChanges } from './visionLanguageModel.ts';
 
 export interface Sampling {
@@ -165,10 +166,14 @@ export async function generate(
       break;
     }
     if (tokens.length === limit) break;
+    const before = caches;
     ({ logits, caches } = await model.next(id, caches, changes));
+    // The prompt's may be shared with other answers; those of tokens are this answer's own.
+    if (ids.length > 1) releaseCaches(before);
     // Sessions block the thread; this lets a cancel message in.
     await new Promise((resolve) => setImmediate(resolve));
   }
   const text = written.stopped ? written.text : model.tokenizer.decode(ids).trim();
+  if (ids.length > 1) releaseCaches(caches);
   return { ids, text, tokens, ended };
 }

@@ -27,6 +27,8 @@ export async function traceDecoder(
   input: ModelInput,
   providers: readonly Provider[] = [model.provider],
 ): Promise<{ layers: LayerTrace[]; logits: Float32Array }> {
+  // What runs the model's own sessions holds the same weights: one of the two at a time.
+  await model.releaseDecoder();
   const { decoder } = model;
   const graph = new Graph();
   const weight = decoder.weightsOf(graph);

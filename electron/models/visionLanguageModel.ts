@@ -13,12 +13,16 @@ import {
   Session,
   type Value,
 } from '../tensor/session.ts';
+import type { WeightSource } from './checkpoint.ts';
 import { type ConversationWriter, conversationWriter } from './conversation.ts';
 import { attentionFeeds, type RunnableDecoder } from './decoder.ts';
 import { type Cache, DecoderSegment, type SegmentResult } from './decoderSegment.ts';
 import type { PlacedPicture } from './family.ts';
 import { nameOfModel } from './hubCache.ts';
+import { refuseWhatCannotFit } from './memory.ts';
 import { type Checkpoint, openCheckpoint, stopTokenIds } from './open.ts';
+import { type PackedCache, packedWeights } from './packed/cache.ts';
+import type { PackedForm, WeightForm } from './packed/form.ts';
 import type { PictureReader, Pixels, Visual, VisualGrid } from './picture.ts';
 import { consecutive, type Positions } from './positions.ts';
 import {
@@ -38,10 +42,21 @@ export interface OpenOptions {
   /** decoder layers after whose output the decoder is cut, from 0, ascending */
   readonly cuts?: readonly number[];
   readonly promptForm?: PromptForm;
+  /** the form to hold the decoder's matrices in; `dense` when absent */
+  readonly weights?: WeightForm;
+  /** where packed weights are; needed for every form but `dense` */
+  readonly packed?: PackedCache;
+  /** packed weights are being made: bytes written of so many */
+  readonly onPacking?: (done: number, total: number) => void;
   /** canonical names of linear layers of the decoder that a run may change */
   readonly changeable?: readonly string[];
   /** most rows a picture may take, where the checkpoint allows more: rows cost memory and time */
   readonly pictureRows?: number | undefined;
+  /**
+   * The decoder's sessions are made when something is first asked of them, and not as the model is opened: for those that build
+   * graphs of their own, so that its weights are not held twice.
+   */
+  readonly decoderLater?: boolean;
   /** threads of one operator on cpu; the runtime's choice when absent. One is best where other work shares the processor. */
   readonly threads?: number;
   /** aborted: opening fails with `cancelled`, between two sessions */
@@ -90,40 +105,53 @@ export type WeightChanges = ReadonlyMap<string, WeightChange>;
 /** Changes hidden states at a cut [1, rows, hidden] → the same shape. */
 export type Adapt = (hidden: Value, input: ModelInput, cut: number) => Promise<Value>;
 
+function packedOf(checkpoint: Checkpoint, form: PackedForm, { packed, signal, onPacking }: OpenOptions) {
+  if (!packed) throw new EmendError('internal', 'It was not said where packed weights are.');
+  return packedWeights(checkpoint, form, packed, { signal, onProgress: onPacking });
+}
+
 export class VisionLanguageModel {
   readonly checkpoint: Checkpoint;
+  /** the form its matrices are held in */
+  readonly form: WeightForm;
+  /** where they lie */
+  readonly weights: WeightSource;
   readonly tokenizer: Tokenizer;
   readonly images: PictureReader;
   readonly decoder: RunnableDecoder;
   readonly prompts: PromptWriter;
   readonly conversations: ConversationWriter;
   readonly cuts: readonly number[];
-  readonly segments: readonly DecoderSegment[];
   /** ids that end an answer */
   readonly stopIds: ReadonlySet<number>;
   readonly #vision: Session;
   readonly #embed: Session;
+  /** of the decoder, from the lowest on; null until it is needed */
+  readonly #segments: Array<DecoderSegment | null>;
 
   private constructor(parts: {
     checkpoint: Checkpoint;
+    form: WeightForm;
+    weights: WeightSource;
     tokenizer: Tokenizer;
     images: PictureReader;
     decoder: RunnableDecoder;
     prompts: PromptWriter;
     conversations: ConversationWriter;
     cuts: readonly number[];
-    segments: readonly DecoderSegment[];
     vision: Session;
     embed: Session;
   }) {
     this.checkpoint = parts.checkpoint;
+    this.form = parts.form;
+    this.weights = parts.weights;
     this.tokenizer = parts.tokenizer;
     this.images = parts.images;
     this.decoder = parts.decoder;
     this.prompts = parts.prompts;
     this.conversations = parts.conversations;
     this.cuts = parts.cuts;
-    this.segments = parts.segments;
+    this.#segments = new Array(parts.cuts.length + 1).fill(null);
     const stops = stopTokenIds(parts.checkpoint);
     this.stopIds = new Set(stops.length > 0 ? stops : parts.tokenizer.eosIds);
     this.#vision = parts.vision;
@@ -133,7 +161,7 @@ export class VisionLanguageModel {
   /** Opens a checkpoint folder in place. Throws what is wrong with it, or `unsupported` when no provider loads it. */
   static async open(folder: string, options: OpenOptions = {}): Promise<VisionLanguageModel> {
     const checkpoint = await openCheckpoint(folder);
-    const { backbone, config, weights } = checkpoint;
+    const { backbone, config } = checkpoint;
     const { layers } = backbone.decoder;
     const [tokenizer, images, chatTemplate] = await Promise.all([
       loadTokenizer(checkpoint.folder, config),
@@ -162,6 +190,10 @@ export class VisionLanguageModel {
       backbone.prompts,
       nameOfModel(checkpoint.folder),
     );
+
+    const form = options.weights ?? 'dense';
+    refuseWhatCannotFit(checkpoint, form, images.rows.most);
+    const weights = form === 'dense' ? checkpoint.weights : await packedOf(checkpoint, form, options);
 
     const opened: Session[] = [];
     // A session blocks the thread while it loads; between two of them a wish to stop is heard.
@@ -201,33 +233,54 @@ export class VisionLanguageModel {
         const places = decoder.embedPositions?.(graph.input('positions', 'int64', [1, 'rows']), weight);
         if (places) graph.output('places', places);
       }, providers);
-      const segments: DecoderSegment[] = [];
-      const ends = [...cuts, layers - 1];
-      for (const [index, last] of ends.entries()) {
-        const first = index === 0 ? 0 : ends[index - 1]! + 1;
-        await heard();
-        const segment = await DecoderSegment.compile(first, last, decoder, weightsOf, {
-          providers,
-          ...threads,
-        });
-        opened.push(segment.session);
-        segments.push(segment);
-      }
-      return new VisionLanguageModel({
+      const model = new VisionLanguageModel({
         checkpoint,
+        form,
+        weights,
         tokenizer,
         images,
         decoder,
         prompts,
         conversations,
         cuts,
-        segments,
         vision,
         embed: embedding,
       });
+      try {
+        for (let index = 0; index <= cuts.length && !options.decoderLater; index++) {
+          await heard();
+          await model.#segment(index);
+        }
+      } catch (error) {
+        await model.releaseDecoder();
+        throw error;
+      }
+      return model;
     } catch (error) {
       for (const made of opened) await made.dispose();
       throw error;
+    }
+  }
+
+  /** The segment of the decoder at a place from the lowest on, made where it is not there. */
+  async #segment(index: number): Promise<DecoderSegment> {
+    const { decoder, cuts } = this;
+    const [first, last] = [index === 0 ? 0 : cuts[index - 1]! + 1, cuts[index] ?? decoder.layers - 1];
+    this.#segments[index] ??= await DecoderSegment.compile(
+      first,
+      last,
+      decoder,
+      decoder.weightsOf,
+      decoder.session,
+    );
+    return this.#segments[index];
+  }
+
+  /** Lets the decoder's sessions go, with the weights they hold; they are made again when they are needed. */
+  async releaseDecoder(): Promise<void> {
+    for (const [index, segment] of this.#segments.entries()) {
+      this.#segments[index] = null;
+      await segment?.dispose();
     }
   }
 
@@ -403,7 +456,7 @@ export class VisionLanguageModel {
       ...attentionFeeds(this.decoder, input.positions, 0, input.added),
       ...changeFeeds(changes),
     };
-    const lowest = this.segments[0]!;
+    const lowest = await this.#segment(0);
     const { hidden, logits, cache } = await lowest.run(
       input.embeddings,
       shared,
@@ -430,8 +483,8 @@ export class VisionLanguageModel {
     let hidden = prefill.hidden;
     let unedited = changes === prefill.changes;
     const shared = unedited ? prefill.shared : { ...prefill.shared, ...changeFeeds(changes) };
-    for (const [index, segment] of this.segments.entries()) {
-      if (index === 0) continue;
+    for (let index = 1; index <= this.cuts.length; index++) {
+      const segment = await this.#segment(index);
       const adapted = adapt ? await adapt(hidden, prefill.input, this.cuts[index - 1]!) : hidden;
       unedited &&= adapted === hidden;
       const kept = unedited ? prefill.above[index - 1] : undefined;
@@ -451,7 +504,7 @@ export class VisionLanguageModel {
     if (place < 0 || !prefill.hidden)
       throw new EmendError('internal', `The decoder is not cut after layer ${cut}.`);
     for (let index = prefill.above.length; index < place; index++) {
-      const segment = this.segments[index + 1]!;
+      const segment = await this.#segment(index + 1);
       const { input, shared } = prefill;
       const below = prefill.above[index - 1]?.hidden ?? prefill.hidden;
       prefill.above.push(await segment.run(below, shared, segment.emptyCache(), [], input.nextPosition));
@@ -472,7 +525,8 @@ export class VisionLanguageModel {
     let hidden: Value = float32(embedded, [1, 1, this.hidden]);
     const shared = { ...attentionFeeds(this.decoder, positions, length), ...changeFeeds(changes) };
     const longer: Cache[] = [];
-    for (const [index, segment] of this.segments.entries()) {
+    for (let index = 0; index <= this.cuts.length; index++) {
+      const segment = await this.#segment(index);
       const result = await segment.run(hidden, shared, caches[index]!, [0], nextPosition + 1);
       longer.push(result.cache);
       if (result.logits) return { logits: result.logits, caches: longer };
@@ -484,6 +538,6 @@ export class VisionLanguageModel {
   async dispose(): Promise<void> {
     await this.#vision.dispose();
     await this.#embed.dispose();
-    for (const segment of this.segments) await segment.dispose();
+    await this.releaseDecoder();
   }
 }

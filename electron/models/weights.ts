@@ -6,7 +6,7 @@ import { EmendError } from '../errors.ts';
 import * as f from '../tensor/functions.ts';
 import type { DType, Graph, Tensor } from '../tensor/graph.ts';
 import { float32, type Value } from '../tensor/session.ts';
-import type { WeightSource } from './checkpoint.ts';
+import type { PackedPart, WeightSource } from './checkpoint.ts';
 
 /** Gives the float32 tensor of a canonical weight name. */
 export type WeightOf = (name: string) => Tensor;
@@ -18,6 +18,8 @@ export interface Weights extends WeightOf {
    * x [..., in], bias [out] → [..., out].
    */
   linear(x: Tensor, name: string, bias?: Tensor): Tensor;
+  /** Rows of the table `name` [entries, width]. ids int64 [...] → [..., width]. */
+  rows(ids: Tensor, name: string): Tensor;
 }
 
 /**
@@ -51,7 +53,8 @@ export function changeFeeds(changes: ReadonlyMap<string, WeightChange>): Record<
 /** The weights behind `of`, as they are. */
 export function fixedWeights(of: WeightOf): Weights {
   const linear: Weights['linear'] = (x, name, bias) => f.linear(x, of(`${name}.weight`), bias);
-  return Object.assign((name: string) => of(name), { linear });
+  const rows: Weights['rows'] = (ids, name) => f.gather(of(name), ids);
+  return Object.assign((name: string) => of(name), { linear, rows });
 }
 
 /** `weights`, with inputs for a change of each linear layer named in `changeable`; none is fed: none acts. */
@@ -75,25 +78,43 @@ export function changeableWeights(graph: Graph, weights: Weights, changeable: Re
     const { right, left } = changeOf(name, x.shape.at(-1) as number, plain.shape.at(-1) as number);
     return f.add(plain, f.matmul(f.matmul(x, right), left));
   };
-  return Object.assign((name: string) => weights(name), { linear });
+  return Object.assign((name: string) => weights(name), { linear, rows: weights.rows });
 }
 
 const dtypes = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' } as const satisfies Record<string, DType>;
 
-/** Weights that lie in the checkpoint's files; half-precision ones are widened as the graph loads. */
+/** Weights that lie in the checkpoint's files; half-precision ones are widened as the graph loads, packed ones stay packed. */
 export function weightsInFiles(graph: Graph, source: WeightSource): Weights {
-  const widened = new Map<string, Tensor>();
-  return fixedWeights((name) => {
-    const known = widened.get(name);
-    if (known) return known;
-    const found = source.find(name);
+  const inFile = (name: string, found = source.find(name)) => {
     if (!found) throw new EmendError('damaged', `The checkpoint has no tensor ${name}.`);
-    const slice = { path: found.path, offset: found.offset, bytes: found.bytes };
-    const tensor = f.toFloat32(graph.weight(name, dtypes[found.dtype], found.shape, slice));
+    return graph.weight(name, dtypes[found.dtype], found.shape, sliceOf(found));
+  };
+  const widened = new Map<string, Tensor>();
+  const dense = fixedWeights((name) => {
+    const tensor = widened.get(name) ?? f.toFloat32(inFile(name));
     widened.set(name, tensor);
     return tensor;
   });
+  const linear: Weights['linear'] = (x, name, bias) => {
+    const found = source.packed?.(`${name}.weight`);
+    if (!found) return dense.linear(x, name, bias);
+    const part = (of: PackedPart, suffix: string, dtype: DType) =>
+      graph.weight(`${name}.weight.${suffix}`, dtype, of.shape, sliceOf(of));
+    const matrix = {
+      bits: found.bits,
+      blocks: part(found.blocks, 'blocks', 'uint8'),
+      scales: part(found.scales, 'scales', 'float32'),
+      zeroPoints: part(found.zeroPoints, 'zero_points', 'uint8'),
+    };
+    return f.packedLinear(x, matrix, bias);
+  };
+  /** Rows of a table: those asked for are widened, not the table. */
+  const rows: Weights['rows'] = (ids, name) =>
+    f.toFloat32(f.gather(inFile(name, source.table?.(name) ?? source.find(name)), ids));
+  return Object.assign((name: string) => dense(name), { linear, rows });
 }
+
+const sliceOf = ({ path, offset, bytes }: PackedPart) => ({ path, offset, bytes });
 
 /** Weights that are fed at each run, under their canonical names. */
 export function weightsAsInputs(graph: Graph, shapes: ReadonlyMap<string, readonly number[]>): Weights {

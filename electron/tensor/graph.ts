@@ -6,7 +6,8 @@ import { EmendError } from '../errors.ts';
 import { type Dim, type Shape, shapeText } from './dims.ts';
 import { type Attributes, inferOutputs, type OperatorName } from './operators.ts';
 
-export type DType = 'float32' | 'float16' | 'bfloat16' | 'int64' | 'int32' | 'bool';
+/** Two elements of `uint4` lie in a byte, the first in its lower half. */
+export type DType = 'float32' | 'float16' | 'bfloat16' | 'int64' | 'int32' | 'uint8' | 'uint4' | 'bool';
 
 /** Bytes that lie in a file the graph points into (ONNX external data). */
 export interface FileSlice {
@@ -40,7 +41,19 @@ export interface Node {
   outputs: readonly Tensor[];
 }
 
-const bytesPer: Record<DType, number> = { float32: 4, float16: 2, bfloat16: 2, int64: 8, int32: 4, bool: 1 };
+const bytesPer: Record<DType, number> = {
+  float32: 4,
+  float16: 2,
+  bfloat16: 2,
+  int64: 8,
+  int32: 4,
+  uint8: 1,
+  uint4: 0.5,
+  bool: 1,
+};
+
+const byteLength = (dtype: DType, shape: Shape) =>
+  (shape as readonly number[]).reduce((a, b) => a * b, 1) * bytesPer[dtype];
 
 /** Builds one graph. Nodes are kept in the order they were added, which is a topological order. */
 export class Graph {
@@ -71,7 +84,7 @@ export class Graph {
   weight(name: string, dtype: DType, shape: readonly number[], slice: FileSlice): Tensor {
     const known = this.#byName.get(name);
     if (known) return known;
-    const bytes = shape.reduce((a, b) => a * b, 1) * bytesPer[dtype];
+    const bytes = byteLength(dtype, shape);
     if (bytes !== slice.bytes) {
       throw new EmendError(
         'internal',
@@ -100,7 +113,7 @@ export class Graph {
         ? new Uint8Array(BigInt64Array.from(list as number[], (value) => BigInt(value)).buffer)
         : dtype === 'float32'
           ? new Uint8Array(Float32Array.from(list as number[]).buffer)
-          : dtype === 'bool'
+          : dtype === 'bool' || dtype === 'uint8'
             ? Uint8Array.from(list as number[])
             : undefined;
     if (!bytes) throw new EmendError('internal', `Constants of ${dtype} are not written.`);
@@ -110,6 +123,20 @@ export class Graph {
     const tensor = this.#tensor(`constant_${this.#next}`, dtype, size, { kind: 'constant', bytes });
     if (key) this.#constants.set(key, tensor);
     return tensor;
+  }
+
+  /** The bytes of a constant or of a weight in a file as elements of another type. */
+  reinterpret(tensor: Tensor, dtype: DType, shape: readonly number[]): Tensor {
+    const { origin } = tensor;
+    if (origin.kind !== 'constant' && origin.kind !== 'file')
+      throw new EmendError('internal', `${tensor.name} has no bytes that could be read otherwise.`);
+    const name = `${tensor.name} as ${dtype}`;
+    const known = this.#byName.get(name);
+    if (known) return known;
+    const has = origin.kind === 'file' ? origin.slice.bytes : origin.bytes.length;
+    if (byteLength(dtype, shape) !== has)
+      throw new EmendError('internal', `${name}: ${shapeText(shape)} does not take ${has} bytes.`);
+    return this.#tensor(name, dtype, shape, origin);
   }
 
   /** Adds a node and returns its outputs. Shapes and types are checked here, by name of the operator. */

@@ -11,11 +11,13 @@ import { operator } from './operators.ts';
 const opset = 21;
 const dtypeNumber: Record<DType, number> = {
   float32: 1,
+  uint8: 2,
   int32: 6,
   int64: 7,
   bool: 9,
   float16: 10,
   bfloat16: 16,
+  uint4: 21,
 };
 
 const lengthDelimited = 2;

@@ -80,6 +80,8 @@ export const operatorNames = [
   'LayerNormalization',
   'SimplifiedLayerNormalization',
   'MultiHeadAttention',
+  'MatMulNBits',
+  'DequantizeLinear',
 ] as const;
 export type OperatorName = (typeof operatorNames)[number];
 
@@ -527,6 +529,37 @@ const table: Record<OperatorName, Operator> = {
     infer: same,
     attributes: { num_heads: 'int', scale: 'float' },
     domain: 'com.microsoft',
+  },
+  // Inputs x [..., K], blocks uint8 [N, blocks, bytes], scales [N, blocks], zero points uint8 [N, bytes of them].
+  MatMulNBits: {
+    attributes: { K: 'int', N: 'int', bits: 'int', block_size: 'int', accuracy_level: 'int' },
+    domain: 'com.microsoft',
+    infer: ([x, blocks, scales, zeroPoints], attributes) => {
+      const [K, N, bits, size] = ['K', 'N', 'bits', 'block_size'].map(
+        (name) => attributes[name] as number,
+      ) as [number, number, number, number];
+      const count = K / size;
+      const fits =
+        x!.shape.at(-1) === K &&
+        blocks!.shape.join() === [N, count, (size * bits) / 8].join() &&
+        scales!.shape.join() === [N, count].join() &&
+        zeroPoints!.shape.join() === [N, (count * bits) / 8].join();
+      if (!fits) {
+        const shapes = [x, blocks, scales, zeroPoints].map((tensor) => shapeText(tensor!.shape)).join(', ');
+        throw new EmendError('internal', `MatMulNBits: ${shapes} do not fit ${N} by ${K} in ${bits} bits.`);
+      }
+      return [{ dtype: x!.dtype, shape: x!.shape.with(-1, N) }];
+    },
+    backward: ({ inputs: [, ...packed], gradient, attributes }) => [
+      () => f.matmul(gradient, f.unpacked(packed as [Tensor, Tensor, Tensor], attributes['bits'] as 4 | 8)),
+      null,
+      null,
+      null,
+    ],
+  },
+  DequantizeLinear: {
+    attributes: { axis: 'int', block_size: 'int' },
+    infer: ([x]) => [{ dtype: 'float32', shape: x!.shape }],
   },
 };
 

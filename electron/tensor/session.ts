@@ -37,6 +37,11 @@ export interface SessionOptions {
   readonly providers: readonly Provider[];
   /** threads of one operator on cpu; 0 or absent lets the runtime choose */
   readonly threads?: number;
+  /**
+   * Lays matrices out anew as the session is made. Without, weights in files stay mapped where F32, and single rows run faster;
+   * training is faster with. Packed matrices are always laid out anew.
+   */
+  readonly prepack?: boolean;
 }
 
 export const float32 = (data: Float32Array, dims: readonly number[]): Value =>
@@ -47,6 +52,18 @@ export const int64 = (data: readonly number[] | BigInt64Array, dims: readonly nu
     data instanceof BigInt64Array ? data : BigInt64Array.from(data as number[], (value) => BigInt(value)),
     dims,
   );
+
+/** Gives a value's memory back at once; the collector may take a while to see how much hangs on it. */
+export function release(value: Value): void {
+  if (value.location === 'cpu' && typeof value.data === 'object' && 'buffer' in value.data) {
+    const { buffer } = value.data;
+    if (buffer instanceof ArrayBuffer && !buffer.detached) buffer.transfer(0);
+  }
+  value.dispose();
+}
+
+export const uint8 = (data: Uint8Array, dims: readonly number[]): Value =>
+  new ort.Tensor('uint8', data, dims);
 
 /** Host copy of a float32 value. */
 export async function floatsOf(value: Value): Promise<Float32Array> {
@@ -100,6 +117,7 @@ export class Session {
   static async create(graph: Graph, options: SessionOptions): Promise<Session> {
     const model = writeOnnx(graph);
     const refusals: Array<{ provider: Provider; reason: string }> = [];
+    const prepack = options.prepack || graph.nodes.some(({ operator }) => operator === 'MatMulNBits');
     for (const provider of options.providers) {
       try {
         const session = await ort.InferenceSession.create(model.bytes, {
@@ -110,6 +128,7 @@ export class Session {
           ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
           extra: {
             session: {
+              ...(prepack ? {} : { disable_prepacking: '1' }),
               // A folder for external data lets the model itself stay in memory: nothing is written beside the weights.
               ...(model.folder ? { model_external_initializers_file_folder_path: model.folder } : {}),
             },

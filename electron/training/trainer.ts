@@ -22,22 +22,30 @@ export interface StepReport {
   readonly gradientNorm: number;
 }
 
-/** A differentiated graph with its parameters and optimiser. */
+/** Loss, its named parts, and its gradients by parameter. */
+export interface Evaluation {
+  readonly loss: number;
+  readonly terms: Record<string, number>;
+  readonly gradients: Map<string, Float32Array>;
+}
+
+/** What computes a step's loss and gradients: one graph, or a chain of them. */
+export interface Evaluator {
+  readonly provider: string;
+  /** `feeds` hold the parameters too, under their names. */
+  evaluate(feeds: Readonly<Record<string, Value>>): Promise<Evaluation>;
+  dispose(): Promise<void>;
+}
+
+/** A loss with its parameters and optimiser. */
 export class Trainer {
   readonly optimizer: Adam;
-  readonly #session: Session;
+  readonly #evaluator: Evaluator;
   readonly #parameters: Parameters;
-  readonly #terms: readonly string[];
 
-  private constructor(
-    session: Session,
-    parameters: Parameters,
-    terms: readonly string[],
-    options: AdamOptions,
-  ) {
-    this.#session = session;
+  constructor(evaluator: Evaluator, parameters: Parameters, options: AdamOptions) {
+    this.#evaluator = evaluator;
     this.#parameters = parameters;
-    this.#terms = terms;
     this.optimizer = new Adam(parameters, options);
   }
 
@@ -53,40 +61,19 @@ export class Trainer {
     options: AdamOptions,
     session: SessionOptions,
   ): Promise<Trainer> {
-    const inputs = new Map(graph.inputs.map((input) => [input.name, input]));
-    const targets = [...parameters.keys()].map((name) => {
-      const input = inputs.get(name);
-      if (!input) throw new EmendError('internal', `The graph has no input for parameter ${name}.`);
-      return input;
-    });
-    graph.output('loss', loss);
-    for (const [name, term] of Object.entries(terms)) graph.output(`term.${name}`, term);
-    gradients(loss, targets).forEach((gradient, index) => {
-      graph.output(`gradient.${targets[index]!.name}`, gradient);
-    });
-    return new Trainer(await Session.create(graph, session), parameters, Object.keys(terms), options);
+    const evaluator = await graphEvaluator(graph, loss, terms, [...parameters.keys()], session);
+    return new Trainer(evaluator, parameters, options);
   }
 
   get provider(): string {
-    return this.#session.provider;
+    return this.#evaluator.provider;
   }
 
   /** Loss and gradients at the present parameters, without a step. */
-  async evaluate(
-    feeds: Readonly<Record<string, Value>>,
-  ): Promise<{ loss: number; terms: Record<string, number>; gradients: Map<string, Float32Array> }> {
+  async evaluate(feeds: Readonly<Record<string, Value>>): Promise<Evaluation> {
     const all: Record<string, Value> = { ...feeds };
     for (const [name, { shape, data }] of this.#parameters) all[name] = float32(data, shape);
-    const out = await this.#session.run(all);
-    const scalar = (name: string) => (out[name]!.data as Float32Array)[0]!;
-    const found = new Map<string, Float32Array>();
-    for (const name of this.#parameters.keys())
-      found.set(name, out[`gradient.${name}`]!.data as Float32Array);
-    return {
-      loss: scalar('loss'),
-      terms: Object.fromEntries(this.#terms.map((name) => [name, scalar(`term.${name}`)])),
-      gradients: found,
-    };
+    return this.#evaluator.evaluate(all);
   }
 
   /** One step of the optimiser on these inputs. */
@@ -127,6 +114,58 @@ export class Trainer {
   }
 
   async dispose(): Promise<void> {
-    await this.#session.dispose();
+    await this.#evaluator.dispose();
   }
 }
+
+/** One graph, differentiated. Throws where it has no input for a parameter. */
+async function graphEvaluator(
+  graph: Graph,
+  loss: Tensor,
+  terms: Readonly<Record<string, Tensor>>,
+  parameters: readonly string[],
+  options: SessionOptions,
+): Promise<Evaluator> {
+  const inputs = new Map(graph.inputs.map((input) => [input.name, input]));
+  const targets = parameters.map((name) => {
+    const input = inputs.get(name);
+    if (!input) throw new EmendError('internal', `The graph has no input for parameter ${name}.`);
+    return input;
+  });
+  graph.output('loss', loss);
+  for (const [name, term] of Object.entries(terms)) graph.output(`term.${name}`, term);
+  outputGradients(graph, loss, targets);
+  const session = await Session.create(graph, { prepack: true, ...options });
+  return {
+    provider: session.provider,
+    async evaluate(feeds) {
+      const out = await session.run(feeds);
+      return {
+        loss: scalarOf(out, 'loss'),
+        terms: Object.fromEntries(Object.keys(terms).map((name) => [name, scalarOf(out, `term.${name}`)])),
+        gradients: gradientsIn(out, parameters),
+      };
+    },
+    dispose: () => session.dispose(),
+  };
+}
+
+/** Names d loss / d target for each target as an output of the graph, `gradient.<name>`. */
+export function outputGradients(graph: Graph, loss: Tensor, targets: readonly Tensor[]): void {
+  for (const [index, gradient] of gradients(loss, targets).entries())
+    graph.output(`gradient.${targets[index]!.name}`, gradient);
+}
+
+/** Gradients that a run gave, by parameter. */
+export function gradientsIn(
+  out: Readonly<Record<string, Value>>,
+  parameters: Iterable<string>,
+): Map<string, Float32Array> {
+  const found = new Map<string, Float32Array>();
+  for (const name of parameters) found.set(name, out[`gradient.${name}`]!.data as Float32Array);
+  return found;
+}
+
+/** A scalar that a run gave. */
+export const scalarOf = (out: Readonly<Record<string, Value>>, name: string): number =>
+  (out[name]!.data as Float32Array)[0]!;

@@ -83,6 +83,7 @@ function summaryOf({ path, adapter }: EngineOperations['open']['input']): ModelS
     visualTokens: 4,
     takes: { turns: true, pictures: false },
     dtype: 'F32',
+    weights: 'dense' as const,
     architecture: 'llava',
   };
   return {
@@ -99,6 +100,7 @@ const adapterOf = (path: string) => {
     fingerprint: `adapter of ${path}`,
     editor: 'VisEdit',
     layer: 1,
+    weights: 'dense' as const,
     scope: { form: 'cosine' as const, fingerprint: `scope of ${path}`, curve: [] },
   };
 };

@@ -63,6 +63,7 @@ const operations: OperationTable = {
         visualTokens: 0,
         takes: { turns: false, pictures: false },
         dtype: '',
+        weights: 'dense',
         adapter: null,
       },
       scope: null,
@@ -71,6 +72,7 @@ const operations: OperationTable = {
     };
   },
   inspect: unused,
+  ways: unused,
   activate: unused,
   sign: unused,
   describe: unused,

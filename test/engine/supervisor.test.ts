@@ -207,6 +207,16 @@ describe('an engine that dies', () => {
     expect(await ask(engine, 'model')).toBe('again');
   });
 
+  test('for want of memory is not answered by trying again', async () => {
+    const engine = start();
+    const pid = Number(await ask(engine, 'pid'));
+    const lost = ask(engine, 'sleep 60000');
+    const said = lost.then(String, (error: Error) => error.message);
+    process.kill(pid, 'SIGKILL');
+    expect(await said).toMatch(/memory ran out.*8 or 4 bits/);
+    expect(await said).not.toContain('try again');
+  });
+
   test('again and again is given up with a reason, and the next call tries once more', async () => {
     process.env.EMEND_TEST_ENGINE = 'crash';
     const engine = start({ deaths: 3 });

@@ -1,66 +1,33 @@
 /** @file The webgpu provider against cpu, on a software renderer: slow, and the very code that runs on a graphics card. */
-import { fork } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { availableProviders, type Provider } from '../../electron/tensor/session.ts';
-import { chromiumFolder } from '../support/browser.ts';
+import type { Provider } from '../../electron/tensor/session.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { largestDifference } from '../support/fixtures.ts';
+import { rendererHindrance, reportOn } from '../support/softwareRenderer.ts';
 import type { Answered, ProviderReport } from './onProvider.ts';
 
 /** Greatest distance over greatest value. */
 const TOLERANCE = 1e-3;
 
-/** Why there is no software renderer to test with, or null. */
-async function hindrance(): Promise<string | null> {
-  if (process.platform !== 'linux' || process.arch !== 'x64')
-    return 'SwiftShader is packed for Linux on x64 only';
-  if (!availableProviders().includes('webgpu')) return 'this onnxruntime-node has no webgpu provider';
-  const icd = join(await chromiumFolder(), 'vk_swiftshader_icd.json');
-  return existsSync(icd) ? null : `${icd} is missing`;
-}
-
 const folder = mkdtempSync(join(tmpdir(), 'emend-webgpu-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-async function on(provider: Provider, env: NodeJS.ProcessEnv): Promise<ProviderReport> {
-  const child = fork(join(import.meta.dirname, 'onProvider.ts'), [folder, folder, provider], {
-    serialization: 'advanced',
-    execArgv: [],
-    env: { ...process.env, ...env },
-  });
-  const { promise, resolve, reject } = Promise.withResolvers<ProviderReport>();
-  child.on('message', (message: { report: ProviderReport } | { error: string }) =>
-    'report' in message ? resolve(message.report) : reject(new Error(message.error)),
-  );
-  const ended = new Promise<void>((done) => {
-    child.on('exit', (code, signal) => {
-      reject(new Error(`The ${provider} process ended with ${signal ?? code} before it reported.`));
-      done();
-    });
-  });
-  const report = await promise;
-  await ended;
-  return report;
-}
+const on = (provider: Provider) =>
+  reportOn<ProviderReport>(join(import.meta.dirname, 'onProvider.ts'), [folder, folder], provider);
 
-const reason = await hindrance();
+const reason = await rendererHindrance();
 
 describe.skipIf(reason !== null)(`webgpu agrees with cpu${reason ? ` (skipped: ${reason})` : ''}`, () => {
   let cpu: ProviderReport;
   let webgpu: ProviderReport;
   beforeAll(async () => {
-    const renderer = await chromiumFolder();
     // Grouped queries and a head of its own: every operator of a decoder is in it.
     await writeTinyCheckpoint(folder, { keyValueHeads: 2 });
-    cpu = await on('cpu', {});
-    webgpu = await on('webgpu', {
-      VK_ICD_FILENAMES: join(renderer, 'vk_swiftshader_icd.json'),
-      VK_DRIVER_FILES: join(renderer, 'vk_swiftshader_icd.json'),
-      LD_LIBRARY_PATH: [renderer, process.env.LD_LIBRARY_PATH].filter(Boolean).join(':'),
-    });
+    cpu = await on('cpu');
+    webgpu = await on('webgpu');
   }, 600_000);
 
   const near = (name: 'visual' | 'signal' | 'logits' | 'editedLogits' | 'influence') => {

@@ -3,6 +3,7 @@
  */
 import { recentModels } from '../../library/recentModels.ts';
 import { findModels, hubCaches } from '../../models/hubCache.ts';
+import { listPacked, removePacked } from '../../models/packed/cache.ts';
 import { demandFolder } from '../modelSession.ts';
 import { type Parts, relay } from '../parts.ts';
 import type { HandlersOf } from '../router.ts';
@@ -15,13 +16,35 @@ export function modelHandlers({ library, engine, session, events }: Parts): Hand
       const { caches, models, more } = await findModels(hubCaches());
       return { caches: [...caches], models: [...models], more };
     },
-    'models.open': async ({ path, adapter }, { job, signal }) => {
-      const summary = await session.open(typedPath(path), adapter && typedPath(adapter), {
-        signal,
-        onStream: relay(events, job),
-      });
+    'models.open': async ({ path, adapter, weights }, { job, signal }) => {
+      const summary = await session.open(
+        typedPath(path),
+        adapter && typedPath(adapter),
+        { signal, onStream: relay(events, job) },
+        weights,
+      );
       session.bringInStep();
       return summary;
+    },
+    'models.ways': async ({ path }) => {
+      const folder = await demandFolder(typedPath(path), 'model');
+      const { providers, packedCache: packed } = session;
+      const { ways, proposed, available } = await engine.call('ways', { path: folder, providers, packed });
+      return {
+        ways: ways.map(({ form, provider, fits, made, reason, need }) => {
+          return { form, provider, fits, made, reason, needsBytes: need.total, fileBytes: need.file };
+        }),
+        proposed,
+        availableBytes: available,
+      };
+    },
+    'models.packed': async () => {
+      const { folder, limitBytes } = session.packedCache;
+      return { folder, limitBytes, packed: await listPacked(folder) };
+    },
+    'models.removePacked': async ({ name }) => {
+      await removePacked(session.packedCache.folder, name);
+      return {};
     },
     'models.inspect': async ({ path }, { job, signal }) => {
       const folder = await demandFolder(typedPath(path), 'model');

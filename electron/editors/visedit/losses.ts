@@ -3,6 +3,7 @@
  * every adapter, so it runs elsewhere and only its output enters here.
  */
 
+import { EmendError } from '../../errors.ts';
 import { attentionInputs, type Decoder, enter } from '../../models/decoder.ts';
 import type { WeightOf, Weights } from '../../models/weights.ts';
 import { productOfDims } from '../../tensor/dims.ts';
@@ -73,11 +74,29 @@ export function visEditLosses(
   adapter: WeightOf,
   scale = 1,
 ): LossTerms {
+  const attention = attentionInputs(graph, decoder, 3 * sizes.edits, sizes.rows, sizes.rows);
+  const { adapted, influence } = adaptedHidden(graph, sizes, shape, decoder.hidden, adapter, scale);
+  let x = adapted;
+  for (let layer = editLayer + 1; layer < decoder.layers; layer++)
+    x = decoder.layer(enter(x, layer, attention), layer, attention, frozen).hidden;
+  return { ...answerTerms(graph, enter(x, decoder.layers, attention), sizes, decoder, frozen), ...influence };
+}
+
+type InfluenceTerms = Pick<LossTerms, 'influenceUp' | 'influenceDown' | 'influenceAttribution'>;
+type AnswerTerms = Omit<LossTerms, keyof InfluenceTerms>;
+
+/** What lies at the edit layer: hidden states with the adapter's change [3·edits, rows, hidden], and the terms that need no answer. */
+export function adaptedHidden(
+  graph: Graph,
+  sizes: LossSizes,
+  shape: AdapterShape,
+  width: number,
+  adapter: WeightOf,
+  scale: number,
+): { readonly adapted: Tensor; readonly influence: InfluenceTerms } {
   const { edits, rows, sampled, raisedPictures } = sizes;
   const all = 3 * edits;
-  const width = decoder.hidden;
   const hidden = graph.input('hidden', 'float32', [all, rows, width]);
-  const attention = attentionInputs(graph, decoder, all, rows, rows);
   const thrice = (x: Tensor) => f.concat([x, x, x], 0);
   const signal = f.slice(hidden, 0, 0, edits);
   const key = f.gather(f.reshape(signal, [edits * rows, width]), graph.input('key_rows', 'int64', [edits]));
@@ -95,11 +114,36 @@ export function visEditLosses(
   const gate = influence ? f.multiply(used, f.reshape(influence, [all, 'visual', 1], used)) : used;
   const moved = f.reshape(f.multiply(change, gate), [productOfDims([all, 'visual']), width], places);
 
-  let x = f.reshape(f.scatterRows(flat, places, moved, 'add'), [all, rows, width]);
-  for (let layer = editLayer + 1; layer < decoder.layers; layer++)
-    x = decoder.layer(enter(x, layer, attention), layer, attention, frozen).hidden;
-  x = enter(x, decoder.layers, attention);
-  const edited = f.reshape(x, [all * rows, width]);
+  const adapted = f.reshape(f.scatterRows(flat, places, moved, 'add'), [all, rows, width]);
+
+  const influenceOf = (name: string, pictures: 1 | 2) => {
+    const rowsOf = graph.input(name, 'int64', [pictures * edits * sampled]);
+    const chosen = f.reshape(f.gather(flat, rowsOf), [pictures * edits, sampled, width]);
+    return influenceLogits(chosen, pictures === 1 ? key : f.concat([key, key], 0), shape, adapter);
+  };
+  const raised = influenceOf('raised', raisedPictures);
+  const lastRaised = raisedPictures === 1 ? raised : f.slice(raised, 0, edits, 2 * edits);
+  const lowered = f.sigmoid(influenceOf('lowered', 1));
+  const target = graph.input('attribution', 'float32', [edits, sampled]);
+  const surprise = (x: Tensor) => f.negate(f.log(f.add(x, logFloor)));
+  const influenceTerms = {
+    // a term for each picture
+    influenceUp: f.multiply(f.mean(surprise(f.sigmoid(raised))), raisedPictures),
+    influenceDown: f.mean(surprise(f.subtract(1, lowered))),
+    influenceAttribution: f.mean(f.sum(f.multiply(target, surprise(f.softmax(lastRaised))), [-1])),
+  };
+  return { adapted, influence: influenceTerms };
+}
+
+/** The terms that compare answers, from the decoder's last hidden states x [3·edits, rows, hidden] as they enter its final norm. */
+export function answerTerms(
+  graph: Graph,
+  x: Tensor,
+  { edits, rows }: LossSizes,
+  decoder: Decoder,
+  frozen: Weights,
+): AnswerTerms {
+  const edited = f.reshape(x, [3 * edits * rows, decoder.hidden]);
   const logitsOf = (from: Tensor, chosen: Tensor) =>
     decoder.head(decoder.finalNorm(f.gather(from, chosen), frozen), frozen);
 
@@ -113,32 +157,26 @@ export function visEditLosses(
   const drift = f.klDivergence(before, logitsOf(edited, kept));
   const imageLocality = f.sum(f.multiply(drift, graph.input('weight.imageLocality', 'float32', ['kept'])));
 
-  const influenceOf = (name: string, pictures: 1 | 2) => {
-    const rowsOf = graph.input(name, 'int64', [pictures * edits * sampled]);
-    const chosen = f.reshape(f.gather(flat, rowsOf), [pictures * edits, sampled, width]);
-    return influenceLogits(chosen, pictures === 1 ? key : f.concat([key, key], 0), shape, adapter);
-  };
-  const raised = influenceOf('raised', raisedPictures);
-  const lastRaised = raisedPictures === 1 ? raised : f.slice(raised, 0, edits, 2 * edits);
-  const lowered = f.sigmoid(influenceOf('lowered', 1));
-  const target = graph.input('attribution', 'float32', [edits, sampled]);
-  const surprise = (x: Tensor) => f.negate(f.log(f.add(x, logFloor)));
   return {
     reliability: term('reliability'),
     textGenerality: term('textGenerality'),
     imageGenerality: term('imageGenerality'),
     imageLocality,
-    // a term for each picture
-    influenceUp: f.multiply(f.mean(surprise(f.sigmoid(raised))), raisedPictures),
-    influenceDown: f.mean(surprise(f.subtract(1, lowered))),
-    influenceAttribution: f.mean(f.sum(f.multiply(target, surprise(f.softmax(lastRaised))), [-1])),
   };
 }
 
-/** Σ weight·term, over the terms whose weight is not 0. */
-export function totalLoss(terms: LossTerms, weights: LossWeights): Tensor {
-  const parts = (Object.keys(weights) as Array<keyof LossWeights>)
+/** Σ weight·term, over the terms whose weight is not 0; null where there is none. */
+export function weightedSum(terms: Partial<LossTerms>, weights: LossWeights): Tensor | null {
+  const parts = (Object.keys(terms) as Array<keyof LossWeights>)
     .filter((name) => weights[name] !== 0)
-    .map((name) => f.multiply(terms[name], weights[name]));
-  return parts.reduce((a, b) => f.add(a, b));
+    .map((name) => f.multiply(terms[name]!, weights[name]));
+  return parts.length > 0 ? parts.reduce((a, b) => f.add(a, b)) : null;
+}
+
+/** The weighted sum of all terms. @throws EmendError 'invalid-input' where every weight is 0 */
+export function totalLoss(terms: LossTerms, weights: LossWeights): Tensor {
+  const loss = weightedSum(terms, weights);
+  if (!loss)
+    throw new EmendError('invalid-input', 'All terms of the loss have weight 0: nothing would be trained.');
+  return loss;
 }

@@ -16,6 +16,7 @@ import type { AdapterWeights } from '../adapterFiles.ts';
 import { type AdapterShape, adapterWeights, rowKinds } from './adapterGraph.ts';
 import { type LaidBatch, layBatch, type RaisedPictures, type TrainingEdit } from './batch.ts';
 import { FrozenModel } from './frozen.ts';
+import { LayerwiseFrozen, LayerwiseLosses } from './layerwiseTraining.ts';
 import { type LossWeights, totalLoss, visEditLosses } from './losses.ts';
 
 /** Where training edits come from. The same step gives the same edits. */
@@ -263,6 +264,11 @@ export async function trainVisEdit(
   options: VisEditTraining,
   run: {
     readonly statePath: string;
+    /**
+     * Runs the decoder one layer at a time, for backbones whose layers do not fit in memory together, and keeps what lies below the
+     * adapter in this folder. Losses and gradients are the same; every layer above the adapter is run twice.
+     */
+    readonly keptBelow?: string;
     /** weights to start from instead of `options.start`, those of a trained adapter of the same shape */
     readonly from?: { readonly fingerprint: string; readonly weights: AdapterWeights };
     readonly signal?: AbortSignal;
@@ -278,7 +284,11 @@ export async function trainVisEdit(
   const attributed = options.weights.influenceAttribution !== 0;
   const high = layersAfterEdit(layer, decoder.layers);
   const sampled = Math.min(options.sampled, model.images.rows.most);
-  const frozen = await FrozenModel.compile(model, layer, attributed ? high : []);
+  const modelFingerprint = await fingerprint(model.checkpoint);
+  const frozen =
+    run.keptBelow === undefined
+      ? await FrozenModel.compile(model, layer, attributed ? high : [])
+      : await LayerwiseFrozen.create(model, modelFingerprint, layer, attributed ? high : [], run.keptBelow);
   const attribution = attributed
     ? await InfluenceAttribution.compile(decoder, high, { ...paperPerturbation, draws: 1 })
     : null;
@@ -295,7 +305,6 @@ export async function trainVisEdit(
 
   // Longer or shorter training of the same thing may go on; anything else is another training.
   const { steps: _steps, optimizer: _optimizer, ...lasting } = options;
-  const modelFingerprint = await fingerprint(model.checkpoint);
   const settings = JSON.stringify({
     ...lasting,
     source: source.name,
@@ -306,28 +315,14 @@ export async function trainVisEdit(
   const hidden = await floatsOf((await frozen.run(first))['hidden']!);
   const scale = options.scale > 0 ? options.scale * rootMeanSquare(hidden) : 1;
   if (run.from) takeOver(weights, run.from.weights, scale);
-  const graph = new Graph();
-  const adapter = weightsAsInputs(graph, new Map([...weights].map(([name, value]) => [name, value.shape])));
-  const terms = visEditLosses(
-    graph,
-    first.sizes,
-    shape,
-    decoder,
-    layer,
-    decoder.weightsOf(graph),
-    adapter,
-    scale,
-  );
-  const trainer = await Trainer.create(
-    graph,
-    totalLoss(terms, options.weights),
-    terms,
-    weights,
-    options.optimizer,
-    {
-      providers: [model.provider],
-    },
-  );
+  const trainer =
+    run.keptBelow === undefined
+      ? await wholeTrainer()
+      : new Trainer(
+          await LayerwiseLosses.create(model, layer, first.sizes, shape, weights, options.weights, scale),
+          weights,
+          options.optimizer,
+        );
   try {
     if (existsSync(run.statePath)) await trainer.load(run.statePath, settings);
     const started = performance.now();
@@ -367,4 +362,14 @@ export async function trainVisEdit(
     }),
   );
   return { weights: folded, shape, modelFingerprint };
+
+  /** The losses and the decoder above the edit layer in one graph. */
+  function wholeTrainer(): Promise<Trainer> {
+    const graph = new Graph();
+    const shapes = new Map([...weights].map(([name, value]) => [name, value.shape]));
+    const [frozenWeights, adapter] = [decoder.weightsOf(graph), weightsAsInputs(graph, shapes)];
+    const terms = visEditLosses(graph, first.sizes, shape, decoder, layer, frozenWeights, adapter, scale);
+    const loss = totalLoss(terms, options.weights);
+    return Trainer.create(graph, loss, terms, weights, options.optimizer, { providers: [model.provider] });
+  }
 }

@@ -4,6 +4,7 @@
 import { z } from 'zod';
 import { rowsOf } from '../../attribution/layerInputs.ts';
 import { EmendError } from '../../errors.ts';
+import { weightForms } from '../../models/packed/form.ts';
 import type { Adapt, Prefill, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import type { WeightOf } from '../../models/weights.ts';
 import { Graph } from '../../tensor/graph.ts';
@@ -25,6 +26,8 @@ const Description = z.object({
   weightsSha256: z.string().length(64).optional(),
   /** fingerprint of the checkpoint the adapter was trained on */
   model: z.string().max(200),
+  /** the form of the weights it was trained on; adapters before there were others do not say */
+  weights: z.enum(weightForms).optional(),
   /** where the router compares inputs with edits, and the cosine similarity from which an edit acts */
   router: z.object({ layer: z.number().int().min(0).max(10_000), threshold: z.number().min(-1).max(1) }),
   /** how it was trained and what was measured; for people */
@@ -244,6 +247,7 @@ export function opened(
   const { name, layer, model, router } = description;
   return {
     ...{ editor: visEdit, name, cuts: [layer], model, fingerprint, router },
+    weights: description.weights,
     open: ({ hidden, providers }) => {
       mustFit(shape.hidden, hidden, where);
       return VisEdit.create(layer, shape, weights, providers);

@@ -80,7 +80,7 @@ export function preNormDecoder(pieces: DecoderPieces): Decoder {
   return {
     ...rest,
     attention,
-    embed: (ids, weight) => f.gather(weight(`${names.embedding}.weight`), ids),
+    embed: (ids, weight) => weight.rows(ids, `${names.embedding}.weight`),
     layer(x, layer, inputs, weight, past) {
       const parts = attention(layer, weight);
       const normed = parts.norm(x);

@@ -49,7 +49,7 @@ export function optDecoder(config: OptConfig): Decoder {
       linear(activate(linear(x, mlp['first']!, weight), config.activation), mlp['second']!, weight),
     embedPositions(positions, weight) {
       const shifted = f.add(positions, positions.graph.constant([POSITION_OFFSET], [1], 'int64'));
-      return f.gather(weight(`${model}.embed_positions.weight`), shifted);
+      return weight.rows(shifted, `${model}.embed_positions.weight`);
     },
     tables: () => null,
     tensors() {
