@@ -8,6 +8,7 @@ import { editorsCommand } from './cli/editors.ts';
 import { inspectCommand } from './cli/inspect.ts';
 import { layersCommand } from './cli/layers.ts';
 import { modelsCommand } from './cli/models.ts';
+import { packedCommand } from './cli/packed.ts';
 import { providersCommand } from './cli/providers.ts';
 import { serveCommand } from './cli/serve.ts';
 import { traceCommand } from './cli/trace.ts';
@@ -30,6 +31,7 @@ const commands = [
   layersCommand(),
   attributeCommand(),
   trainCommand(),
+  packedCommand(),
   providersCommand(),
   serveCommand(),
 ];

@@ -173,7 +173,7 @@ describe('packed weights that cannot be used or made', () => {
     await truncate(path, (await stat(path)).size - 100);
     await expect(opening(cache)).rejects.toMatchObject({
       code: 'damaged',
-      message: expect.stringMatching(/Remove them/),
+      message: expect.stringMatching(/Remove them \(emend packed --remove/),
     });
     await removePacked(cache.folder, (await listPacked(cache.folder))[0]!.name);
     await (await opening(cache)).dispose();

@@ -176,7 +176,7 @@ export async function openPacked(
   const bad = (why: string, cause?: unknown) =>
     new EmendError(
       'damaged',
-      `The packed weights ${path} cannot be used: ${why}. Remove them; they are made again from ${checkpoint.folder}.`,
+      `The packed weights ${path} cannot be used: ${why}. Remove them (emend packed --remove ${basename(path)}); they are made again from ${checkpoint.folder}.`,
       { cause },
     );
   let file: SafetensorsFile;
