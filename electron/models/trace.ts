@@ -29,6 +29,7 @@ export async function traceDecoder(
 ): Promise<{ layers: LayerTrace[]; logits: Float32Array }> {
   // What runs the model's own sessions holds the same weights: one of the two at a time.
   await model.releaseDecoder();
+  model.refuseUnlessDecoderFits();
   const { decoder } = model;
   const graph = new Graph();
   const weight = decoder.weightsOf(graph);

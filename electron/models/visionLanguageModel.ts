@@ -128,10 +128,13 @@ export class VisionLanguageModel {
   readonly #embed: Session;
   /** of the decoder, from the lowest on; null until it is needed */
   readonly #segments: Array<DecoderSegment | null>;
+  /** whether it was left open as the model was opened if the decoder fits in memory */
+  #unweighed: boolean;
 
   private constructor(parts: {
     checkpoint: Checkpoint;
     form: WeightForm;
+    decoderLater: boolean;
     weights: WeightSource;
     tokenizer: Tokenizer;
     images: PictureReader;
@@ -151,6 +154,7 @@ export class VisionLanguageModel {
     this.prompts = parts.prompts;
     this.conversations = parts.conversations;
     this.cuts = parts.cuts;
+    this.#unweighed = parts.decoderLater;
     this.#segments = new Array(parts.cuts.length + 1).fill(null);
     const stops = stopTokenIds(parts.checkpoint);
     this.stopIds = new Set(stops.length > 0 ? stops : parts.tokenizer.eosIds);
@@ -192,7 +196,7 @@ export class VisionLanguageModel {
     );
 
     const form = options.weights ?? 'dense';
-    refuseWhatCannotFit(checkpoint, form, images.rows.most);
+    if (!options.decoderLater) refuseWhatCannotFit(checkpoint, form, images.rows.most);
     const weights = form === 'dense' ? checkpoint.weights : await packedOf(checkpoint, form, options);
 
     const opened: Session[] = [];
@@ -236,6 +240,7 @@ export class VisionLanguageModel {
       const model = new VisionLanguageModel({
         checkpoint,
         form,
+        decoderLater: options.decoderLater ?? false,
         weights,
         tokenizer,
         images,
@@ -262,8 +267,16 @@ export class VisionLanguageModel {
     }
   }
 
+  /** For those that hold the whole decoder in graphs of their own. @throws EmendError 'conflict' where it does not fit in memory */
+  refuseUnlessDecoderFits(): void {
+    if (!this.#unweighed) return;
+    refuseWhatCannotFit(this.checkpoint, this.form, this.images.rows.most);
+    this.#unweighed = false;
+  }
+
   /** The segment of the decoder at a place from the lowest on, made where it is not there. */
   async #segment(index: number): Promise<DecoderSegment> {
+    if (this.#unweighed) this.refuseUnlessDecoderFits();
     const { decoder, cuts } = this;
     const [first, last] = [index === 0 ? 0 : cuts[index - 1]! + 1, cuts[index] ?? decoder.layers - 1];
     this.#segments[index] ??= await DecoderSegment.compile(

@@ -21,6 +21,7 @@ export class FrozenModel {
     editLayer: number,
     entering: readonly number[] = [],
   ): Promise<FrozenModel> {
+    model.refuseUnlessDecoderFits();
     const { decoder } = model;
     const graph = new Graph();
     const weight = decoder.weightsOf(graph);
