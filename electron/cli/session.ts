@@ -43,6 +43,8 @@ export async function withSession<T>(
     library,
     providers,
     startModel: needsModel && !opens ? 'last' : 'none',
+    // Most commands end without a question to a model.
+    beginEngine: 'with the first call',
   });
   const { application } = program;
   const jobs = new Set<string>();

@@ -82,12 +82,18 @@ interface Call {
   cancelTimer?: NodeJS.Timeout;
 }
 
-/** Starts an engine process with `launch` and supervises it. Returns at once; the state says when it is ready. */
+/**
+ * Starts an engine process with `launch` and supervises it. Returns at once; the state says when it is ready.
+ * `begin`: at once, or with the first call, for programs that may end without one.
+ */
 export function startEngine(options: {
   launch: () => EngineProcess;
   patience?: Partial<EnginePatience>;
+  begin?: 'at once' | 'with the first call';
 }): Engine {
-  return new Supervisor(options.launch, { ...PATIENCE, ...options.patience });
+  const supervisor = new Supervisor(options.launch, { ...PATIENCE, ...options.patience });
+  if (options.begin !== 'with the first call') supervisor.begin();
+  return supervisor;
 }
 
 class Supervisor implements Engine {
@@ -102,6 +108,7 @@ class Supervisor implements Engine {
   #state: EngineState = { state: 'starting', message: '', provider: null, refusals: [], memoryBytes: null };
   #process: EngineProcess | null = null;
   #ready = false;
+  /** when the process was launched; 0: none was yet */
   #launched = 0;
   #deaths = 0;
   /** set when we killed the process ourselves: what to tell, in place of its exit code */
@@ -115,7 +122,6 @@ class Supervisor implements Engine {
   constructor(launch: () => EngineProcess, patience: EnginePatience) {
     this.#launch = launch;
     this.#patience = patience;
-    this.#begin();
   }
 
   get state(): EngineState {
@@ -140,6 +146,7 @@ class Supervisor implements Engine {
     if (this.#stopped) throw new EmendError('engine', 'The engine has been stopped.');
     if (options.signal?.aborted) throw new EmendError('cancelled', 'Stopped.');
     checkMessageSize(input);
+    if (this.#launched === 0) this.begin();
     if (this.#state.state === 'failed') this.#tryAgain();
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const call: Call = { id: this.#nextId++, name, input, options, resolve, reject };
@@ -171,7 +178,8 @@ class Supervisor implements Engine {
     return promise;
   }
 
-  #begin(): void {
+  /** Launches a process; the one before it, if there was one, has ended. */
+  begin(): void {
     const engine = this.#launch();
     this.#process = engine;
     this.#ready = false;
@@ -263,14 +271,14 @@ class Supervisor implements Engine {
     }
     this.#tell({ ...lost, state: 'restarting', message: `${what} It is being restarted.` });
     const pause = Math.min(this.#patience.pause * 2 ** Math.max(0, this.#deaths - 1), 10_000);
-    this.#timer = setTimeout(() => this.#begin(), pause);
+    this.#timer = setTimeout(() => this.begin(), pause);
   }
 
   /** One more try after giving up, a start like the first: if that dies too, it is given up again. */
   #tryAgain(): void {
     this.#deaths = this.#patience.deaths - 1;
     this.#tell({ state: 'starting' });
-    this.#begin();
+    this.begin();
   }
 
   #cancel(call: Call): void {

@@ -13,6 +13,8 @@ export interface ProgramOptions {
   /** how the engine process is started. Default: a Node child process */
   readonly launch?: () => EngineProcess;
   readonly startModel?: 'last' | 'none';
+  /** when the engine process is started. Default: at once, so that it is ready when something is asked */
+  readonly beginEngine?: 'at once' | 'with the first call';
   /** execution providers to try, in order, in place of those of the library's settings */
   readonly providers?: readonly Provider[];
 }
@@ -31,7 +33,7 @@ export interface Program {
 export async function startProgram(options: ProgramOptions = {}): Promise<Program> {
   const libraryPath = resolve(options.library ?? defaultLibrary());
   mkdirSync(dirname(libraryPath), { recursive: true });
-  const engine = startEngine({ launch: options.launch ?? (() => forkEngine()) });
+  const engine = startEngine({ launch: options.launch ?? (() => forkEngine()), begin: options.beginEngine });
   try {
     const application = createApplication({
       libraryPath,

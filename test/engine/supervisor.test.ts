@@ -66,6 +66,22 @@ describe('calls', () => {
     expect((await reached(engine, 'ready')).memoryBytes).toBeGreaterThan(1_000_000);
   });
 
+  test('start the process when the first is made, where it was not to begin at once', async () => {
+    let launched = 0;
+    const launch = () => {
+      launched += 1;
+      return forkEngine(join(import.meta.dirname, 'plainEngine.ts'));
+    };
+    const engine = startEngine({ launch, begin: 'with the first call' });
+    engines.push(engine);
+    expect([launched, await Promise.all([ask(engine, 'one'), ask(engine, 'two')]), launched]).toEqual([
+      ...[0, ['one', 'two'], 1],
+    ]);
+    const never = startEngine({ launch, begin: 'with the first call' });
+    await never.stop();
+    expect(launched).toBe(1);
+  });
+
   test('run one after the other, in order', async () => {
     const engine = start();
     const ended: string[] = [];
