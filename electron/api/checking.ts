@@ -16,7 +16,7 @@ import {
   wantedAnswers,
 } from '../library/localCheck.ts';
 import { editRow } from '../library/rows.ts';
-import { findInput, keepInputs } from '../library/scopeInputs.ts';
+import { findInput, keepInputs, unsettleWithout } from '../library/scopeInputs.ts';
 import { commitChanges } from '../library/scopes.ts';
 import type { Comparison } from '../library/watched.ts';
 import type { ProbeResult } from './contract.ts';
@@ -40,17 +40,23 @@ interface Input {
 }
 
 /**
- * Checks a draft. Whatever was described and answered is kept as it is found, so that a check that is stopped, or whose engine ends,
+ * Checks a draft, as it would be in the place of `supersede` where that is given. Whatever was described and answered is kept as it is found, so that a check that is stopped, or whose engine ends,
  * goes on where it was.
  * @throws EmendError as `planCheck`, 'cancelled', 'engine'
  */
-export async function runCheck(parts: Parts, id: number, listener: CheckListener): Promise<Check> {
+export async function runCheck(
+  parts: Parts,
+  id: number,
+  listener: CheckListener,
+  supersede: number | null = null,
+): Promise<Check> {
   const { library, session } = parts;
   const started = performance.now();
   for (;;) {
+    if (supersede !== null) library.keep(() => unsettleWithout(library, supersede));
     await unlessAborted(session.demandSettled(listener.signal), listener.signal);
     const adapter = await session.demandAdapter();
-    const plan = planCheck(library, id);
+    const plan = planCheck(library, id, supersede);
     const decided = await decide(parts, plan, listener);
     if (!decided) continue;
     await ask(parts, wantedAnswers(library, decided.probes), plan.maxNewTokens, listener);

@@ -331,6 +331,8 @@ export type StaleReason = z.infer<typeof StaleReason>;
 export const Check = z.object({
   id: z.number().int(),
   edit: EditId,
+  /** the committed edit it was to replace: neither that edit nor its probes counted */
+  supersede: EditId.nullable(),
   finished: Moment,
   seconds: z.number(),
   verdict: z.enum(['passes', 'fails']),
@@ -408,6 +410,7 @@ export const HistoryEntry = z.object({
     'probe-removed',
     'tagged',
     'undone',
+    'redone',
   ]),
   /** one sentence for people */
   detail: z.string(),
@@ -528,6 +531,9 @@ const Period = z.strictObject({ from: Moment.optional(), to: Moment.optional() }
 export const EditFilter = z.strictObject({
   status: z.array(EditStatus).optional(),
   verdict: z.array(Edit.shape.verdict).optional(),
+  /** what the latest check found, stale or not */
+  finding: z.array(Finding.shape.kind).optional(),
+  reach: Reach.optional(),
   /** fingerprints, or how they begin */
   model: z.string().max(64).optional(),
   adapter: z.string().max(64).optional(),
@@ -587,6 +593,8 @@ const Bulk = z.object({
   refused: z.array(z.object({ edit: EditId, reason: z.string() })),
   /** how many in all */
   refusals: z.number().int(),
+  /** stopped before the last; what was done stays, and is taken back as one */
+  stopped: z.boolean(),
 });
 
 /** A filter and an order under a name. */
@@ -716,7 +724,8 @@ const Done = z.object({});
 /**
  * Calls marked `job` may take long: they take a job id of the caller's choosing, send `job.progress` under it and can be
  * stopped with `jobs.cancel`, upon which they fail with code `cancelled` and leave the library as it was. `library`: a job
- * that does not need the engine, and so waits for no other.
+ * that does not need the engine, and so waits for no other. `bulk`: as that, over at once as a rule: it is listed where it takes long;
+ * stopped, what was done stays.
  */
 export const calls = {
   'app.status': { input: Nothing, output: Status, job: false },
@@ -979,14 +988,14 @@ export const calls = {
       remove: z.array(Tag).max(20).default([]),
     }),
     output: Bulk,
-    job: false,
+    job: 'bulk',
   },
   'edits.retireMany': {
     input: z.object({ select: EditSelection, reason: z.string().max(2000).optional() }),
     output: Bulk,
-    job: false,
+    job: 'bulk',
   },
-  'edits.restoreMany': { input: z.object({ select: EditSelection }), output: Bulk, job: false },
+  'edits.restoreMany': { input: z.object({ select: EditSelection }), output: Bulk, job: 'bulk' },
   /**
    * Drafts from a file: a flat JSON list in E-VQA's form or in Emend's own, or CSV with a line of column names. Rows that
    * cannot be used are told by number, the others are kept, a batch at a time; stopped, what was added stays.
@@ -1036,6 +1045,22 @@ export const calls = {
     job: 'library',
   },
 
+  /** each model and adapter that edits were made for, with how many were; names as they were last opened with this library */
+  'edits.actors': {
+    input: Nothing,
+    output: z.array(
+      z.object({
+        model: z.string(),
+        modelName: z.string().nullable(),
+        /** '' where the edits were written without one */
+        adapter: z.string(),
+        adapterName: z.string().nullable(),
+        edits: z.number().int(),
+      }),
+    ),
+    job: false,
+  },
+
   /** every tag in use, by name, with how many edits have it */
   'tags.list': {
     input: Nothing,
@@ -1051,13 +1076,15 @@ export const calls = {
   'history.undoable': { input: Nothing, output: Operation.nullable(), job: false },
   /**
    * Takes back the last change that was not taken back yet, as a new change: nothing is removed from the history.
-   * With an `operation`, fails with `conflict` unless that is the last one.
+   * With an `operation`, fails with `conflict` unless that is the last one. Stopped in the middle, the same call goes on with it.
    */
   'history.undo': {
     input: z.object({ operation: z.number().int().optional() }),
-    output: Operation,
-    job: false,
+    output: Operation.extend({ stopped: z.boolean() }),
+    job: 'bulk',
   },
+  /** does again what was taken back last, while nothing else was changed since; a commit only with a check that still holds */
+  'history.redo': { input: Nothing, output: Operation.extend({ stopped: z.boolean() }), job: 'bulk' },
   'edits.show': {
     input: z.object({ id: EditId }),
     output: z.object({
@@ -1123,7 +1150,12 @@ export const calls = {
   'probes.remove': { input: z.object({ id: z.number().int() }), output: Done, job: false },
   'probes.standing': { input: Nothing, output: z.array(Probe), job: false },
 
-  'checks.run': { input: z.object({ edit: EditId }), output: Check, job: true },
+  /** `supersede`: of the library as it would be when that committed edit is retired with the commit, as in `edits.commit` */
+  'checks.run': {
+    input: z.object({ edit: EditId, supersede: EditId.optional() }),
+    output: Check,
+    job: true,
+  },
   /** checks drafts one after the other, each against the library as it is; what was checked stays when the job is stopped */
   'checks.runSet': {
     input: z.object({ select: EditSelection }),

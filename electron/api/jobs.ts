@@ -41,10 +41,12 @@ export interface JobSubject {
   readonly edit: number | null;
   /** whether it takes turns with others at the engine */
   readonly usesEngine: boolean;
+  /** as a rule over at once: told of and kept only where it takes long */
+  readonly quick: boolean;
 }
 
 /** A job's subject, from the fields of its input that say what a call works on. */
-export function subjectOf(kind: string, input: unknown, usesEngine: boolean): JobSubject {
+export function subjectOf(kind: string, input: unknown, job: true | 'library' | 'bulk'): JobSubject {
   const outer = input as Record<string, unknown>;
   const fields = { ...outer, ...(outer['of'] as Record<string, unknown> | undefined) };
   const number = [fields['edit'], fields['id']].find((value) => typeof value === 'number') ?? null;
@@ -58,7 +60,7 @@ export function subjectOf(kind: string, input: unknown, usesEngine: boolean): Jo
   else if (path !== undefined) subject = basename(path);
   else if (asked !== undefined) subject = `“${shortened(asked)}”`;
   else if (select) subject = several;
-  return { kind, subject, edit: number, usesEngine };
+  return { kind, subject, edit: number, usesEngine: job === true, quick: job === 'bulk' };
 }
 
 const shortened = (text: string): string => (text.length > 80 ? `${text.slice(0, 79)}…` : text);
@@ -89,6 +91,8 @@ interface RunningJob {
   /** when it was last told of; a timer while it is to be told again */
   told: number;
   later: NodeJS.Timeout | null;
+  /** whether it was told of at all */
+  announced: boolean;
   /** settles when it has ended and was told of */
   done: Promise<unknown>;
 }
@@ -104,7 +108,7 @@ export interface JobsOptions {
 
 /** A job is told of so often at most, in milliseconds. */
 const TOLD_EVERY = 250;
-/** Of jobs that take turns at the engine, those that took this long are worth keeping, in milliseconds. */
+/** Of jobs that take turns at the engine, or are over at once as a rule, those that took this long are worth keeping, in milliseconds. */
 const WORTH_KEEPING = 2000;
 /** So many jobs that ended are kept. */
 export const MOST_KEPT = 50;
@@ -156,10 +160,14 @@ export class Jobs {
       stageBegan: performance.now(),
       told: 0,
       later: null,
+      announced: false,
       done: Promise.resolve(),
     };
     this.#running.set(id, job);
-    this.#tell(job);
+    if (about.quick) {
+      job.told = performance.now();
+      this.#tellSoon(job);
+    } else this.#tell(job);
     const result = this.#context.run(id, () => this.#work(job, work));
     job.done = result.catch(() => undefined);
     return result;
@@ -261,6 +269,7 @@ export class Jobs {
     if (job.later) clearTimeout(job.later);
     job.later = null;
     job.told = performance.now();
+    job.announced = true;
     this.#options.onChange?.(this.#recordOf(job));
   }
 
@@ -268,11 +277,12 @@ export class Jobs {
     if (job.later) clearTimeout(job.later);
     this.#running.delete(job.record.id);
     const ended: JobRecord = { ...job.record, state, outcome, ended: new Date().toISOString() };
-    if (!job.about.usesEngine || performance.now() - began >= WORTH_KEEPING) {
+    const { usesEngine, quick } = job.about;
+    if ((!usesEngine && !quick) || performance.now() - began >= WORTH_KEEPING) {
       this.#ended = [ended, ...this.#ended].slice(0, MOST_KEPT);
       this.#options.keep?.(ended);
     }
-    this.#options.onChange?.(ended);
+    if (job.announced) this.#options.onChange?.(ended);
   }
 }
 

@@ -56,7 +56,7 @@ export function createRouter(handlers: Handlers, jobs: Jobs): Dispatch {
     const id = job ?? randomUUID();
     try {
       if (!isJob) return await work({ job: id, signal: new AbortController().signal, report: noReport });
-      const about = subjectOf(name, checked.data, isJob !== 'library');
+      const about = subjectOf(name, checked.data, isJob);
       return await jobs.run(id, about, (signal, report) => work({ job: id, signal, report }));
     } catch (error) {
       throw asEmendError(error, name);

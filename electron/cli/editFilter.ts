@@ -6,6 +6,8 @@ import {
   type EditSelection,
   type EditSort,
   EditStatus,
+  Finding,
+  Reach,
   EditSort as Sort,
 } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
@@ -15,11 +17,18 @@ import { parseId } from './session.ts';
 export interface FilterOptions {
   status?: EditFilter['status'];
   verdict?: EditFilter['verdict'];
+  finding?: EditFilter['finding'];
+  reach?: Reach;
   tag?: string[];
   search?: string;
   madeFor?: string;
+  madeWith?: string;
   since?: string;
   until?: string;
+  createdSince?: string;
+  createdUntil?: string;
+  committedSince?: string;
+  committedUntil?: string;
 }
 
 /** Adds the options of a filter to a subcommand. */
@@ -31,11 +40,22 @@ export function withFilter(command: Command): Command {
         Edit.shape.verdict.options,
       ),
     )
+    .addOption(
+      new Option('--finding <finding...>', 'only edits whose latest check found this').choices(
+        Finding.shape.kind.options,
+      ),
+    )
+    .addOption(new Option('--reach <reach>', 'only edits that go so far').choices(Reach.options))
     .option('--tag <tag...>', 'only edits that have all of these tags')
     .option('--search <text>', 'only edits with words that begin so')
     .option('--made-for <fingerprint>', 'only edits made for the model whose fingerprint begins so')
+    .option('--made-with <fingerprint>', 'only edits made for the adapter whose fingerprint begins so')
     .option('--since <date>', 'only edits changed then or later, such as 2026-03-01', moment)
-    .option('--until <date>', 'only edits changed before then', moment);
+    .option('--until <date>', 'only edits changed before then', moment)
+    .option('--created-since <date>', 'only edits written then or later', moment)
+    .option('--created-until <date>', 'only edits written before then', moment)
+    .option('--committed-since <date>', 'only edits committed then or later', moment)
+    .option('--committed-until <date>', 'only edits committed before then', moment);
 }
 
 /** A date, or a date and time, as the library writes moments. */
@@ -46,15 +66,16 @@ function moment(text: string): string {
 }
 
 /** The filter that the options mean; every edit without any. */
-export function filterOf({ status, verdict, tag, search, madeFor, since, until }: FilterOptions): EditFilter {
-  return {
-    ...(status && { status }),
-    ...(verdict && { verdict }),
-    ...(tag && { tags: tag }),
-    ...(search !== undefined && { text: search }),
-    ...(madeFor !== undefined && { model: madeFor }),
-    ...((since ?? until) !== undefined && { updated: { from: since, to: until } }),
+export function filterOf(options: FilterOptions): EditFilter {
+  const { status, verdict, finding, reach, tag, search, madeFor, madeWith } = options;
+  const period = (from?: string, to?: string) => ((from ?? to) === undefined ? undefined : { from, to });
+  const filter: EditFilter = {
+    ...{ status, verdict, finding, reach, tags: tag, text: search, model: madeFor, adapter: madeWith },
+    updated: period(options.since, options.until),
+    created: period(options.createdSince, options.createdUntil),
+    committed: period(options.committedSince, options.committedUntil),
   };
+  return Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined));
 }
 
 /**

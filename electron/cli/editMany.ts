@@ -1,4 +1,4 @@
-/** @file `emend edit import | export | tag | undo`: what is done to many edits at once. */
+/** @file `emend edit import | export | tag | undo | redo`: what is done to many edits at once. */
 import { resolve } from 'node:path';
 import { Argument, Command, Option } from 'commander';
 import type { CallOutput } from '../api/contract.ts';
@@ -21,7 +21,13 @@ function subcommand(name: string, description: string): Command {
 }
 
 /** The subcommands of `emend edit` that are about many edits. */
-export const manyCommands = (): Command[] => [importCommand(), exportCommand(), tagCommand(), undoCommand()];
+export const manyCommands = (): Command[] => [
+  importCommand(),
+  exportCommand(),
+  tagCommand(),
+  undoCommand(),
+  redoCommand(),
+];
 
 interface ImportCommandOptions extends Common {
   images?: string;
@@ -119,6 +125,13 @@ function undoCommand(): Command {
   );
 }
 
+function redoCommand(): Command {
+  return subcommand('redo', 'do again what was taken back last').action(async ({ library, json }: Common) => {
+    const done = await withSession({ library, needsModel: false }, ({ call }) => call('history.redo', {}));
+    print(done, `Done again: ${done.label}`, json);
+  });
+}
+
 /** The argument of subcommands that take numbers or a filter. */
 export const numbers = (): Argument =>
   new Argument('[numbers...]', 'numbers of the edits; otherwise those a filter lets through')
@@ -134,8 +147,8 @@ export function tellBulk(
   const lines = [
     ...found.refused.map(({ edit, reason }) => `edit ${edit}: ${reason}`),
     ...(found.refusals > found.refused.length ? [`and ${found.refusals - found.refused.length} more`] : []),
-    `${found.changed} edit${found.changed === 1 ? '' : 's'} ${done}.`,
+    `${found.changed} edit${found.changed === 1 ? '' : 's'} ${done}${found.stopped ? '; stopped before the end' : ''}.`,
   ];
   print(found, lines.join('\n'), json);
-  if (found.refusals > 0) process.exitCode = 1;
+  if (found.refusals > 0 || found.stopped) process.exitCode = 1;
 }

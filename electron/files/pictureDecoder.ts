@@ -5,16 +5,18 @@
 import { fork } from 'node:child_process';
 import { join } from 'node:path';
 import { EmendError, type ErrorCode } from '../errors.ts';
-import { type PictureFacts, tooSlow } from './picture.ts';
+import { type examinePictureFile, tooSlow } from './picture.ts';
 
 export type PictureRequest =
-  | { readonly want: 'facts'; readonly bytes: Uint8Array }
-  | { readonly want: 'png'; readonly bytes: Uint8Array }
-  | { readonly want: 'thumbnail'; readonly bytes: Uint8Array; readonly side: number };
+  | { readonly want: 'examined'; readonly bytes: Uint8Array; readonly side: number }
+  | { readonly want: 'png'; readonly bytes: Uint8Array };
+
+type Examined = Awaited<ReturnType<typeof examinePictureFile>>;
+type PictureOutput = Examined | Uint8Array;
 
 export type PictureReply =
   | { readonly kind: 'ready' }
-  | { readonly kind: 'done'; readonly output: PictureFacts | Uint8Array }
+  | { readonly kind: 'done'; readonly output: PictureOutput }
   | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string };
 
 /** A running picture process, however it was started. */
@@ -97,19 +99,17 @@ export class PictureDecoder {
     this.#launch = launch;
   }
 
-  /** What a picture file is, decoded to its end. @throws EmendError as `decodePicture` */
-  facts(bytes: Uint8Array): Promise<PictureFacts> {
-    return this.#ask({ want: 'facts', bytes }) as Promise<PictureFacts>;
+  /**
+   * What a picture file is, decoded to its end, and a small one of it, its longer side `side` pixels at most.
+   * @throws EmendError as `decodePicture`
+   */
+  examine(bytes: Uint8Array, side: number): Promise<Examined> {
+    return this.#ask({ want: 'examined', bytes, side }) as Promise<Examined>;
   }
 
   /** The picture as PNG. @throws EmendError as `decodePicture` */
   png(bytes: Uint8Array): Promise<Uint8Array> {
     return this.#ask({ want: 'png', bytes }) as Promise<Uint8Array>;
-  }
-
-  /** The picture as WebP, its longer side `side` pixels at most. @throws EmendError as `decodePicture` */
-  thumbnail(bytes: Uint8Array, side: number): Promise<Uint8Array> {
-    return this.#ask({ want: 'thumbnail', bytes, side }) as Promise<Uint8Array>;
   }
 
   /** Ends the process; a later request starts another. */
@@ -119,7 +119,7 @@ export class PictureDecoder {
     this.#process = null;
   }
 
-  #ask(request: PictureRequest): Promise<PictureFacts | Uint8Array> {
+  #ask(request: PictureRequest): Promise<PictureOutput> {
     this.#waiting++;
     clearTimeout(this.#idle);
     const answer = this.#last.then(() => this.#run(request));
@@ -133,11 +133,11 @@ export class PictureDecoder {
     return answer;
   }
 
-  async #run(request: PictureRequest): Promise<PictureFacts | Uint8Array> {
+  async #run(request: PictureRequest): Promise<PictureOutput> {
     const running = this.#process ?? this.#start();
     running.hold(true);
     await this.#ready;
-    return this.#within<PictureFacts | Uint8Array>(
+    return this.#within<PictureOutput>(
       this.#patience.decode,
       tooSlow(this.#patience.decode / 1000),
       (settle) => {

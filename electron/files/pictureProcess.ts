@@ -1,8 +1,9 @@
 /**
  * @file Entry of the picture process: decodes pictures, one request after another, for a parent that may end it at any time.
  */
+import sharp from 'sharp';
 import { EmendError } from '../errors.ts';
-import { examinePictureFile, pictureAsPng, pictureThumbnail } from './picture.ts';
+import { examinePictureFile, pictureAsPng } from './picture.ts';
 import type { PictureReply, PictureRequest } from './pictureDecoder.ts';
 
 /** Electron's utility processes have a port in place of `process.send`. */
@@ -22,11 +23,12 @@ const receive = (listener: (request: PictureRequest) => void): void => {
 };
 
 function answer(request: PictureRequest) {
-  if (request.want === 'facts') return examinePictureFile(request.bytes);
   if (request.want === 'png') return pictureAsPng(request.bytes);
-  return pictureThumbnail(request.bytes, request.side);
+  return examinePictureFile(request.bytes, request.side);
 }
 
+// One picture at a time, and most are small: threads take longer to wake than they save.
+sharp.concurrency(1);
 receive((request) => {
   answer(request).then(
     (output) => send({ kind: 'done', output }),

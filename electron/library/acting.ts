@@ -2,7 +2,7 @@
  * @file What acts: the open model, its adapter and scope, and the committed edits made for them.
  */
 import type { Actors, Store } from './database.ts';
-import { reviewFreshness } from './freshness.ts';
+import { reviewAll } from './freshness.ts';
 import { commitChanges, keepScope, type ScopeFacts } from './scopes.ts';
 
 /** Names what acts now: it changes when the model, its adapter, the form of prompts or the committed edits do. */
@@ -22,6 +22,6 @@ export function keepActing(
     const changed = scope !== null && keepScope(store, actors, scope);
     store.actors = actors;
     store.template = template;
-    if (changed) reviewFreshness(store);
+    if (changed) reviewAll(store);
   });
 }

@@ -1,13 +1,14 @@
 /**
- * @file What is done to many edits at once: one transaction, one entry in the history of each.
+ * @file What is done to many edits at once, part by part: one operation, one entry in the history of each.
  */
 import type { EditSelection } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
-import { now, type Store } from './database.ts';
+import { now, prepared, type Store } from './database.ts';
 import { restoreOne, retireOne } from './edits.ts';
 import { remember } from './history.ts';
+import { type Parts, untilTimeIsUp } from './inParts.ts';
 import { selectedEdits } from './lists.ts';
-import { countedEdits, recordOperation } from './operations.ts';
+import { countedEdits, type OpenOperation, recordOperation } from './operations.ts';
 import { editRow, tagsOf } from './rows.ts';
 import { setTags } from './tags.ts';
 
@@ -17,29 +18,34 @@ export interface BulkResult {
   /** the first of the edits it could not be done to */
   readonly refused: Array<{ edit: number; reason: string }>;
   readonly refusals: number;
+  /** it was stopped before the last of them; what was done stays, and can be taken back as one */
+  readonly stopped: boolean;
 }
 
 /** So many refusals are told one by one. */
 const MOST_REFUSED = 100;
+/** Edits looked at before and after a change at once. */
+const AT_ONCE = 20;
 
 /** Does `change` to each edit of a selection it can be done to; it returns whether it changed anything. */
-function changeMany(
+function* changeMany(
   store: Store,
   select: EditSelection,
-  verb: string,
+  words: { verb: string; stage: string },
   change: (id: number) => boolean,
-): BulkResult {
-  return store.write(() => {
-    const ids = selectedEdits(store, select);
-    let changed = 0;
-    let refusals = 0;
-    const refused: BulkResult['refused'] = [];
+): Parts<BulkResult> {
+  const ids = store.read(() => selectedEdits(store, select));
+  let changed = 0;
+  let refusals = 0;
+  const refused: BulkResult['refused'] = [];
+  const operation: OpenOperation = { id: null, edits: 0 };
+  const changeFew = (few: readonly number[]) =>
     recordOperation(
       store,
-      (edits) => `${verb} ${countedEdits(edits)}`,
-      ids,
+      (edits) => `${words.verb} ${countedEdits(edits)}`,
+      few,
       () => {
-        for (const id of ids) {
+        for (const id of few) {
           try {
             if (change(id)) changed += 1;
           } catch (error) {
@@ -49,22 +55,34 @@ function changeMany(
           }
         }
       },
+      operation,
     );
-    return { changed, refused, refusals };
-  });
+  const groups = Array.from({ length: Math.ceil(ids.length / AT_ONCE) }, (_, at) =>
+    ids.slice(at * AT_ONCE, (at + 1) * AT_ONCE),
+  );
+  let at = 0;
+  while (at < groups.length) {
+    store.write(() => {
+      at = untilTimeIsUp(groups, at, changeFew);
+    });
+    const done = Math.min(ids.length, at * AT_ONCE);
+    if (!(yield { stage: words.stage, done, total: ids.length }) && done < ids.length)
+      return { changed, refused, refusals, stopped: true };
+  }
+  return { changed, refused, refusals, stopped: false };
 }
 
 /** Retires every edit of a selection that is not retired. */
-export function retireMany(store: Store, select: EditSelection, reason?: string): BulkResult {
-  return changeMany(store, select, 'Retired', (id) => {
+export function retireMany(store: Store, select: EditSelection, reason?: string): Parts<BulkResult> {
+  return changeMany(store, select, { verb: 'Retired', stage: 'Retiring' }, (id) => {
     retireOne(store, id, reason);
     return true;
   });
 }
 
 /** Makes the retired edits of a selection drafts again. */
-export function restoreMany(store: Store, select: EditSelection): BulkResult {
-  return changeMany(store, select, 'Restored', (id) => {
+export function restoreMany(store: Store, select: EditSelection): Parts<BulkResult> {
+  return changeMany(store, select, { verb: 'Restored', stage: 'Restoring' }, (id) => {
     restoreOne(store, id);
     return true;
   });
@@ -76,8 +94,8 @@ export function tagMany(
   select: EditSelection,
   add: readonly string[],
   remove: readonly string[],
-): BulkResult {
-  return changeMany(store, select, 'Tagged', (id) => {
+): Parts<BulkResult> {
+  return changeMany(store, select, { verb: 'Tagged', stage: 'Tagging' }, (id) => {
     editRow(store, id);
     const wanted = [...tagsOf(store, id), ...add].filter((tag) => !remove.includes(tag));
     const { added, removed } = setTags(store, id, wanted);
@@ -88,7 +106,7 @@ export function tagMany(
       ...(removed.length > 0 ? [`${added.length > 0 ? 'n' : 'N'}o longer tagged ${named(removed)}`] : []),
     ];
     remember(store, id, 'tagged', `${told.join('; ')}.`);
-    store.database.prepare('UPDATE edits SET updated = ? WHERE id = ?').run(now(), id);
+    prepared(store, 'UPDATE edits SET updated = ? WHERE id = ?').run(now(), id);
     return true;
   });
 }

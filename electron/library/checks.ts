@@ -10,8 +10,9 @@ import type {
   Routing,
   StaleReason,
 } from '../api/contract.ts';
+import { EmendError } from '../errors.ts';
 import { sameAnswer } from '../evaluation/exactMatch.ts';
-import { now, parseStored, type Store } from './database.ts';
+import { now, parseStored, prepared, type Store } from './database.ts';
 import { latestCheckOf, reviewFreshness, signalState, stateFingerprint } from './freshness.ts';
 import { remember } from './history.ts';
 import { demandDraft, type PlannedProbe, probesOf } from './probes.ts';
@@ -27,6 +28,8 @@ export type Check = z.infer<typeof CheckShape>;
 /** What a check will ask and of which state, taken in one look at the library. Probes of committed edits are added where it matters. */
 export interface CheckPlan {
   readonly edit: EditRow;
+  /** the committed edit it is to replace: neither it nor its probes count */
+  readonly supersede: number | null;
   readonly probes: readonly PlannedProbe[];
   readonly policy: CheckPolicy;
   readonly maxNewTokens: number;
@@ -47,20 +50,31 @@ export interface CheckOutcome {
   readonly editor: string;
 }
 
-/** @throws EmendError 'not-found', 'conflict' for an edit that is committed or retired */
-export function planCheck(store: Store, id: number): CheckPlan {
+/**
+ * `supersede`: as the library would be without that committed edit, which is to be retired when this one is committed.
+ * @throws EmendError 'not-found', 'conflict' for an edit that is committed or retired, and for one to replace that is not committed
+ */
+export function planCheck(store: Store, id: number, supersede: number | null = null): CheckPlan {
   return store.read(() => {
     const edit = editRow(store, id);
     demandDraft(edit, 'Its probes are watched by every new check.');
-    return planOf(store, edit);
+    if (supersede !== null) demandCommitted(store, supersede);
+    return planOf(store, edit, supersede);
   });
 }
 
+/** @throws EmendError 'not-found', 'conflict' for an edit that is not committed, so that none can take its place */
+export function demandCommitted(store: Store, id: number): void {
+  if (editRow(store, id).stage === 'committed') return;
+  throw new EmendError('conflict', `Edit ${id} is not committed, so it cannot be superseded.`);
+}
+
 /** As `planCheck`, for an edit of any stage. */
-export function planOf(store: Store, edit: EditRow): CheckPlan {
+export function planOf(store: Store, edit: EditRow, supersede: number | null = null): CheckPlan {
   const { policy, maxNewTokens } = readSettings(store);
   return {
     edit,
+    supersede,
     probes: probesOf(store, edit),
     policy,
     maxNewTokens,
@@ -103,20 +117,20 @@ function insertCheck(
   { groups, verdict, finding }: Judged,
 ): number {
   const overtaken = commitChanges(store) === plan.commits ? 0 : 1;
-  const { lastInsertRowid } = store.database
-    .prepare(
-      `INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, groups, commits, overtaken, unchanged, finding, finding_edit)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-    )
-    .run(
-      ...[plan.edit.id, now(), seconds, verdict, plan.fingerprint, JSON.stringify(groups), plan.commits],
-      ...[overtaken, unchanged, finding.kind, finding.edit],
-    );
+  const { lastInsertRowid } = prepared(
+    store,
+    `INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, groups, commits, overtaken, unchanged, finding, finding_edit, supersede)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+  ).run(
+    ...[plan.edit.id, now(), seconds, verdict, plan.fingerprint, JSON.stringify(groups), plan.commits],
+    ...[overtaken, unchanged, finding.kind, finding.edit, plan.supersede],
+  );
   return Number(lastInsertRowid);
 }
 
 function insertResults(store: Store, check: number, results: readonly ProbeResult[]): void {
-  const insert = store.database.prepare(
+  const insert = prepared(
+    store,
     `INSERT INTO check_results ("check", position, probe, probe_edit, kind, picture, prompt, expected, owner,
        unedited, before, after, acted_before, acted_after, passes, routing)
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -134,9 +148,11 @@ function insertResults(store: Store, check: number, results: readonly ProbeResul
 /** The edit's own answer as the check found it, in the edit. */
 function keepAnswer(store: Store, edit: EditRow, results: readonly ProbeResult[]): void {
   const itself = results.find((result) => result.probe.kind === 'reliability');
-  store.database
-    .prepare('UPDATE edits SET after = ?, updated = ? WHERE id = ?')
-    .run(itself?.after ?? edit.after, now(), edit.id);
+  prepared(store, 'UPDATE edits SET after = ?, updated = ? WHERE id = ?').run(
+    itself?.after ?? edit.after,
+    now(),
+    edit.id,
+  );
   bindToActors(store, edit);
 }
 
@@ -162,6 +178,7 @@ interface CheckRow {
   readonly unchanged: number;
   readonly finding: Finding['kind'] | null;
   readonly findingEdit: number | null;
+  readonly supersede: number | null;
 }
 
 interface ResultRow {
@@ -185,11 +202,10 @@ interface ResultRow {
 export function latestCheck(store: Store, edit: EditRow): Check | null {
   const latest = latestCheckOf(store, edit.id);
   if (!latest) return null;
-  const row = store.database
-    .prepare<[number], CheckRow>(
-      'SELECT id, finished, seconds, verdict, groups, unchanged, finding, finding_edit AS findingEdit FROM checks WHERE id = ?',
-    )
-    .get(latest.id)!;
+  const row = prepared<[number], CheckRow>(
+    store,
+    'SELECT id, finished, seconds, verdict, groups, unchanged, finding, finding_edit AS findingEdit, supersede FROM checks WHERE id = ?',
+  ).get(latest.id)!;
   const { groups, finding, findingEdit, ...told } = row;
   const where = `check ${row.id}`;
   const staleBecause = parseStored<StaleReason[]>(latest.staleBecause, where);
@@ -207,12 +223,12 @@ export function latestCheck(store: Store, edit: EditRow): Check | null {
 }
 
 function resultsOf(store: Store, check: number): ProbeResult[] {
-  return store.database
-    .prepare<[number], ResultRow>(
-      `SELECT probe, probe_edit AS probeEdit, kind, picture, prompt, expected, owner, unedited, before, after,
+  return prepared<[number], ResultRow>(
+    store,
+    `SELECT probe, probe_edit AS probeEdit, kind, picture, prompt, expected, owner, unedited, before, after,
          acted_before AS actedBefore, acted_after AS actedAfter, passes, routing
        FROM check_results WHERE "check" = ? ORDER BY position`,
-    )
+  )
     .all(check)
     .map(({ kind, picture, prompt, expected, owner, before, after, ...result }): ProbeResult => {
       const unedited = result.unedited ?? before;

@@ -4,8 +4,8 @@
 import type { Edit, HistoryEntry, InfluenceMap, PreviewAnswers, Probe, Reach } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { sameAnswer } from '../evaluation/exactMatch.ts';
-import { type Check, latestCheck } from './checks.ts';
-import { now, type Store } from './database.ts';
+import { type Check, demandCommitted, latestCheck } from './checks.ts';
+import { now, prepared, type Store } from './database.ts';
 import { signalState } from './freshness.ts';
 import { historyOf, remember } from './history.ts';
 import { recordCreation, recordOperation } from './operations.ts';
@@ -86,25 +86,24 @@ export function writeDraft(
   demandPicture(store, picture);
   const at = now();
   const { model, adapter } = store.actors;
-  const { lastInsertRowid } = store.database
-    .prepare(
-      `INSERT INTO edits (picture, prompt, target, before, note, reach, stage, model, adapter, created, updated)
+  const { lastInsertRowid } = prepared(
+    store,
+    `INSERT INTO edits (picture, prompt, target, before, note, reach, stage, model, adapter, created, updated)
        VALUES (?, ?, ?, ?, ?, ?, 'draft', ?, ?, ?, ?)`,
-    )
-    .run(
-      picture,
-      prompt,
-      target,
-      before ?? null,
-      note ?? '',
-      reach ?? readSettings(store).reach,
-      model,
-      adapter,
-      at,
-      at,
-    );
+  ).run(
+    picture,
+    prompt,
+    target,
+    before ?? null,
+    note ?? '',
+    reach ?? readSettings(store).reach,
+    model,
+    adapter,
+    at,
+    at,
+  );
   const id = Number(lastInsertRowid);
-  store.database.prepare(`INSERT INTO probes (edit, kind, prompt) VALUES (?, 'reliability', '')`).run(id);
+  prepared(store, `INSERT INTO probes (edit, kind, prompt) VALUES (?, 'reliability', '')`).run(id);
   const was = before === undefined ? '' : `, which was answered “${before}”`;
   remember(store, id, 'created', `“${prompt}”${was}, shall be answered “${target}”.`);
   for (const probe of probes) insertProbe(store, { edit: id, ...probe });
@@ -136,27 +135,27 @@ export function updateEdit(
       () => `Changed edit ${id}`,
       [id],
       () => {
-        store.database
-          .prepare(
-            'UPDATE edits SET prompt = ?, target = ?, note = ?, reach = ?, before = ?, after = ?, updated = ? WHERE id = ?',
-          )
-          .run(
-            edit.prompt,
-            edit.target,
-            edit.note,
-            edit.reach,
-            samePrompt ? old.before : null,
-            sameEdit ? old.after : null,
-            now(),
-            id,
-          );
+        prepared(
+          store,
+          'UPDATE edits SET prompt = ?, target = ?, note = ?, reach = ?, before = ?, after = ?, updated = ? WHERE id = ?',
+        ).run(
+          edit.prompt,
+          edit.target,
+          edit.note,
+          edit.reach,
+          samePrompt ? old.before : null,
+          sameEdit ? old.after : null,
+          now(),
+          id,
+        );
       },
     );
     // The signal of what it was stays, for when the change is taken back.
     if (!sameEdit) {
-      store.database
-        .prepare('DELETE FROM edit_signals WHERE edit = ? AND state <> ?')
-        .run(id, signalState(store, old));
+      prepared(store, 'DELETE FROM edit_signals WHERE edit = ? AND state <> ?').run(
+        id,
+        signalState(store, old),
+      );
     }
     const detail = said.join('; ');
     remember(store, id, 'changed', `${detail[0]!.toUpperCase()}${detail.slice(1)}.`);
@@ -174,7 +173,7 @@ export function noteEdit(store: Store, id: number, note: string): Edit {
       () => `Changed the note of edit ${id}`,
       [id],
       () => {
-        store.database.prepare('UPDATE edits SET note = ?, updated = ? WHERE id = ?').run(note, now(), id);
+        prepared(store, 'UPDATE edits SET note = ?, updated = ? WHERE id = ?').run(note, now(), id);
       },
     );
     remember(store, id, 'changed', `Note was “${old.note}”, is “${note}”.`);
@@ -228,9 +227,12 @@ export function recordPreview(
     keepAnswers(store, edit.id, state.signalState, found.answers);
     if (found.input) keepInputs(store, [found.input], found.changes ?? -1);
     const { before, after } = found.answers;
-    store.database
-      .prepare('UPDATE edits SET before = ?, after = ?, updated = ? WHERE id = ?')
-      .run(before.text, after.text, now(), edit.id);
+    prepared(store, 'UPDATE edits SET before = ?, after = ?, updated = ? WHERE id = ?').run(
+      before.text,
+      after.text,
+      now(),
+      edit.id,
+    );
     remember(store, edit.id, 'previewed', `Answers “${before.text}” before, “${after.text}” with the edit.`);
     bindToActors(store, edit);
     return changed(store, edit.id);
@@ -343,11 +345,10 @@ function commitOne(store: Store, id: number, { reason, supersede }: CommitOption
     );
   }
   const at = now();
-  store.database
-    .prepare(
-      `UPDATE edits SET stage = 'committed', committed = ?, override_reason = ?, updated = ? WHERE id = ?`,
-    )
-    .run(at, unmet === null ? null : reason, at, id);
+  prepared(
+    store,
+    `UPDATE edits SET stage = 'committed', committed = ?, override_reason = ?, updated = ? WHERE id = ?`,
+  ).run(at, unmet === null ? null : reason, at, id);
   const inPlace = supersede === undefined ? '' : ` in place of edit ${supersede}`;
   const how =
     unmet === null
@@ -373,10 +374,7 @@ function demandActors(store: Store, edit: EditRow): void {
 }
 
 function retireSuperseded(store: Store, edit: EditRow, superseded: number): void {
-  const old = editRow(store, superseded);
-  if (old.stage !== 'committed' || old.id === edit.id) {
-    throw new EmendError('conflict', `Edit ${superseded} is not committed, so it cannot be superseded.`);
-  }
+  demandCommitted(store, superseded);
   retireOne(store, superseded, `superseded by edit ${edit.id}`);
 }
 
@@ -388,7 +386,10 @@ function whyNot(store: Store, edit: EditRow, supersede: number | undefined): str
     const by = check.staleBy.length > 0 ? `, by edit ${check.staleBy.join(', ')}` : '';
     return `has a stale check (${check.staleBecause.join(', ')} changed since${by})`;
   }
-  const groups = supersede === undefined ? check.groups : groupsWithout(store, check, supersede);
+  if (check.supersede !== null && check.supersede !== supersede)
+    return `was checked to be committed in place of edit ${check.supersede}`;
+  const counted = supersede === undefined || check.supersede === supersede;
+  const groups = counted ? check.groups : groupsWithout(store, check, supersede);
   const short = groups.filter((group) => !group.passes).map((group) => group.kind);
   return short.length > 0 ? `has a failing check (${short.join(', ')})` : null;
 }
@@ -431,7 +432,7 @@ export function retireEdit(store: Store, id: number, reason?: string): Edit {
 export function retireOne(store: Store, id: number, reason?: string): void {
   const edit = editRow(store, id);
   if (edit.stage === 'retired') throw new EmendError('conflict', `Edit ${id} is retired already.`);
-  store.database.prepare(`UPDATE edits SET stage = 'retired', updated = ? WHERE id = ?`).run(now(), id);
+  prepared(store, `UPDATE edits SET stage = 'retired', updated = ? WHERE id = ?`).run(now(), id);
   remember(store, id, 'retired', reason?.trim() ? `Retired: ${reason.trim()}` : 'Retired.');
 }
 
@@ -456,11 +457,10 @@ export function restoreOne(store: Store, id: number): void {
   const edit = editRow(store, id);
   if (edit.stage !== 'retired') throw new EmendError('conflict', `Edit ${id} is not retired.`);
   const acted = edit.committed !== null;
-  store.database
-    .prepare(
-      `UPDATE edits SET stage = 'draft', committed = NULL, override_reason = NULL, restored = restored + ?, updated = ? WHERE id = ?`,
-    )
-    .run(acted ? 1 : 0, now(), id);
+  prepared(
+    store,
+    `UPDATE edits SET stage = 'draft', committed = NULL, override_reason = NULL, restored = restored + ?, updated = ? WHERE id = ?`,
+  ).run(acted ? 1 : 0, now(), id);
   const detail = acted ? 'Restored as a draft; it needs a new check.' : 'Restored as a draft.';
   remember(store, id, 'restored', detail);
 }

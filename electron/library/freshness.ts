@@ -3,7 +3,7 @@
  */
 import { createHash } from 'node:crypto';
 import { type Probe, StaleReason } from '../api/contract.ts';
-import type { Store } from './database.ts';
+import { parseStored, prepared, type Store } from './database.ts';
 import { type EditRow, editRow, ownProbes, standingProbes } from './rows.ts';
 import { scopeOf } from './scopes.ts';
 import { readSettings } from './settings.ts';
@@ -95,22 +95,87 @@ export function latestCheckOf(store: Store, edit: number): LatestCheck | null {
 }
 
 /**
- * Writes anew why latest checks are stale: those of the given edits, or all where what every check depends on has changed. Called
- * inside the `write` that changes something.
+ * Writes anew why the latest checks of the given edits are stale. Called inside the `write` that changes something.
  */
-export function reviewFreshness(store: Store, edits: readonly number[] | 'all' = 'all'): void {
+export function reviewFreshness(store: Store, edits: readonly number[]): void {
   const shared = sharedFingerprint(store);
-  const keep = store.database.prepare('UPDATE checks SET stale_because = ?, stale_by = ? WHERE id = ?');
   for (const check of checksOf(store, edits)) {
     const because = differences(
       check.fingerprint,
       stateFingerprint(store, editRow(store, check.edit), shared),
     );
-    const by = staleBy(store, check);
-    if (by.length > 0 || check.overtaken === 1) because.push('committed-edits');
-    const [told, toldBy] = [JSON.stringify(because), JSON.stringify(by.filter((edit) => edit !== 0))];
-    if (told !== check.staleBecause || toldBy !== check.staleBy) keep.run(told, toldBy, check.id);
+    keepReview(store, check, because, staleBy(store, check));
   }
+}
+
+/** Latest checks looked at together. */
+const AT_ONCE = 2000;
+
+/**
+ * Writes anew why every latest check is stale, for what they all depend on. What of an edit itself differs was written when it was changed,
+ * and is taken from there: in a library of a hundred thousand this is read, not computed. Called inside a `write`.
+ */
+export function reviewAll(store: Store): void {
+  const shared = sharedFingerprint(store);
+  const common = new Map<string, StaleReason[]>();
+  const inDoubt = new Set(
+    prepared<[], number>(store, 'SELECT DISTINCT edit FROM watched WHERE stale_by IS NOT NULL').pluck().all(),
+  );
+  const unplaced = prepared(store, 'SELECT 1 FROM unplaced LIMIT 1').get() !== undefined;
+  const next = prepared<[number, number], ReviewedCheck>(
+    store,
+    `SELECT ${REVIEWED.replaceAll(/(^|, )/g, '$1checks.')} FROM edits JOIN checks ON checks.id = last_check
+     WHERE edits.id > ? ORDER BY edits.id LIMIT ?`,
+  );
+  let last = 0;
+  for (;;) {
+    const checks = next.all(last, AT_ONCE);
+    if (checks.length === 0) break;
+    last = checks.at(-1)!.edit;
+    for (const check of checks) {
+      const state = sharedPart(check.fingerprint);
+      const because = common.get(state) ?? differences(state, JSON.stringify(shared));
+      common.set(state, because);
+      const own = because.includes('plan') ? [] : ownReasons(check);
+      const by = unplaced || inDoubt.has(check.edit) ? staleBy(store, check) : [];
+      keepReview(store, check, [...because, ...own], by);
+    }
+  }
+  prepared(store, 'UPDATE reviewed SET shared = ?').run(JSON.stringify(shared));
+}
+
+/** As {@link reviewAll}, unless what all checks depend on is what it was when that was last done. */
+export function reviewShared(store: Store): void {
+  const was = prepared<[], { shared: string }>(store, 'SELECT shared FROM reviewed').get()!.shared;
+  if (was !== JSON.stringify(sharedFingerprint(store))) reviewAll(store);
+}
+
+/** A fingerprint without what is the edit's own, which stands at its end. */
+const sharedPart = (fingerprint: string): string =>
+  fingerprint.replace(/,"edit":"[^"]*","probes":"[^"]*"\}$/u, '}');
+
+/** Why it was stale when it was last written, as far as that is about the edit itself. */
+const ownReasons = ({ staleBecause, id }: ReviewedCheck): StaleReason[] =>
+  staleBecause === '[]'
+    ? []
+    : parseStored<StaleReason[]>(staleBecause, `check ${id}`).filter((reason) =>
+        ['edit', 'probes'].includes(reason),
+      );
+
+function keepReview(
+  store: Store,
+  check: ReviewedCheck,
+  because: readonly StaleReason[],
+  by: readonly number[],
+): void {
+  const all = by.length > 0 || check.overtaken === 1 ? [...because, 'committed-edits'] : because;
+  const [told, toldBy] = [JSON.stringify(all), JSON.stringify(by.filter((edit) => edit !== 0))];
+  if (told === check.staleBecause && toldBy === check.staleBy) return;
+  prepared(store, 'UPDATE checks SET stale_because = ?, stale_by = ? WHERE id = ?').run(
+    told,
+    toldBy,
+    check.id,
+  );
 }
 
 interface ReviewedCheck extends LatestCheck {
@@ -118,27 +183,24 @@ interface ReviewedCheck extends LatestCheck {
   readonly commits: number;
 }
 
-function checksOf(store: Store, edits: readonly number[] | 'all'): ReviewedCheck[] {
-  const columns =
-    'id, edit, verdict, fingerprint, stale_because AS staleBecause, stale_by AS staleBy, overtaken, commits';
-  if (edits === 'all') {
-    return store.database
-      .prepare<[], ReviewedCheck>(`SELECT ${columns} FROM checks WHERE id IN (SELECT last_check FROM edits)`)
-      .all();
-  }
-  const one = store.database.prepare<[number], ReviewedCheck>(
-    `SELECT ${columns} FROM checks WHERE id = (SELECT last_check FROM edits WHERE id = ?)`,
+const REVIEWED =
+  'id, edit, verdict, fingerprint, stale_because AS staleBecause, stale_by AS staleBy, overtaken, commits';
+
+function checksOf(store: Store, edits: readonly number[]): ReviewedCheck[] {
+  const one = prepared<[number], ReviewedCheck>(
+    store,
+    `SELECT ${REVIEWED} FROM checks WHERE id = (SELECT last_check FROM edits WHERE id = ?)`,
   );
   return edits.flatMap((edit) => one.get(edit) ?? []);
 }
 
 /** The edits by which one of the check's inputs would be answered otherwise now; 0 for one that is not known. */
 function staleBy(store: Store, { edit, commits }: ReviewedCheck): number[] {
-  return store.database
-    .prepare<[number, number, number], { by: number }>(
-      `SELECT stale_by AS by FROM watched WHERE edit = ? AND stale_by IS NOT NULL
+  return prepared<[number, number, number], { by: number }>(
+    store,
+    `SELECT stale_by AS by FROM watched WHERE edit = ? AND stale_by IS NOT NULL
        UNION SELECT edit FROM unplaced WHERE commits > ? AND edit <> ?`,
-    )
+  )
     .all(edit, commits, edit)
     .map(({ by }) => by);
 }

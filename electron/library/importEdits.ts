@@ -9,7 +9,7 @@ import { findPicture } from '../evaluation/editingSet.ts';
 import type { DraftRecord, DraftRow } from '../evaluation/sets/draft.ts';
 import { countRows, type DraftFormat, draftFormat, readDrafts } from '../evaluation/sets/readDrafts.ts';
 import { readPictureFile } from '../files/picture.ts';
-import type { Store } from './database.ts';
+import { prepared, type Store } from './database.ts';
 import { writeDraft } from './edits.ts';
 import { countedEdits, recordCreation } from './operations.ts';
 import { type ExaminedPicture, examinePicture, hasPicture, storePicture } from './pictures.ts';
@@ -156,11 +156,10 @@ class DryRun extends Error {}
 
 /** Whether an edit that is not retired already asks the same of the same picture for the same answer. */
 function isKnown(store: Store, { draft, pictures }: ReadyRow): boolean {
-  const found = store.database
-    .prepare(
-      `SELECT 1 FROM edits WHERE picture = ? AND prompt = ? AND target = ? AND stage <> 'retired' LIMIT 1`,
-    )
-    .get(pictures.get(draft.picture)!.id, draft.prompt, draft.target);
+  const found = prepared(
+    store,
+    `SELECT 1 FROM edits WHERE picture = ? AND prompt = ? AND target = ? AND stage <> 'retired' LIMIT 1`,
+  ).get(pictures.get(draft.picture)!.id, draft.prompt, draft.target);
   return found !== undefined;
 }
 

@@ -3,7 +3,7 @@
  */
 import { basename, resolve } from 'node:path';
 import { type Actors, openDatabase, type Store, telling } from './database.ts';
-import { reviewFreshness } from './freshness.ts';
+import { reviewShared } from './freshness.ts';
 import { changedSince, lastChange } from './history.ts';
 import { recentModels } from './recentModels.ts';
 import { refreshFreshness } from './review.ts';
@@ -90,7 +90,7 @@ export function openLibrary(path: string): Library {
 
   /** Writes anew how checks stand, for what acts now. */
   function refresh(): void {
-    library.keep(() => reviewFreshness(library));
+    library.keep(() => reviewShared(library));
   }
 
   let seen = lastChange(library);

@@ -1,13 +1,28 @@
 /**
  * @file Lists of edits: filtered, searched, sorted and counted by SQL, a page at a time.
  */
-import type { EditFilter, EditRow, EditSelection, EditSort, EditStatus } from '../api/contract.ts';
+import { basename } from 'node:path';
+import {
+  type EditFilter,
+  type EditRow,
+  type EditSelection,
+  type EditSort,
+  EditStatus,
+} from '../api/contract.ts';
 import type { Store } from './database.ts';
+import { recentModels } from './recentModels.ts';
 import { editRow, listedEdits } from './rows.ts';
 import { influenceOf } from './signals.ts';
 
-/** A condition on `edits`, with the values it asks for. */
+/** A condition on a column of `edits`, with the values it asks for. */
 interface Condition {
+  readonly column: string;
+  readonly test: string;
+  readonly values: Array<string | number>;
+}
+
+/** Conditions as SQL, with the values it asks for. */
+interface Where {
   readonly sql: string;
   readonly values: Array<string | number>;
 }
@@ -38,14 +53,17 @@ export function searchPhrase(text: string): string {
 
 const places = (values: readonly unknown[]): string => values.map(() => '?').join(', ');
 
+/** The words of a search are in the edit. */
+const MATCHING = 'IN (SELECT rowid FROM edit_words WHERE edit_words MATCH ?)';
+
 function textCondition(text: string): Condition | null {
   const numbered = /^\s*(#?)(\d{1,15})\s*$/u.exec(text);
-  if (numbered?.[1] === '#') return { sql: 'id = ?', values: [Number(numbered[2])] };
+  if (numbered?.[1] === '#') return { column: 'id', test: '= ?', values: [Number(numbered[2])] };
   const phrase = searchPhrase(text);
   if (phrase === '') return null;
-  const matching = 'SELECT rowid FROM edit_words WHERE edit_words MATCH ?';
-  if (!numbered) return { sql: `id IN (${matching})`, values: [phrase] };
-  return { sql: `id IN (${matching} UNION SELECT ?)`, values: [phrase, Number(numbered[2])] };
+  if (!numbered) return { column: 'id', test: MATCHING, values: [phrase] };
+  const test = MATCHING.replace(')', ' UNION SELECT ?)');
+  return { column: 'id', test, values: [phrase, Number(numbered[2])] };
 }
 
 /** Fingerprints that begin as given, in a table of a few rows. */
@@ -57,7 +75,8 @@ function actorCondition(filter: EditFilter): Condition | null {
   if (given.length === 0) return null;
   const tests = given.map(({ column }) => `substr(${column}, 1, length(?)) = ?`).join(' AND ');
   return {
-    sql: `pair IN (SELECT id FROM actor_pairs WHERE ${tests})`,
+    column: 'pair',
+    test: `IN (SELECT id FROM actor_pairs WHERE ${tests})`,
     values: given.flatMap(({ beginning }) => [beginning, beginning]),
   };
 }
@@ -66,31 +85,49 @@ function periodConditions(filter: EditFilter): Condition[] {
   return (['created', 'updated', 'committed'] as const).flatMap((column): Condition[] => {
     const { from, to } = filter[column] ?? {};
     return [
-      ...(from === undefined ? [] : [{ sql: `${column} >= ?`, values: [from] }]),
-      ...(to === undefined ? [] : [{ sql: `${column} < ?`, values: [to] }]),
+      ...(from === undefined ? [] : [{ column, test: '>= ?', values: [from] }]),
+      ...(to === undefined ? [] : [{ column, test: '< ?', values: [to] }]),
     ];
   });
 }
 
-/** The filter as a condition that is always one: `true` where everything is let through. */
-function conditionOf(filter: EditFilter): Condition {
+function conditionsOf(filter: EditFilter): Condition[] {
+  const { status, verdict, finding, reach, tags = [], text } = filter;
+  const anyOf = (column: string, values: readonly string[]) => {
+    return { column, test: `IN (${places(values)})`, values: [...values] };
+  };
   const conditions: Condition[] = [];
-  const { status, verdict, tags = [], text } = filter;
-  if (status) conditions.push({ sql: `status IN (${places(status)})`, values: [...status] });
-  if (verdict) conditions.push({ sql: `verdict IN (${places(verdict)})`, values: [...verdict] });
+  if (status) conditions.push(anyOf('status', status));
+  if (verdict) conditions.push(anyOf('verdict', verdict));
+  if (finding) conditions.push(anyOf('finding', finding));
+  if (reach) conditions.push({ column: 'reach', test: '= ?', values: [reach] });
   for (const tag of tags) {
-    const sql = 'id IN (SELECT edit FROM edit_tags WHERE tag = (SELECT id FROM tags WHERE name = ?))';
-    conditions.push({ sql, values: [tag] });
+    const test = 'IN (SELECT edit FROM edit_tags WHERE tag = (SELECT id FROM tags WHERE name = ?))';
+    conditions.push({ column: 'id', test, values: [tag] });
   }
   for (const condition of [actorCondition(filter), text === undefined ? null : textCondition(text)]) {
     if (condition) conditions.push(condition);
   }
-  conditions.push(...periodConditions(filter));
+  return [...conditions, ...periodConditions(filter)];
+}
+
+/**
+ * The filter as SQL: `true` where everything is let through. `walked`: the list is walked in its order and each edit looked at, which is
+ * soon over where many match; otherwise SQLite finds what matches by whatever index tells, and sorts it. It cannot know which is better:
+ * a plus before a column keeps it from looking for an index of it.
+ */
+function whereOf(filter: EditFilter, walked: EditSort['by'] | null = null): Where {
+  const conditions = conditionsOf(filter);
+  const written = ({ column, test }: Condition) =>
+    walked === null || column === walked ? `${column} ${test}` : `+${column} ${test}`;
   return {
-    sql: conditions.map(({ sql }) => `(${sql})`).join(' AND ') || 'true',
+    sql: conditions.map((condition) => `(${written(condition)})`).join(' AND ') || 'true',
     values: conditions.flatMap(({ values }) => values),
   };
 }
+
+/** Where more edits match than this, their list is walked. */
+const MANY = 1000;
 
 /** `ORDER BY` of a list: ties stand in the order of their numbers, so that every page continues the one before. */
 function orderOf({ by, descending }: EditSort, backwards = false): string {
@@ -102,19 +139,43 @@ function orderOf({ by, descending }: EditSort, backwards = false): string {
 
 /** How many edits a filter lets through. */
 export function countMatches(store: Store, filter: EditFilter): number {
-  const { sql, values } = conditionOf(filter);
+  const { status, text, ...others } = filter;
+  const only = Object.values(others).every((value) => value === undefined);
+  // These are kept up to date.
+  if (only && text === undefined) {
+    const counts = countEdits(store);
+    return [...new Set(status ?? EditStatus.options)].reduce((sum, name) => sum + counts[name], 0);
+  }
+  const found = text === undefined ? null : textCondition(text);
+  if (only && !status && found?.test === MATCHING) {
+    return store.database
+      .prepare<unknown[], number>('SELECT count(*) FROM edit_words WHERE edit_words MATCH ?')
+      .pluck()
+      .get(...found.values)!;
+  }
+  const { sql, values } = whereOf(filter);
   return store.database
     .prepare<unknown[], number>(`SELECT count(*) FROM edits WHERE ${sql}`)
     .pluck()
     .get(...values)!;
 }
 
+interface Page {
+  readonly filter: EditFilter;
+  readonly sort: EditSort;
+  readonly offset: number;
+  readonly limit: number;
+}
+
 /** Numbers of the edits a filter lets through, in order: those at `offset` up to `offset + limit`. */
-export function editNumbers(
-  store: Store,
-  { filter, sort, offset, limit }: { filter: EditFilter; sort: EditSort; offset: number; limit: number },
-): number[] {
-  const { sql, values } = conditionOf(filter);
+export function editNumbers(store: Store, page: Page): number[] {
+  return store.read(() => numbersOf(store, page, countMatches(store, page.filter)));
+}
+
+/** As {@link editNumbers}, of `total` that match. */
+function numbersOf(store: Store, { filter, sort, offset, limit }: Page, total: number): number[] {
+  if (total <= offset) return [];
+  const { sql, values } = whereOf(filter, total > MANY ? sort.by : null);
   return store.database
     .prepare<unknown[], number>(`SELECT id FROM edits WHERE ${sql} ${orderOf(sort)} LIMIT ? OFFSET ?`)
     .pluck()
@@ -124,15 +185,12 @@ export function editNumbers(
 /** One page of a list, and how long the whole list is. */
 export function findEdits(
   store: Store,
-  page: { filter: EditFilter; sort: EditSort; offset: number; limit: number },
+  page: Page,
   options: { influence: boolean },
 ): { total: number; rows: EditRow[] } {
   return store.read(() => {
-    const ids = editNumbers(store, page);
-    // A first page that is not full is the whole list.
-    const complete = page.offset === 0 && ids.length < page.limit;
-    const total = complete ? ids.length : countMatches(store, page.filter);
-    return { total, rows: listRows(store, ids, options) };
+    const total = countMatches(store, page.filter);
+    return { total, rows: listRows(store, numbersOf(store, page, total), options) };
   });
 }
 
@@ -156,46 +214,51 @@ export function neighbours(
   { id, filter, sort }: { id: number; filter: EditFilter; sort: EditSort },
 ): { previous: number | null; next: number | null; place: number; total: number } {
   return store.read(() => {
-    const { sql, values } = conditionOf(filter);
+    const { sql, values } = whereOf(filter, sort.by);
     const column = sortColumns[sort.by];
     const key = editRow(store, id)[sort.by];
+    const order = (backwards: boolean) => orderOf(sort, backwards);
 
-    /** the nearest edit on one side: with the same key, else with the nearest key; no date is before every date */
-    const nearest = (backwards: boolean): number | null => {
+    /** the first edit of a part of the list, from one side of the edit on; null where there is none */
+    const first = (backwards: boolean, where: string, ...keys: unknown[]): number | null =>
+      store.database
+        .prepare<unknown[], number>(
+          `SELECT id FROM edits WHERE ${where} AND ${sql} ${order(backwards)} LIMIT 1`,
+        )
+        .pluck()
+        .get(...keys, ...values) ?? null;
+    const count = (where: string, ...keys: unknown[]): number =>
+      store.database
+        .prepare<unknown[], number>(`SELECT count(*) FROM edits WHERE ${where} AND ${sql}`)
+        .pluck()
+        .get(...keys, ...values)!;
+
+    /** what lies on one side of the edit: those with the same key, then those with others; no date is before every date */
+    const beyond = (backwards: boolean): Array<[where: string, ...keys: unknown[]]> => {
       const upwards = sort.descending === backwards;
       const than = upwards ? '>' : '<';
-      const find = (where: string, ...keys: unknown[]) =>
-        store.database
-          .prepare<unknown[], number>(
-            `SELECT id FROM edits WHERE ${sql} AND ${where} ${orderOf(sort, backwards)} LIMIT 1`,
-          )
-          .pluck()
-          .get(...values, ...keys);
-      if (sort.by === 'id') return find(`id ${than} ?`, id) ?? null;
-      const tied = find(`${column} IS ? AND id ${than} ?`, key, id);
-      if (tied !== undefined) return tied;
-      if (key !== null) {
-        const other = find(`${column} ${than} ?`, key);
-        if (other !== undefined || upwards) return other ?? null;
-        return find(`${column} IS NULL`) ?? null;
-      }
-      return upwards ? (find(`${column} IS NOT NULL`) ?? null) : null;
+      if (sort.by === 'id') return [[`id ${than} ?`, id]];
+      const tied: [string, ...unknown[]] =
+        key === null
+          ? [`${column} IS NULL AND id ${than} ?`, id]
+          : [`${column} = ? AND id ${than} ?`, key, id];
+      if (key === null) return upwards ? [tied, [`${column} IS NOT NULL`]] : [tied];
+      const others: [string, ...unknown[]] = [`${column} ${than} ?`, key];
+      return upwards ? [tied, others] : [tied, others, [`${column} IS NULL`]];
     };
-
-    const than = sort.descending ? '>' : '<';
-    const earlier =
-      sort.by === 'id'
-        ? { sql: `id ${than} ?`, values: [id] }
-        : {
-            sql: `(${column} ${than} ? OR (${column} IS ? AND id ${than} ?)
-                   OR (${sort.descending ? '? IS NULL AND' : '? IS NOT NULL AND NOT'} ${column} IS NOT NULL))`,
-            values: [key, key, id, key],
-          };
-    const place = store.database
-      .prepare<unknown[], number>(`SELECT count(*) FROM edits WHERE ${sql} AND ${earlier.sql}`)
-      .pluck()
-      .get(...values, ...earlier.values)!;
-    return { previous: nearest(true), next: nearest(false), place, total: countMatches(store, filter) };
+    const nearest = (backwards: boolean): number | null => {
+      for (const part of beyond(backwards)) {
+        const found = first(backwards, ...part);
+        if (found !== null) return found;
+      }
+      return null;
+    };
+    return {
+      previous: nearest(true),
+      next: nearest(false),
+      place: beyond(true).reduce((sum, part) => sum + count(...part), 0),
+      total: countMatches(store, filter),
+    };
   });
 }
 
@@ -214,6 +277,33 @@ export function selectedEdits(store: Store, select: EditSelection): number[] {
     )
     .pluck()
     .all(JSON.stringify(select.edits));
+}
+
+/** Each model and adapter that edits were made for, the most used first. */
+export function listActors(store: Store): Array<{
+  model: string;
+  modelName: string | null;
+  adapter: string;
+  adapterName: string | null;
+  edits: number;
+}> {
+  return store.read(() => {
+    const known = recentModels(store);
+    return store.database
+      .prepare<[], { model: string; adapter: string; edits: number }>(
+        `SELECT model, adapter, edits FROM (SELECT pair, count(*) AS edits FROM edits INDEXED BY edits_by_id GROUP BY pair)
+         JOIN actor_pairs ON actor_pairs.id = pair ORDER BY edits DESC, actor_pairs.id`,
+      )
+      .all()
+      .map((actors) => {
+        const opened = known.find(({ adapter }) => adapter !== '' && adapter === actors.adapter);
+        return {
+          ...actors,
+          modelName: known.find(({ model }) => model === actors.model)?.name ?? null,
+          adapterName: opened?.adapterPath ? basename(opened.adapterPath) : null,
+        };
+      });
+  });
 }
 
 /** How many edits have each status. */

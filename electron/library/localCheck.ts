@@ -12,9 +12,9 @@ import { prepared, type Store } from './database.ts';
 import { signalState } from './freshness.ts';
 import { committedProbesAt, countCommittedProbes, type PlannedProbe } from './probes.ts';
 import { editRow } from './rows.ts';
-import { decisionOf, findInput, type InputRow, inputRow, matchesOf } from './scopeInputs.ts';
+import { decisionOf, findInput, type InputRow, inputRow, inputsNear, matchesOf } from './scopeInputs.ts';
 import { committedCount, type KnownScope, scopeOf } from './scopes.ts';
-import { type Comparison, crossing, matchesWith, type NewWatch, type Pair } from './watched.ts';
+import { type Comparison, crossing, matchesWith, type NewWatch, type Pair, sizeWith } from './watched.ts';
 
 /** A probe of a check and the edits that act on it. */
 export interface DecidedProbe extends PlannedProbe {
@@ -66,7 +66,8 @@ export function decideCheck(store: Store, plan: CheckPlan, comparison: Compariso
   const near: NewWatch[] = [];
   const committed: DecidedProbe[] = [];
   const count = committedCount(store);
-  for (const id of new Set([...pairs.keys(), ...crossing(store, scope, count, count)])) {
+  const replaced = plan.supersede === null ? [] : inputsNear(store, plan.supersede);
+  for (const id of new Set([...pairs.keys(), ...replaced, ...crossing(store, scope, count, count)])) {
     const input = inputRow(store, id);
     if (input.owned === 0) continue;
     const { acting, routing, watched } = decide(input);
@@ -74,13 +75,13 @@ export function decideCheck(store: Store, plan: CheckPlan, comparison: Compariso
       near.push(watched);
       continue;
     }
-    const rows = committedProbesAt(store, plan.edit, inputContent(store, id));
+    const rows = committedProbesAt(store, plan.edit, inputContent(store, id), plan.supersede);
     committed.push(...rows.map((row) => ({ ...row, acting, routing })));
     if (!asked.has(id)) asked.set(id, { ...watched, asked: true });
   }
   return {
     probes: [...probes, ...committed],
-    unchanged: countCommittedProbes(store, plan.edit) - committed.length,
+    unchanged: countCommittedProbes(store, plan.edit, plan.supersede) - committed.length,
     watched: [...asked.values(), ...near],
   };
 }
@@ -88,26 +89,24 @@ export function decideCheck(store: Store, plan: CheckPlan, comparison: Compariso
 function deciderOf(
   store: Store,
   scope: KnownScope,
-  { edit }: CheckPlan,
+  { edit, supersede }: CheckPlan,
   pairs: ReadonlyMap<number, Pair>,
 ): (input: InputRow) => DecidedInput {
   const count = committedCount(store);
+  const then = sizeWith(store, count, supersede);
   return (input) => {
     const matches = matchesOf(store, input.id);
     const { product = null, score = null } = pairs.get(input.id) ?? {};
     const before = input.settled === 1 ? decisionOf(scope, count, matches) : null;
-    const after = decisionOf(
-      scope,
-      count + 1,
-      matchesWith(matches, { edit: edit.id, reach: edit.reach, product, score }),
-    );
+    const comer = { edit: edit.id, reach: edit.reach, product, score, supersede };
+    const after = decisionOf(scope, then, matchesWith(matches, comer));
     if (!before || !after) {
       throw new EmendError('conflict', 'The library changed while the check was prepared.');
     }
     const acting = { before: before.acting?.edit ?? null, after: after.acting?.edit ?? null };
     return {
       acting,
-      routing: routingOf(scope, count + 1, after),
+      routing: routingOf(scope, then, after),
       watched: { input: input.id, asked: false, product, score, ...acting },
     };
   };

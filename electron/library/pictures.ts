@@ -4,14 +4,15 @@
 import { createHash } from 'node:crypto';
 import type { Picture, Thumbnail } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
+import type { PictureThumbnail } from '../files/picture.ts';
 import { pictureDecoder } from '../files/pictureDecoder.ts';
-import { now, type Store } from './database.ts';
-import { keepThumbnail, makeThumbnail, storedThumbnails } from './thumbnails.ts';
+import { now, prepared, type Store } from './database.ts';
+import { keepThumbnail, storedThumbnails, THUMBNAIL_SIDE } from './thumbnails.ts';
 
 /** A picture whose bytes were decoded to the end, ready to be stored. */
 export interface ExaminedPicture extends Picture {
   readonly data: Uint8Array;
-  readonly thumbnail: Uint8Array;
+  readonly thumbnail: PictureThumbnail;
 }
 
 /**
@@ -19,28 +20,20 @@ export interface ExaminedPicture extends Picture {
  * @throws EmendError as `decodePicture`: too large, of a kind Emend does not take, or damaged
  */
 export async function examinePicture(data: Uint8Array): Promise<ExaminedPicture> {
-  const { width, height, mime } = await pictureDecoder.facts(data);
-  return {
-    id: createHash('sha256').update(data).digest('hex'),
-    width,
-    height,
-    bytes: data.length,
-    mime,
-    data,
-    thumbnail: await makeThumbnail(data),
-  };
+  const { facts, thumbnail } = await pictureDecoder.examine(data, THUMBNAIL_SIDE);
+  const id = createHash('sha256').update(data).digest('hex');
+  return { id, ...facts, bytes: data.length, data, thumbnail };
 }
 
 /** Stores a picture unless the library already has it; heals a stored one whose bytes were damaged. */
 export function storePicture(store: Store, picture: ExaminedPicture): Picture {
   const { data, thumbnail, ...told } = picture;
   store.write(() => {
-    store.database
-      .prepare(
-        `INSERT INTO pictures (id, mime, width, height, bytes, added, data) VALUES (?, ?, ?, ?, ?, ?, ?)
+    prepared(
+      store,
+      `INSERT INTO pictures (id, mime, width, height, bytes, added, data) VALUES (?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO UPDATE SET data = excluded.data, bytes = excluded.bytes WHERE data <> excluded.data`,
-      )
-      .run(told.id, told.mime, told.width, told.height, told.bytes, now(), data);
+    ).run(told.id, told.mime, told.width, told.height, told.bytes, now(), data);
     keepThumbnail(store, told.id, thumbnail);
   });
   return told;
@@ -52,11 +45,10 @@ export function storePicture(store: Store, picture: ExaminedPicture): Picture {
  */
 export function readPicture(store: Store, id: string): { picture: Picture; data: Uint8Array } {
   const row = store.read(() =>
-    store.database
-      .prepare<[string], Picture & { data: Buffer }>(
-        'SELECT id, mime, width, height, bytes, data FROM pictures WHERE id = ?',
-      )
-      .get(id),
+    prepared<[string], Picture & { data: Buffer }>(
+      store,
+      'SELECT id, mime, width, height, bytes, data FROM pictures WHERE id = ?',
+    ).get(id),
   );
   if (!row) throw new EmendError('not-found', `The library has no picture ${id.slice(0, 12)}. Add it again.`);
   const { data, ...picture } = row;
@@ -91,15 +83,16 @@ export async function thumbnails(store: Store, pictures: readonly string[]): Pro
   const stored = new Set(storedThumbnails(store, wanted).map(({ picture }) => picture));
   for (const picture of wanted) {
     if (stored.has(picture) || store.readOnly) continue;
-    const data = await thumbnailOf(store, picture);
-    if (data) store.write(() => keepThumbnail(store, picture, data));
+    const made = await thumbnailOf(store, picture);
+    if (made) store.write(() => keepThumbnail(store, picture, made));
   }
   return storedThumbnails(store, wanted);
 }
 
-async function thumbnailOf(store: Store, picture: string): Promise<Uint8Array | null> {
+async function thumbnailOf(store: Store, picture: string): Promise<PictureThumbnail | null> {
   try {
-    return await makeThumbnail(readPicture(store, picture).data);
+    const { data } = readPicture(store, picture);
+    return (await pictureDecoder.examine(data, THUMBNAIL_SIDE)).thumbnail;
   } catch {
     // Whoever opens the picture itself is told what is wrong with it.
     return null;
@@ -108,7 +101,7 @@ async function thumbnailOf(store: Store, picture: string): Promise<Uint8Array | 
 
 /** Whether the library has a picture. */
 export function hasPicture(store: Store, id: string): boolean {
-  return store.database.prepare('SELECT 1 FROM pictures WHERE id = ?').get(id) !== undefined;
+  return prepared(store, 'SELECT 1 FROM pictures WHERE id = ?').get(id) !== undefined;
 }
 
 /** @throws EmendError 'not-found' when the library has no such picture */

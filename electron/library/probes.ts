@@ -4,7 +4,7 @@
 import type { Probe, ProbeKind } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { normaliseAnswer } from '../evaluation/exactMatch.ts';
-import type { Store } from './database.ts';
+import { prepared, type Store } from './database.ts';
 import { remember } from './history.ts';
 import { recordOperation } from './operations.ts';
 import { demandPicture } from './pictures.ts';
@@ -51,24 +51,26 @@ export function probesOf(store: Store, edit: EditRow): PlannedProbe[] {
 
 /**
  * Probes of other edits that act, of one input: they must still be answered as they are. Those that ask for no change where this
- * edit means to make one are left out.
+ * edit means to make one are left out, as are those of the edit it is to replace (`supersede`).
  */
 export function committedProbesAt(
   store: Store,
   edit: EditRow,
   { picture, prompt }: { picture: string; prompt: string },
+  supersede: number | null = null,
 ): PlannedProbe[] {
   const { model, adapter } = store.actors;
-  const acts = `edits.stage = 'committed' AND edits.model = ? AND edits.adapter = ? AND edits.id <> ?`;
+  const acts = `edits.stage = 'committed' AND edits.model = ? AND edits.adapter = ? AND edits.id NOT IN (?, ?)`;
+  const acting = [model, adapter, edit.id, supersede ?? 0];
   const taken = inputsOf(ownProbes(store, edit)).has(inputKey(picture, prompt));
-  return store.database
-    .prepare<unknown[], { id: number; owner: number; kind: ProbeKind }>(
-      `SELECT probes.id, edits.id AS owner, kind FROM edits JOIN probes ON probes.edit = edits.id AND kind = 'reliability'
+  return prepared<unknown[], { id: number; owner: number; kind: ProbeKind }>(
+    store,
+    `SELECT probes.id, edits.id AS owner, kind FROM edits JOIN probes ON probes.edit = edits.id AND kind = 'reliability'
          WHERE edits.picture = ? AND edits.prompt = ? AND ${acts}
        UNION SELECT probes.id, edits.id AS owner, kind FROM probes JOIN edits ON edits.id = probes.edit
          WHERE probes.picture = ? AND probes.prompt = ? AND kind <> 'reliability' AND ${acts} ORDER BY 2, 1`,
-    )
-    .all(picture, prompt, model, adapter, edit.id, picture, prompt, model, adapter, edit.id)
+  )
+    .all(picture, prompt, ...acting, picture, prompt, ...acting)
     .filter(({ kind }) => mustChange.has(kind) || !taken)
     .map(({ id, owner }) => ({
       probe: { id, edit: owner, kind: 'committed', picture, prompt, expected: null },
@@ -77,27 +79,27 @@ export function committedProbesAt(
 }
 
 /** How many probes the other edits that act have, less those that ask for no change where this edit means to make one. */
-export function countCommittedProbes(store: Store, edit: EditRow): number {
+export function countCommittedProbes(store: Store, edit: EditRow, supersede: number | null = null): number {
   const { model, adapter } = store.actors;
-  const { count } = store.database
-    .prepare<[string, string, number], { count: number }>(
-      `SELECT count(*) AS count FROM edits JOIN probes ON probes.edit = edits.id
-       WHERE stage = 'committed' AND model = ? AND adapter = ? AND edits.id <> ?`,
-    )
-    .get(model, adapter, edit.id)!;
-  return count - leftOut(store, edit);
+  const { count } = prepared<[string, string, number, number], { count: number }>(
+    store,
+    `SELECT count(*) AS count FROM edits JOIN probes ON probes.edit = edits.id
+       WHERE stage = 'committed' AND model = ? AND adapter = ? AND edits.id NOT IN (?, ?)`,
+  ).get(model, adapter, edit.id, supersede ?? 0)!;
+  return count - leftOut(store, edit, supersede);
 }
 
-function leftOut(store: Store, edit: EditRow): number {
+function leftOut(store: Store, edit: EditRow, supersede: number | null): number {
   const { model, adapter } = store.actors;
-  const at = store.database.prepare<unknown[], { prompt: string; kind: ProbeKind }>(
+  const at = prepared<unknown[], { prompt: string; kind: ProbeKind }>(
+    store,
     `SELECT probes.prompt, kind FROM probes JOIN edits ON edits.id = probes.edit
-     WHERE probes.picture IS ? AND kind <> 'reliability' AND stage = 'committed' AND model = ? AND adapter = ? AND edits.id <> ?`,
+     WHERE probes.picture IS ? AND kind <> 'reliability' AND stage = 'committed' AND model = ? AND adapter = ? AND edits.id NOT IN (?, ?)`,
   );
   const own = ownProbes(store, edit);
   const taken = inputsOf(own);
   return [...new Set(own.map(({ picture }) => picture))].reduce((sum, picture) => {
-    const rows = at.all(picture, model, adapter, edit.id);
+    const rows = at.all(picture, model, adapter, edit.id, supersede ?? 0);
     const out = rows.filter(
       ({ kind, prompt }) => !mustChange.has(kind) && taken.has(inputKey(picture, prompt)),
     );
@@ -148,9 +150,10 @@ export function insertProbe(store: Store, added: AddedProbe): number {
       `Edit ${edit.id} already asks this prompt of this picture. Change the prompt.`,
     );
   }
-  const { lastInsertRowid } = store.database
-    .prepare('INSERT INTO probes (edit, kind, picture, prompt) VALUES (?, ?, ?, ?)')
-    .run(edit.id, added.kind, picture, added.prompt);
+  const { lastInsertRowid } = prepared(
+    store,
+    'INSERT INTO probes (edit, kind, picture, prompt) VALUES (?, ?, ?, ?)',
+  ).run(edit.id, added.kind, picture, added.prompt);
   return Number(lastInsertRowid);
 }
 
@@ -181,11 +184,10 @@ function pictureFor(kind: AddedKind, picture: string | null, edit: EditRow): str
  */
 export function removeProbe(store: Store, id: number): void {
   store.write(() => {
-    const row = store.database
-      .prepare<[number], { edit: number | null; kind: ProbeKind; prompt: string }>(
-        'SELECT edit, kind, prompt FROM probes WHERE id = ?',
-      )
-      .get(id);
+    const row = prepared<[number], { edit: number | null; kind: ProbeKind; prompt: string }>(
+      store,
+      'SELECT edit, kind, prompt FROM probes WHERE id = ?',
+    ).get(id);
     if (!row) throw new EmendError('not-found', `There is no probe ${id} in this library.`);
     if (row.edit === null) {
       throw new EmendError('conflict', `Probe ${id} is of the standing set, which every check runs.`);
@@ -202,7 +204,7 @@ export function removeProbe(store: Store, id: number): void {
       () => `Removed a probe of edit ${row.edit}`,
       [row.edit],
       () => {
-        store.database.prepare('DELETE FROM probes WHERE id = ?').run(id);
+        prepared(store, 'DELETE FROM probes WHERE id = ?').run(id);
       },
     );
     remember(store, row.edit, 'probe-removed', `Probe of ${row.kind} removed: “${row.prompt}”.`);
@@ -229,9 +231,7 @@ export interface StandingProbe {
 export function seedStandingProbes(store: Store, probes: readonly StandingProbe[]): boolean {
   return store.write(() => {
     if (standingProbes(store).length > 0) return false;
-    const insert = store.database.prepare(
-      'INSERT INTO probes (edit, kind, picture, prompt) VALUES (NULL, ?, ?, ?)',
-    );
+    const insert = prepared(store, 'INSERT INTO probes (edit, kind, picture, prompt) VALUES (NULL, ?, ?, ?)');
     for (const { kind, picture, prompt } of probes) {
       if (picture !== null) demandPicture(store, picture);
       insert.run(kind, picture, prompt);

@@ -1,8 +1,8 @@
 /**
  * @file What a transaction changed, and what that means for checks: written before it ends, whatever made the change.
  */
-import type { Store } from './database.ts';
-import { reviewFreshness } from './freshness.ts';
+import { prepared, type Store } from './database.ts';
+import { reviewFreshness, reviewShared } from './freshness.ts';
 import { editRow } from './rows.ts';
 import { committedCount } from './scopes.ts';
 import { afterCommit, afterGrowth, afterRetirement, type Comparison } from './watched.ts';
@@ -18,9 +18,7 @@ interface Change {
  * the transaction of what changed. `comparison`: of edits that were committed, where the engine made one.
  */
 export function refreshFreshness(store: Store, comparison: Comparison | null = null): void {
-  const changes = store.database
-    .prepare<[], Change>('SELECT id, what, edit FROM unreviewed ORDER BY id')
-    .all();
+  const changes = prepared<[], Change>(store, 'SELECT id, what, edit FROM unreviewed ORDER BY id').all();
   if (changes.length === 0) return;
   store.database.exec('DELETE FROM unreviewed');
   let was = committedCount(store);
@@ -36,6 +34,6 @@ export function refreshFreshness(store: Store, comparison: Comparison | null = n
     last = edit.id;
   }
   if (last !== null) afterGrowth(store, was, last);
-  if (changes.some(({ what }) => what === 'all')) reviewFreshness(store);
-  else reviewFreshness(store, [...new Set(changes.flatMap(({ edit }) => edit ?? []))]);
+  if (changes.some(({ what }) => what === 'all')) reviewShared(store);
+  reviewFreshness(store, [...new Set(changes.flatMap(({ edit }) => edit ?? []))]);
 }

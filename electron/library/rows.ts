@@ -4,7 +4,7 @@
 import type { Edit, EditStatus, Finding, Probe, ProbeKind, Reach } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { normaliseAnswer } from '../evaluation/exactMatch.ts';
-import type { Store } from './database.ts';
+import { prepared, type Store } from './database.ts';
 
 export interface EditRow {
   readonly id: number;
@@ -46,14 +46,14 @@ interface ListedRow extends EditRow {
 /** The edits of the given numbers that are there, in that order, as the contract has them. */
 export function listedEdits(store: Store, ids: readonly number[]): Edit[] {
   const columns = EDIT_COLUMNS.replaceAll(/(^|, )/g, '$1edits.');
-  return store.database
-    .prepare<[string], ListedRow>(
-      `SELECT ${columns}, checks.finding AS findingKind, checks.finding_edit AS findingEdit,
+  return prepared<[string], ListedRow>(
+    store,
+    `SELECT ${columns}, checks.finding AS findingKind, checks.finding_edit AS findingEdit,
          (SELECT json_group_array(name ORDER BY name) FROM edit_tags JOIN tags ON tags.id = tag WHERE edit = edits.id) AS tags
        FROM json_each(?) AS wanted CROSS JOIN edits ON edits.id = wanted.value
          LEFT JOIN checks ON checks.id = edits.last_check
        ORDER BY wanted.key`,
-    )
+  )
     .all(JSON.stringify(ids))
     .map(({ stage, restored, findingKind, findingEdit, ...row }) => ({
       ...row,
@@ -64,40 +64,37 @@ export function listedEdits(store: Store, ids: readonly number[]): Edit[] {
 
 /** The tags of an edit, by name. */
 export function tagsOf(store: Store, edit: number): string[] {
-  return store.database
-    .prepare<[number], string>(
-      'SELECT name FROM edit_tags JOIN tags ON tags.id = tag WHERE edit = ? ORDER BY name',
-    )
+  return prepared<[number], string>(
+    store,
+    'SELECT name FROM edit_tags JOIN tags ON tags.id = tag WHERE edit = ? ORDER BY name',
+  )
     .pluck()
     .all(edit);
 }
 
 /** @throws EmendError 'not-found' */
 export function editRow(store: Store, id: number): EditRow {
-  const row = store.database
-    .prepare<[number], EditRow>(`SELECT ${EDIT_COLUMNS} FROM edits WHERE id = ?`)
-    .get(id);
+  const row = prepared<[number], EditRow>(store, `SELECT ${EDIT_COLUMNS} FROM edits WHERE id = ?`).get(id);
   if (!row) throw new EmendError('not-found', `There is no edit ${id} in this library.`);
   return row;
 }
 
 /** The committed edits made for the model and adapter that act now, in the order they were committed. */
 export function actingRows(store: Store): EditRow[] {
-  return store.database
-    .prepare<[string, string], EditRow>(
-      `SELECT ${EDIT_COLUMNS} FROM edits WHERE stage = 'committed' AND model = ? AND adapter = ? ORDER BY committed, id`,
-    )
-    .all(store.actors.model, store.actors.adapter);
+  return prepared<[string, string], EditRow>(
+    store,
+    `SELECT ${EDIT_COLUMNS} FROM edits WHERE stage = 'committed' AND model = ? AND adapter = ? ORDER BY committed, id`,
+  ).all(store.actors.model, store.actors.adapter);
 }
 
 /** The committed edit that answers the same prompt on the same picture with the same model and adapter, if there is one. */
 export function committedInPlaceOf(store: Store, edit: EditRow): EditRow | undefined {
   const prompt = normaliseAnswer(edit.prompt);
-  return store.database
-    .prepare<[string, string, string, number], EditRow>(
-      `SELECT ${EDIT_COLUMNS} FROM edits
+  return prepared<[string, string, string, number], EditRow>(
+    store,
+    `SELECT ${EDIT_COLUMNS} FROM edits
        WHERE picture = ? AND stage = 'committed' AND model = ? AND adapter = ? AND id <> ?`,
-    )
+  )
     .all(edit.picture, edit.model, edit.adapter, edit.id)
     .find((other) => normaliseAnswer(other.prompt) === prompt);
 }
@@ -118,8 +115,10 @@ export const mustChange: ReadonlySet<ProbeKind> = new Set([
 
 /** An edit's own probes. What they must answer is the edit's target, so that a new target needs no new probes. */
 export function ownProbes(store: Store, edit: EditRow): Probe[] {
-  return store.database
-    .prepare<[number], ProbeRow>('SELECT id, kind, picture, prompt FROM probes WHERE edit = ? ORDER BY id')
+  return prepared<[number], ProbeRow>(
+    store,
+    'SELECT id, kind, picture, prompt FROM probes WHERE edit = ? ORDER BY id',
+  )
     .all(edit.id)
     .map((row) => {
       // The edit itself: stored once, as the edit.
@@ -130,8 +129,10 @@ export function ownProbes(store: Store, edit: EditRow): Probe[] {
 
 /** The standing set, which belongs to every edit. Kind `same-picture` has no picture: it is asked of the edit's own. */
 export function standingProbes(store: Store): Probe[] {
-  return store.database
-    .prepare<[], ProbeRow>('SELECT id, kind, picture, prompt FROM probes WHERE edit IS NULL ORDER BY id')
+  return prepared<[], ProbeRow>(
+    store,
+    'SELECT id, kind, picture, prompt FROM probes WHERE edit IS NULL ORDER BY id',
+  )
     .all()
     .map((row) => ({ ...row, edit: null, expected: null }));
 }

@@ -2,6 +2,7 @@
  * @file The tables of a library, as numbered upgrade steps. A step, once released, is never changed: add another.
  */
 import type { Database } from 'better-sqlite3';
+import { findingsStep } from './schema/findings.ts';
 import { listsStep } from './schema/lists.ts';
 import { scopeInputsStep } from './schema/scopeInputs.ts';
 import { weightFormsStep } from './schema/weightForms.ts';
@@ -145,6 +146,7 @@ export const upgradeSteps: readonly string[] = [
   listsStep,
   scopeInputsStep,
   weightFormsStep,
+  findingsStep,
 ];
 
 /** The version {@link upgrade} brings a library to. */

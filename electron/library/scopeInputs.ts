@@ -148,15 +148,35 @@ export function enterMatch(store: Store, input: number, match: KeptMatch): boole
   return kept.some(({ edit }) => edit === match.edit);
 }
 
-/** Takes a retired edit from the matches of all inputs of the present state; returns those it was among. */
-export function leaveMatches(store: Store, edit: number): number[] {
-  const state = inputState(store);
-  const inputs = prepared<[number, string | null], { input: number }>(
+/** Inputs of the present state among whose kept matches an edit is. */
+export function inputsNear(store: Store, edit: number): number[] {
+  return prepared<[number, string | null], { input: number }>(
     store,
     `SELECT input FROM scope_matches JOIN scope_inputs ON scope_inputs.id = input WHERE edit = ? AND state = ?`,
   )
-    .all(edit, state)
+    .all(edit, inputState(store))
     .map(({ input }) => input);
+}
+
+/**
+ * Has the matches found anew of inputs of which too few would be left for a decision without an edit, which is committed. Called inside
+ * a `write`.
+ */
+export function unsettleWithout(store: Store, edit: number): void {
+  const candidates = scopeCandidates(store);
+  for (const input of inputsNear(store, edit)) {
+    const { floor, settled } = inputRow(store, input);
+    if (settled === 1 && floor !== null && matchesOf(store, input).length <= candidates)
+      prepared(store, 'UPDATE scope_inputs SET settled = 0, changed = ? WHERE id = ?').run(
+        nextChange(store),
+        input,
+      );
+  }
+}
+
+/** Takes a retired edit from the matches of all inputs of the present state; returns those it was among. */
+export function leaveMatches(store: Store, edit: number): number[] {
+  const inputs = inputsNear(store, edit);
   const candidates = scopeCandidates(store);
   const unsettle = prepared(store, 'UPDATE scope_inputs SET settled = 0, changed = ? WHERE id = ?');
   for (const input of inputs) {

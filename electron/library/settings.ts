@@ -4,7 +4,7 @@
 import { z } from 'zod';
 import type { Settings } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
-import type { Store } from './database.ts';
+import { prepared, type Store } from './database.ts';
 
 export type CheckPolicy = Settings['policy'];
 
@@ -47,9 +47,7 @@ const stored = {
 
 /** The settings, defaults where none were chosen. */
 export function readSettings(store: Store): Settings {
-  const rows = store.database
-    .prepare<[], { key: string; value: string }>('SELECT key, value FROM settings')
-    .all();
+  const rows = prepared<[], { key: string; value: string }>(store, 'SELECT key, value FROM settings').all();
   const chosen = new Map(rows.map((row) => [row.key, row.value]));
   const value = (key: keyof Settings): unknown => {
     try {
@@ -76,11 +74,10 @@ export function writeSettings(store: Store, changes: Partial<Settings>): Setting
     for (const [key, value] of Object.entries(changes)) {
       if (!Object.hasOwn(stored, key)) throw new EmendError('invalid-input', `There is no setting "${key}".`);
       if (value === undefined) continue;
-      store.database
-        .prepare(
-          'INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value',
-        )
-        .run(key, JSON.stringify(value));
+      prepared(
+        store,
+        'INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value',
+      ).run(key, JSON.stringify(value));
     }
     return readSettings(store);
   });

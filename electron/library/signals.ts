@@ -2,7 +2,7 @@
  * @file Edit signals and influence maps, kept by edit and by what they were computed from.
  */
 import type { InfluenceMap } from '../api/contract.ts';
-import { now, parseStored, type Store } from './database.ts';
+import { now, parseStored, prepared, type Store } from './database.ts';
 import { signalState } from './freshness.ts';
 import { remember } from './history.ts';
 import type { EditRow } from './rows.ts';
@@ -15,21 +15,19 @@ export function keepSignal(
   signal: Uint8Array,
   influence: InfluenceMap | null,
 ): void {
-  store.database
-    .prepare(
-      `INSERT INTO edit_signals (edit, state, signal, influence) VALUES (?, ?, ?, ?)
+  prepared(
+    store,
+    `INSERT INTO edit_signals (edit, state, signal, influence) VALUES (?, ?, ?, ?)
        ON CONFLICT DO UPDATE SET signal = excluded.signal, influence = coalesce(excluded.influence, influence)`,
-    )
-    .run(edit, state, signal, influence && JSON.stringify(influence));
+  ).run(edit, state, signal, influence && JSON.stringify(influence));
 }
 
 /** The edit signal for the edit's content under the model and adapter that act now; null when it was not computed yet. */
 export function signalOf(store: Store, edit: EditRow): Uint8Array | null {
-  const row = store.database
-    .prepare<[number, string], { signal: Buffer }>(
-      'SELECT signal FROM edit_signals WHERE edit = ? AND state = ?',
-    )
-    .get(edit.id, signalState(store, edit));
+  const row = prepared<[number, string], { signal: Buffer }>(
+    store,
+    'SELECT signal FROM edit_signals WHERE edit = ? AND state = ?',
+  ).get(edit.id, signalState(store, edit));
   return row?.signal ?? null;
 }
 
@@ -38,11 +36,10 @@ export function influenceOf(
   store: Store,
   edit: Pick<EditRow, 'id' | 'picture' | 'prompt' | 'target'>,
 ): InfluenceMap | null {
-  const row = store.database
-    .prepare<[number, string], { influence: string | null }>(
-      'SELECT influence FROM edit_signals WHERE edit = ? AND state = ?',
-    )
-    .get(edit.id, signalState(store, edit));
+  const row = prepared<[number, string], { influence: string | null }>(
+    store,
+    'SELECT influence FROM edit_signals WHERE edit = ? AND state = ?',
+  ).get(edit.id, signalState(store, edit));
   return row?.influence
     ? parseStored<InfluenceMap>(row.influence, `the influence map of edit ${edit.id}`)
     : null;
@@ -52,9 +49,12 @@ export function influenceOf(
 export function bindToActors(store: Store, edit: EditRow): void {
   const { model, adapter } = store.actors;
   if (edit.stage !== 'draft' || (edit.model === model && edit.adapter === adapter)) return;
-  store.database
-    .prepare('UPDATE edits SET model = ?, adapter = ?, updated = ? WHERE id = ?')
-    .run(model, adapter, now(), edit.id);
+  prepared(store, 'UPDATE edits SET model = ?, adapter = ?, updated = ? WHERE id = ?').run(
+    model,
+    adapter,
+    now(),
+    edit.id,
+  );
   const from = edit.model.slice(0, 8) || 'none';
   remember(store, edit.id, 'changed', `Now for model ${model.slice(0, 8)}; it was made for model ${from}.`);
 }

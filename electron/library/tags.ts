@@ -1,16 +1,15 @@
 /**
  * @file Tags of edits.
  */
-import type { Store } from './database.ts';
+import { prepared, type Store } from './database.ts';
 import { tagsOf } from './rows.ts';
 
 /** Every tag in use, by name, with how many edits have it. */
 export function listTags(store: Store): Array<{ name: string; edits: number }> {
-  return store.database
-    .prepare<[], { name: string; edits: number }>(
-      'SELECT name, edits FROM tags WHERE edits > 0 ORDER BY name',
-    )
-    .all();
+  return prepared<[], { name: string; edits: number }>(
+    store,
+    'SELECT name, edits FROM tags WHERE edits > 0 ORDER BY name',
+  ).all();
 }
 
 /** Gives an edit exactly these tags. Called inside a `write`. Returns what was added and what was removed. */
@@ -23,15 +22,14 @@ export function setTags(
   const added = [...new Set(wanted)].filter((tag) => !had.includes(tag));
   const removed = had.filter((tag) => !wanted.includes(tag));
   for (const tag of added) {
-    store.database.prepare('INSERT OR IGNORE INTO tags (name) VALUES (?)').run(tag);
-    store.database
-      .prepare('INSERT INTO edit_tags (edit, tag) SELECT ?, id FROM tags WHERE name = ?')
-      .run(edit, tag);
+    prepared(store, 'INSERT OR IGNORE INTO tags (name) VALUES (?)').run(tag);
+    prepared(store, 'INSERT INTO edit_tags (edit, tag) SELECT ?, id FROM tags WHERE name = ?').run(edit, tag);
   }
   for (const tag of removed) {
-    store.database
-      .prepare('DELETE FROM edit_tags WHERE edit = ? AND tag = (SELECT id FROM tags WHERE name = ?)')
-      .run(edit, tag);
+    prepared(
+      store,
+      'DELETE FROM edit_tags WHERE edit = ? AND tag = (SELECT id FROM tags WHERE name = ?)',
+    ).run(edit, tag);
   }
   return { added, removed };
 }

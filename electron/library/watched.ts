@@ -8,7 +8,7 @@ import type { Reach } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { readAnswer } from './answers.ts';
 import { prepared, type Store } from './database.ts';
-import { reviewFreshness, signalState } from './freshness.ts';
+import { reviewAll, reviewFreshness, signalState } from './freshness.ts';
 import { type EditRow, editRow, ownProbes } from './rows.ts';
 import {
   actorOf,
@@ -58,6 +58,8 @@ interface WatchRow {
   readonly staleBy: number | null;
   readonly stage: EditRow['stage'];
   readonly reach: Reach;
+  /** the edit that the check's edit is to replace */
+  readonly supersede: number | null;
 }
 
 /** What a check rests on, one for each input with a picture. */
@@ -97,7 +99,7 @@ export function afterCommit(store: Store, edit: EditRow, comparison: Comparison 
       edit.id,
       commitChanges(store),
     );
-    if (acts) reviewFreshness(store);
+    if (acts) reviewAll(store);
     return;
   }
   const compared = comparison?.edits.includes(edit.id) ? comparison : compareByKey(store, edit);
@@ -110,7 +112,7 @@ export function placeEdit(store: Store, id: number, comparison: Comparison): voi
   if (!scope) throw new EmendError('internal', 'There is no scope to place an edit by.');
   prepared(store, 'DELETE FROM unplaced WHERE edit = ?').run(id);
   place(store, scope, editRow(store, id), comparison);
-  reviewFreshness(store);
+  reviewAll(store);
 }
 
 /** Committed edits that act and were not compared with what is kept. */
@@ -168,7 +170,7 @@ export function afterGrowth(store: Store, was: number, cause: number): void {
 export function afterRetirement(store: Store, edit: EditRow): void {
   unsettleOtherStates(store);
   const { changes: unplaced } = prepared(store, 'DELETE FROM unplaced WHERE edit = ?').run(edit.id);
-  if (unplaced > 0) reviewFreshness(store);
+  if (unplaced > 0) reviewAll(store);
   prepared(store, 'DELETE FROM watched WHERE edit = ?').run(edit.id);
   const scope = scopeOf(store);
   if (!scope) return;
@@ -240,8 +242,9 @@ export function reviewInputs(store: Store, inputs: Iterable<number>, cause: numb
   const checks = new Set<number>();
   const rows = prepared<[number], WatchRow>(
     store,
-    `SELECT watched.edit, input, asked, product, score, acted_before AS before, acted_after AS after, stale_by AS staleBy, stage, reach
-     FROM watched JOIN edits ON edits.id = watched.edit WHERE input = ?`,
+    `SELECT watched.edit, input, asked, product, score, acted_before AS before, acted_after AS after, watched.stale_by AS staleBy, stage, reach,
+       supersede
+     FROM watched JOIN edits ON edits.id = watched.edit LEFT JOIN checks ON checks.id = last_check WHERE input = ?`,
   );
   const keep = prepared(store, 'UPDATE watched SET stale_by = ? WHERE edit = ? AND input = ?');
   for (const input of inputs) {
@@ -252,7 +255,9 @@ export function reviewInputs(store: Store, inputs: Iterable<number>, cause: numb
     for (const row of rows.all(input)) {
       if (row.stage === 'retired') continue;
       const withEdit =
-        row.stage === 'draft' && settled ? actorOf(scope, count + 1, matchesWith(matches, row)) : now;
+        row.stage === 'draft' && settled
+          ? actorOf(scope, sizeWith(store, count, row.supersede), matchesWith(matches, row))
+          : now;
       const stale = isStale(store, row, now, withEdit);
       if (stale === (row.staleBy !== null)) continue;
       keep.run(stale ? cause : null, row.edit, input);
@@ -262,7 +267,16 @@ export function reviewInputs(store: Store, inputs: Iterable<number>, cause: numb
   if (checks.size > 0) reviewFreshness(store, [...checks]);
 }
 
-/** The matches of an input when an edit is committed too; product null: it was not compared, for it is not near. */
+/** How many edits act when one more is committed, in the place of `supersede` if that acts now. */
+export function sizeWith(store: Store, count: number, supersede: number | null): number {
+  if (supersede === null) return count + 1;
+  return editRow(store, supersede).stage === 'committed' ? count : count + 1;
+}
+
+/**
+ * The matches of an input when an edit is committed too, in the place of `supersede` where that is given; product null: it was not
+ * compared, for it is not near.
+ */
 export function matchesWith(
   matches: readonly KeptMatch[],
   {
@@ -270,9 +284,10 @@ export function matchesWith(
     reach,
     product,
     score,
-  }: { edit: number; reach: Reach; product: number | null; score: number | null },
+    supersede = null,
+  }: Omit<KeptMatch, 'product'> & { product: number | null; supersede?: number | null },
 ): KeptMatch[] {
-  const others = matches.filter((match) => match.edit !== edit);
+  const others = matches.filter((match) => match.edit !== edit && match.edit !== supersede);
   return product === null ? others : [...others, { edit, reach, product, score }];
 }
 

@@ -1,7 +1,8 @@
 /**
  * @file Lists of edits under a name: those every library has, and how a list's filter is told.
  */
-import type { EditFilter, EditRow, EditSort, EditStatus } from '../../electron/api/contract.ts';
+import type { EditFilter, EditRow, EditSort, EditStatus, Finding } from '../../electron/api/contract.ts';
+import { reachNames } from '../workbench/reaches.ts';
 
 export const newestFirst: EditSort = { by: 'id', descending: true };
 
@@ -28,6 +29,21 @@ export const verdictNames: Readonly<Record<EditRow['verdict'], string>> = {
   none: 'Never checked',
 };
 
+export const findingNames: Readonly<Record<Finding['kind'], string>> = {
+  holds: 'Holds',
+  fails: 'Fails its own question',
+  'under-generalises': 'Under-generalises',
+  leaks: 'Leaks',
+  entangled: 'Entangled',
+};
+
+/** The moments of an edit that lists can be narrowed by. */
+export const moments = [
+  { key: 'created', name: 'Created' },
+  { key: 'updated', name: 'Changed' },
+  { key: 'committed', name: 'Committed' },
+] as const satisfies ReadonlyArray<{ key: keyof EditFilter; name: string }>;
+
 /** How many edits a filter by status alone lets through. */
 export function countOf(filter: EditFilter, edits: Readonly<Record<EditStatus, number>>): number {
   const statuses = filter.status ?? (Object.keys(edits) as EditStatus[]);
@@ -53,7 +69,7 @@ function canonical(value: unknown): string {
 
 /** One part of a filter, as it is shown to be seen and removed. */
 export interface FilterPart {
-  readonly key: 'status' | 'verdict' | 'model' | 'adapter' | 'tags' | 'updated';
+  readonly key: Exclude<keyof EditFilter, 'text'>;
   readonly label: string;
   readonly value: string;
 }
@@ -73,16 +89,23 @@ export function filterParts(filter: EditFilter, modelName: (fingerprint: string)
       label: 'Last check',
       value: listed(filter.verdict.map((name) => verdictNames[name])),
     });
+  if (filter.finding?.length)
+    parts.push({
+      key: 'finding',
+      label: 'Finding',
+      value: listed(filter.finding.map((kind) => findingNames[kind])),
+    });
+  if (filter.reach) parts.push({ key: 'reach', label: 'Reach', value: reachNames[filter.reach] });
   if (filter.tags?.length) parts.push({ key: 'tags', label: 'Tag', value: filter.tags.join(' and ') });
   if (filter.model) parts.push({ key: 'model', label: 'Model', value: modelName(filter.model) });
   if (filter.adapter) parts.push({ key: 'adapter', label: 'Adapter', value: modelName(filter.adapter) });
-  if (filter.updated) {
-    const { from, to } = filter.updated;
+  for (const { key, name } of moments) {
+    const { from, to } = filter[key] ?? {};
     const value = [
       from && `from ${day(from)}`,
       to && `to ${day(new Date(Date.parse(to) - 1).toISOString())}`,
-    ];
-    parts.push({ key: 'updated', label: 'Changed', value: value.filter(Boolean).join(' ') });
+    ].filter(Boolean);
+    if (value.length > 0) parts.push({ key, label: name, value: value.join(' ') });
   }
   return parts;
 }

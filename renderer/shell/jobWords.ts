@@ -17,6 +17,11 @@ const names: Readonly<Record<string, string>> = {
   'attribution.visual': 'Visual contribution',
   'attribution.modality': 'Modalities',
   'attribution.propose': 'Layer proposal',
+  'edits.retireMany': 'Retire',
+  'edits.restoreMany': 'Restore',
+  'edits.tagMany': 'Tag',
+  'history.undo': 'Undo',
+  'history.redo': 'Redo',
   'models.open': 'Opening',
   'models.inspect': 'Looking into',
 };

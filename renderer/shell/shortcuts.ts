@@ -14,6 +14,7 @@ export const shortcuts: ReadonlyArray<{ readonly where: string; readonly keys: r
     keys: [
       { keys: ['N'], does: 'New edit' },
       { keys: ['Ctrl Z'], does: 'Take back the last change to the library' },
+      { keys: ['Ctrl Shift Z', 'Ctrl Y'], does: 'Do again what was taken back' },
       { keys: ['?'], does: 'These shortcuts' },
     ],
   },

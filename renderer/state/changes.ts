@@ -4,6 +4,9 @@
 import { type Connection, toWireError } from '../backend.ts';
 import type { Toasts } from './toasts.svelte.ts';
 
+/** A label within a sentence. */
+const inside = (label: string): string => `${label[0]!.toLowerCase()}${label.slice(1)}`;
+
 export class Changes {
   readonly #connection: Connection;
   readonly #toasts: Toasts;
@@ -26,11 +29,23 @@ export class Changes {
         this.#toasts.tell('Nothing to take back');
         return;
       }
-      const { label } = await this.#connection.call(
+      const { label, stopped } = await this.#connection.call(
         'history.undo',
         operation === undefined ? {} : { operation },
       );
-      this.#toasts.tell(`Taken back: ${label[0]!.toLowerCase()}${label.slice(1)}`);
+      if (stopped) this.#toasts.tell('Stopped in the middle: undo again to take back the rest');
+      else this.#toasts.tell(`Taken back: ${inside(label)}`, { label: 'Redo', run: () => void this.redo() });
+    } catch (thrown) {
+      this.#toasts.complain(toWireError(thrown).message);
+    }
+  }
+
+  /** Does again what was taken back last. */
+  async redo(): Promise<void> {
+    try {
+      const { label, stopped } = await this.#connection.call('history.redo', {});
+      if (stopped) this.#toasts.tell('Stopped in the middle: redo again to go on');
+      else this.#toasts.tell(`Done again: ${inside(label)}`);
     } catch (thrown) {
       this.#toasts.complain(toWireError(thrown).message);
     }

@@ -42,8 +42,18 @@ export class Condition {
     return '';
   });
 
-  /** whether the open model can be edited: that takes an adapter */
-  readonly canEdit = $derived.by(() => this.canAsk && this.model?.adapter !== null);
+  /** why nothing in the library can be changed; empty when it can */
+  readonly locked = $derived.by(() =>
+    this.status?.library.readOnly
+      ? 'This library can only be read: its file or its folder may not be written.'
+      : '',
+  );
+  /** why the open model cannot be edited now: that takes an adapter, and a library to keep edits in; empty when it can */
+  readonly editObstacle = $derived.by(() => {
+    if (this.obstacle || this.locked) return this.obstacle || this.locked;
+    return this.model?.adapter ? '' : 'The model is open without an adapter: it can be asked, not edited.';
+  });
+  readonly canEdit = $derived.by(() => this.editObstacle === '');
 
   async read(): Promise<void> {
     try {

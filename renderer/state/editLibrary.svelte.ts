@@ -46,6 +46,8 @@ export class EditLibrary {
   /** how many edits each saved view holds, by name */
   savedCounts = $state.raw<Readonly<Record<string, number>>>({});
   tags = $state.raw<CallOutput<'tags.list'>>([]);
+  /** models and adapters that edits were made for */
+  actors = $state.raw<CallOutput<'edits.actors'>>([]);
 
   /** the edit one is at, and its place in the list; its number is null while its row was not read */
   current = $state<number | null>(null);
@@ -57,7 +59,7 @@ export class EditLibrary {
   /** Gives the table the focus; the table that is in view says how. */
   focusTable: () => void = () => {};
   /** what could not be done to some of many edits */
-  refusals = $state.raw<{ readonly what: string; readonly outcome: Bulk } | null>(null);
+  refusals = $state.raw<{ readonly what: string; readonly outcome: Omit<Bulk, 'stopped'> } | null>(null);
   /** what the check of several edits found; null once that was read */
   checked = $state.raw<CallOutput<'checks.runSet'> | null>(null);
   /** something is being done to many edits */
@@ -106,7 +108,12 @@ export class EditLibrary {
   readonly selected = $derived.by(() => this.selection.count(this.rows.total ?? 0));
 
   async read(): Promise<void> {
-    await Promise.all([this.rows.show(this.whole, this.sort), this.#readLists()]);
+    await Promise.all([this.rows.show(this.whole, this.sort), this.#readLists(), this.readActors()]);
+  }
+
+  /** Reads which models and adapters edits were made for. */
+  async readActors(): Promise<void> {
+    this.actors = await this.#connection.call('edits.actors', {}).catch(() => this.actors);
   }
 
   /** Turns to a view. */

@@ -20,11 +20,6 @@ export class EditRows {
   error = $state.raw<WireError | null>(null);
   #filter: EditFilter = {};
   #sort: EditSort = { by: 'id', descending: true };
-  /** fingerprints of the models and adapters of rows that were read */
-  seen = $state.raw<{ readonly model: ReadonlySet<string>; readonly adapter: ReadonlySet<string> }>({
-    model: new Set(),
-    adapter: new Set(),
-  });
   /** by number of the page; replaced when a page comes */
   #pages = $state.raw<ReadonlyMap<number, readonly EditRow[]>>(new Map());
   readonly #reading = new Set<number>();
@@ -126,13 +121,6 @@ export class EditRows {
       thumbnails: true,
     });
     this.#pictures.takeThumbnails(found.thumbnails);
-    if (
-      found.rows.some(({ model, adapter }) => !this.seen.model.has(model) || !this.seen.adapter.has(adapter))
-    )
-      this.seen = {
-        model: new Set([...this.seen.model, ...found.rows.map(({ model }) => model)]),
-        adapter: new Set([...this.seen.adapter, ...found.rows.map(({ adapter }) => adapter)]),
-      };
     return found;
   }
 }

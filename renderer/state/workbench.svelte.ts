@@ -162,19 +162,30 @@ export class Workbench {
         this.reach !== this.edit.reach),
   );
   /** Check and commit take the edit as it was previewed, so they wait until that is what the fields say. */
-  readonly canCommit = $derived.by(() => this.changeable && this.work === null && !this.changed);
+  readonly canCommit = $derived.by(
+    () => this.changeable && this.work === null && !this.changed && this.#condition.locked === '',
+  );
   readonly canCheck = $derived.by(() => this.canCommit && this.#condition.canEdit);
   /** whether the next preview makes a new edit because the open one no longer changes */
   readonly becomesNew = $derived.by(() => this.changed && !this.changeable);
   /** whether the edit, as its fields say it, was previewed: its answer with the edit is known */
   readonly previewed = $derived.by(() => this.edit !== null && this.edit.after !== null && !this.changed);
+  /** the committed edit that is retired when this one is committed: as chosen after the preview, else as it was checked */
+  readonly replaced = $derived.by((): number | null => {
+    if (this.conflict) return this.supersedes ? this.conflict.edit : null;
+    return this.check?.supersede ?? null;
+  });
+  /** whether the latest check is of this edit as it is to be committed, in the place of another or beside all of them */
+  readonly checked = $derived.by(() => this.check !== null && this.check.supersede === this.replaced);
   /** whether the edit can be committed as it stands */
-  readonly verified = $derived.by(() => this.check?.fresh === true && this.check.verdict === 'passes');
+  readonly verified = $derived.by(
+    () => this.checked && this.check?.fresh === true && this.check.verdict === 'passes',
+  );
   /** What moves the edit on: a preview, then a check, then the commit. After a failed check that is for a person to say. */
   readonly nextStep = $derived.by((): 'preview' | 'check' | 'commit' | null => {
     if (!this.edit || !this.changeable) return this.changed ? 'preview' : null;
     if (!this.previewed) return 'preview';
-    if (!this.check?.fresh) return 'check';
+    if (!this.checked || !this.check?.fresh) return 'check';
     return this.verified ? 'commit' : null;
   });
   readonly isEmpty = $derived.by(
@@ -315,7 +326,7 @@ export class Workbench {
       this.after = shown.after;
       this.influence = shown.influence;
       this.conflict = shown.conflict;
-      this.supersedes = false;
+      this.supersedes = shown.conflict !== null && shown.conflict.edit === this.check?.supersede;
       this.layer = 'influence';
       this.#condition.lastResult = `Previewed in ${seconds(shown.before.times.total + shown.after.times.total)}`;
     }
@@ -327,8 +338,9 @@ export class Workbench {
     const edit = this.edit;
     if (!this.canCheck || !edit) return;
     this.checking = [];
+    const supersede = this.replaced ?? undefined;
     const check = await this.#run('check', (listeners) =>
-      this.#jobs.start('checks.run', { edit: edit.id }, listeners),
+      this.#jobs.start('checks.run', { edit: edit.id, ...(supersede && { supersede }) }, listeners),
     );
     this.checking = [];
     if (check) {
@@ -347,17 +359,17 @@ export class Workbench {
   async commit(reason?: string): Promise<boolean> {
     const edit = this.edit;
     if (!edit) return false;
-    const superseded = this.supersedes ? this.conflict : null;
+    const supersede = this.replaced;
     return this.#change(
       () =>
         this.#connection.call('edits.commit', {
           id: edit.id,
           ...(reason && { reason }),
-          ...(superseded && { supersede: superseded.edit }),
+          ...(supersede !== null && { supersede }),
         }),
-      superseded
-        ? `Edit ${edit.id} committed in place of edit ${superseded.edit}`
-        : `Edit ${edit.id} committed`,
+      supersede === null
+        ? `Edit ${edit.id} committed`
+        : `Edit ${edit.id} committed in place of edit ${supersede}`,
     );
   }
 

@@ -39,41 +39,59 @@ afterEach(() => {
 test('pictures are decoded in another process, one at a time, each answer to its picture', async () => {
   const decoder = new PictureDecoder(watched);
   const pictures = await Promise.all([10, 20, 30].map((width) => picture(width)));
-  const facts = await Promise.all(pictures.map((bytes) => decoder.facts(bytes)));
-  expect(facts.map(({ width }) => width)).toEqual([10, 20, 30]);
-  expect(facts[0]).toEqual({ width: 10, height: 40, mime: 'image/png' });
+  const examined = await Promise.all(pictures.map((bytes) => decoder.examine(bytes, 20)));
+  expect(examined.map(({ facts }) => facts.width)).toEqual([10, 20, 30]);
+  expect(examined[0]!.facts).toEqual({ width: 10, height: 40, mime: 'image/png' });
   expect(launched.length).toBe(1);
   expect(most).toBe(1);
-  const small = await sharp(await decoder.thumbnail(pictures[2]!, 20)).metadata();
-  expect(small).toMatchObject({ format: 'webp', width: 15, height: 20 });
+  const { mime, data } = examined[2]!.thumbnail;
+  expect(mime).toBe('image/jpeg');
+  expect(await sharp(data).metadata()).toMatchObject({ format: 'jpeg', width: 15, height: 20 });
   expect(await sharp(await decoder.png(pictures[0]!)).metadata()).toMatchObject({ format: 'png', width: 10 });
+});
+
+test('a small picture is upright, of the same colours, as clear as the large one, and never larger', async () => {
+  const decoder = new PictureDecoder(watched);
+  const clear = await sharp({ create: { width: 40, height: 10, channels: 4, background: '#33669980' } })
+    .png()
+    .withMetadata({ orientation: 6 })
+    .toBuffer();
+  const { facts, thumbnail } = await decoder.examine(clear, 20);
+  expect(facts).toMatchObject({ width: 10, height: 40 });
+  expect(thumbnail.mime).toBe('image/webp');
+  const { data, info } = await sharp(thumbnail.data).raw().toBuffer({ resolveWithObject: true });
+  expect(info).toMatchObject({ width: 5, height: 20, channels: 4 });
+  for (const [at, value] of [0x33, 0x66, 0x99, 0x80].entries())
+    expect(Math.abs(data[at]! - value)).toBeLessThan(8);
+  const small = await decoder.examine(await picture(8, 4), 20);
+  expect(await sharp(small.thumbnail.data).metadata()).toMatchObject({ width: 8, height: 4 });
 });
 
 test('what is refused is refused in the same words, and the next picture is decoded', async () => {
   const decoder = new PictureDecoder(watched);
-  await expect(decoder.facts(Buffer.from('hello'))).rejects.toMatchObject({
+  await expect(decoder.examine(Buffer.from('hello'), 20)).rejects.toMatchObject({
     code: 'damaged',
     message: 'The picture cannot be read: it is no picture that Emend knows. Choose another file.',
   });
-  expect(await decoder.facts(await picture(10))).toMatchObject({ width: 10 });
+  expect((await decoder.examine(await picture(10), 20)).facts.width).toBe(10);
   expect(launched.length).toBe(1);
 });
 
 test('a picture that takes too long is given up, its process ended, and the next one has a new process', async () => {
   const decoder = new PictureDecoder(watched, { decode: 1 });
   const large = await picture(9000, 9000);
-  await expect(decoder.facts(large)).rejects.toMatchObject({
+  await expect(decoder.examine(large, 20)).rejects.toMatchObject({
     code: 'invalid-input',
     message: expect.stringMatching(/given up/),
   });
   const patient = new PictureDecoder(watched);
-  const gone = patient.facts(large);
+  const gone = patient.examine(large, 20);
   await expect.poll(() => most, { timeout: 30_000 }).toBe(2);
   launched.at(-1)!.kill();
   await expect(gone).rejects.toMatchObject({
     code: 'damaged',
     message: expect.stringMatching(/decoder fail/),
   });
-  expect(await patient.facts(await picture(10))).toMatchObject({ width: 10 });
+  expect((await patient.examine(await picture(10), 20)).facts.width).toBe(10);
   expect(launched.length).toBe(3);
 });

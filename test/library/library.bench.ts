@@ -1,8 +1,10 @@
 /**
  * @file How quick a library of 100,000 edits is, over the contract, as the page calls it; what a scan of all edits costs beside it;
- * and how long a thousand edits take to import, to retire and to bring back. `npm run bench -- library [edits] [rows to import]`
+ * how long it takes to import ten thousand rows with pictures, and to retire them and bring them back, and how long nothing else is
+ * served meanwhile. Processor time is told beside the clock's: on a machine that others use it is what counts.
+ * `npm run bench -- library [edits] [rows to import] [file to keep the large library in]`
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
@@ -20,7 +22,7 @@ import { setTags } from '../../electron/library/tags.ts';
 const edits = Number(process.argv[3] ?? 100_000);
 const imported = Number(process.argv[4] ?? 10_000);
 const folder = mkdtempSync(join(tmpdir(), 'emend-bench-'));
-const path = join(folder, 'large.emend');
+const path = process.argv[5] ?? join(folder, 'large.emend');
 
 /** Numbers below `below`, the same every time. */
 let state = 7;
@@ -54,8 +56,9 @@ async function fill(): Promise<void> {
     pictures.push(storePicture(library, await examinePicture(await jpeg(i, 160))).id);
   }
   const check = database.prepare(
-    `INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, groups, stale_because) VALUES (?, ?, 1, ?, '', '[]', ?)`,
+    `INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, groups, stale_because, finding) VALUES (?, ?, 1, ?, '', '[]', ?, ?)`,
   );
+  const found = ['fails', 'under-generalises', 'leaks', 'entangled'];
   const date = database.prepare('UPDATE edits SET created = ?, updated = ? WHERE id = ?');
   const commit = database.prepare(
     `UPDATE edits SET stage = 'committed', committed = ?, override_reason = 'x' WHERE id = ?`,
@@ -71,10 +74,13 @@ async function fill(): Promise<void> {
           target: some(1 + draw(2)),
           before: some(1),
           note: draw(4) ? '' : some(12),
+          reach: draw(5) ? 'picture' : 'thing',
         });
         const day = new Date(Date.UTC(2025, 0, 1) + draw(500 * 86_400_000)).toISOString();
         date.run(day, day, id);
-        if (draw(10) < 7) check.run(id, day, draw(4) ? 'passes' : 'fails', draw(3) ? '[]' : '["model"]');
+        const stale = draw(3) ? '[]' : '["model"]';
+        if (draw(4) && draw(10) < 7) check.run(id, day, 'passes', stale, 'holds');
+        else if (draw(2)) check.run(id, day, 'fails', stale, found[draw(4)]);
         if (draw(10) < 3) commit.run(day, id);
         if (draw(20) === 0) retire.run(id);
         if (draw(5) === 0) setTags(library, id, [['night', 'spring', 'to do'][draw(3)]!]);
@@ -84,15 +90,29 @@ async function fill(): Promise<void> {
   library.close();
 }
 
-const milliseconds = async (work: () => unknown): Promise<number> => {
-  const start = performance.now();
-  await work();
-  return performance.now() - start;
+/** Processor seconds of this process; work elsewhere on the machine does not count. */
+const processor = (since?: NodeJS.CpuUsage): number => {
+  const { user, system } = process.cpuUsage(since);
+  return (user + system) / 1e6;
 };
-const median = (times: readonly number[]): number => times.toSorted((a, b) => a - b)[times.length >> 1]!;
 
-const filled = await milliseconds(fill);
-console.log(`${edits.toLocaleString('en')} edits written in ${(filled / 1000).toFixed(0)} s`);
+/** Milliseconds by the clock, and of the processor. */
+interface Took {
+  readonly clock: number;
+  readonly processor: number;
+}
+async function measure(work: () => unknown): Promise<Took> {
+  const [start, used] = [performance.now(), process.cpuUsage()];
+  await work();
+  return { clock: performance.now() - start, processor: processor(used) * 1000 };
+}
+const median = (times: readonly number[]): number => times.toSorted((a, b) => a - b)[times.length >> 1]!;
+const seconds = ({ clock, processor: used }: Took): string =>
+  `${(clock / 1000).toFixed(1)} s, ${(used / 1000).toFixed(1)} s of the processor`;
+
+if (!existsSync(path)) {
+  console.log(`${edits.toLocaleString('en')} edits written in ${seconds(await measure(fill))}`);
+}
 
 /** Nothing here asks a model. */
 const noEngine: EngineClient = {
@@ -119,9 +139,14 @@ const filters: Record<string, EditFilter> = {
   'retired, passing': { status: ['retired'], verdict: ['passes'] },
   'of another model': { model: 'zzzz' },
   'of this model': { model: 'aaaa' },
+  'leaking or entangled': { finding: ['leaks', 'entangled'] },
+  'under-generalising things': { finding: ['under-generalises'], reach: 'thing' },
+  'finding nothing has': { finding: ['holds'], verdict: ['fails'] },
   'a tag': { tags: ['night'] },
   'two tags': { tags: ['night', 'spring'] },
   'one week': { updated: { from: '2025-03-01', to: '2025-03-08' } },
+  'committed in one week': { committed: { from: '2025-03-01', to: '2025-03-08' } },
+  'created in a time before all': { created: { to: '2024-03-01' } },
   'half the time': { created: { from: '2025-06-01' } },
   'status, tag and text': { status: ['committed'], tags: ['spring'], text: 'fox' },
 };
@@ -137,7 +162,7 @@ const scan = () => {
 };
 
 const rounds = 5;
-const scans: number[] = [];
+const scans: Took[] = [];
 interface Measured {
   readonly name: string;
   readonly limit: number;
@@ -175,21 +200,25 @@ const measured: Measured[] = [
     ),
   },
 ];
-const times = new Map<Measured, number[]>(measured.map((one) => [one, []]));
+const times = new Map<Measured, Took[]>(measured.map((one) => [one, []]));
 for (let round = 0; round < rounds; round += 1) {
-  for (const one of measured) for (const work of one.works) times.get(one)!.push(await milliseconds(work));
-  scans.push(await milliseconds(scan));
+  for (const one of measured) for (const work of one.works) times.get(one)!.push(await measure(work));
+  scans.push(await measure(scan));
 }
-const scanned = median(scans);
-console.log(`reading all edits and filtering them: ${scanned.toFixed(0)} ms`);
+const scanned = median(scans.map(({ processor: used }) => used));
+console.log(`reading all edits and filtering them: ${scanned.toFixed(0)} ms of the processor`);
 for (const [{ name, limit, works }, all] of times) {
   // of the slowest kind of call under a name: the median of its rounds
-  const worst = Math.max(
-    ...works.map((_, at) => median(all.filter((_time, place) => place % works.length === at))),
-  );
-  const over = worst > limit ? `  OVER ${limit} ms` : '';
+  const worst = (of: keyof Took) =>
+    Math.max(
+      ...works.map((_, at) =>
+        median(all.filter((_time, place) => place % works.length === at).map((one) => one[of])),
+      ),
+    );
+  const [clock, used] = [worst('clock'), worst('processor')];
+  const over = used > limit ? `  OVER ${limit} ms` : '';
   console.log(
-    `${name.padEnd(46)} ${worst.toFixed(2).padStart(7)} ms  1/${(scanned / worst).toFixed(0)} of that${over}`,
+    `${name.padEnd(46)} ${used.toFixed(2).padStart(7)} ms of the processor, ${clock.toFixed(2)} ms  1/${(scanned / used).toFixed(0)} of that${over}`,
   );
 }
 
@@ -197,9 +226,9 @@ const delay = monitorEventLoopDelay({ resolution: 5 });
 async function long(name: string, work: () => Promise<unknown>): Promise<void> {
   delay.reset();
   delay.enable();
-  const took = await milliseconds(work);
+  const took = await measure(work);
   delay.disable();
-  console.log(`${name}: ${(took / 1000).toFixed(1)} s, longest pause ${(delay.max / 1e6).toFixed(0)} ms`);
+  console.log(`${name}: ${seconds(took)}, longest pause ${(delay.max / 1e6).toFixed(0)} ms`);
 }
 
 const rowsFolder = join(folder, 'rows');
@@ -210,6 +239,10 @@ for (let i = 0; i < imported; i += 1) {
   rows.push({ src: `${some(6)} ${i}?`, alt: some(1), image: `${i}.jpg`, rephrase: some(8), loc: some(6) });
 }
 writeFileSync(join(rowsFolder, 'rows.json'), JSON.stringify(rows));
+const { policy, theme } = await application.call('settings.get', {});
+await long('choosing another theme', () =>
+  application.call('settings.set', { theme: theme === 'dark' ? 'light' : 'dark' }),
+);
 await long(`importing ${imported.toLocaleString('en')} rows, each with a picture of 224 × 224`, () =>
   application.call('edits.import', { file: join(rowsFolder, 'rows.json'), tags: ['new'] }),
 );
@@ -217,6 +250,12 @@ await long(`retiring them`, () =>
   application.call('edits.retireMany', { select: { filter: { tags: ['new'] } } }),
 );
 await long('taking that back', () => application.call('history.undo', {}));
+
+await long('choosing another policy, of which every check hears', () =>
+  application.call('settings.set', {
+    policy: { required: { ...policy.required, committed: 1.5 - policy.required.committed } },
+  }),
+);
 
 reader.close();
 await application.close();

@@ -11,22 +11,32 @@ import {
   restoreEdit,
   retireEdit,
   updateEdit,
+  writeDraft,
 } from '../../electron/library/edits.ts';
+import { type Progress, wholly } from '../../electron/library/inParts.ts';
 import type { Library } from '../../electron/library/library.ts';
 import {
   countEdits,
   editNumbers,
   findEdits,
+  listActors,
   listRows,
   neighbours,
   selectedEdits,
 } from '../../electron/library/lists.ts';
-import { undo, undoableOperation } from '../../electron/library/operations.ts';
+import {
+  redo,
+  redoableOperation,
+  undo,
+  undoableOperation,
+  undoing,
+} from '../../electron/library/operations.ts';
+import { rememberModel } from '../../electron/library/recentModels.ts';
 import { keepSignal } from '../../electron/library/signals.ts';
 import { listTags } from '../../electron/library/tags.ts';
 import { storedThumbnails } from '../../electron/library/thumbnails.ts';
 import { listViews, removeView, saveView } from '../../electron/library/views.ts';
-import { addPicture, check, influence, listEdits, makeLibrary } from './support.ts';
+import { addEdit, addPicture, check, influence, listEdits, makeLibrary } from './support.ts';
 
 /** Numbers below `below` in an order that depends on the seed only. */
 function random(seed: number): (below: number) => number {
@@ -51,6 +61,7 @@ const words = [
   'a*b',
   'x_y',
 ];
+const short = ['reliability', 'text-generality', 'same-picture'] as const;
 const tags = ['night', 'to do', 'Ä'];
 
 /** A library of random edits, with every status, over two models. */
@@ -69,13 +80,18 @@ function fill(library: Library, picture: string, seed: number, count: number): v
   for (let i = 0; i < count; i += 1) {
     if (i === count / 2) library.actors = { model: 'm2', adapter: 'b' };
     const prompt = `${some(4)} ${draw(30) === 0 ? 'same' : i}`;
-    const { id } = createEdit(library, { picture, prompt, target: some(2), note: draw(3) ? '' : some(3) });
-    if (draw(2)) check(library, id, draw(3) ? [] : ['reliability']);
+    const note = draw(3) ? '' : some(3);
+    const reach = draw(3) ? 'picture' : 'thing';
+    const probes = (['text-generality', 'same-picture'] as const).map((kind) => {
+      return { kind, picture: null, prompt: `${kind} of ${i}` };
+    });
+    const { id } = createEdit(library, { picture, prompt, target: some(2), note, reach, probes });
+    if (draw(2)) check(library, id, draw(3) ? [] : [short[draw(short.length)]!]);
     if (draw(5) === 0) updateEdit(library, { id, target: 'changed since' });
     if (draw(4) === 0) commitEdit(library, id, { reason: 'because' });
     if (draw(5) === 0) retireEdit(library, id);
     const chosen = tags.filter(() => draw(3) === 0);
-    if (chosen.length > 0) tagMany(library, { edits: [id] }, chosen, []);
+    if (chosen.length > 0) wholly(tagMany(library, { edits: [id] }, chosen, []));
     const day = (): string => new Date(Date.UTC(2026, 0, 1 + draw(40))).toISOString();
     const date = library.database.prepare(
       'UPDATE edits SET created = ?, updated = ?, committed = iif(committed IS NULL, NULL, ?) WHERE id = ?',
@@ -124,6 +140,8 @@ function passes(edit: Row, filter: EditFilter): boolean {
   return (
     (!filter.status || filter.status.includes(edit.status)) &&
     (!filter.verdict || filter.verdict.includes(edit.verdict)) &&
+    (!filter.finding || (edit.finding !== null && filter.finding.includes(edit.finding.kind))) &&
+    (!filter.reach || edit.reach === filter.reach) &&
     (!filter.model || edit.model.startsWith(filter.model)) &&
     (!filter.adapter || edit.adapter.startsWith(filter.adapter)) &&
     (filter.tags ?? []).every((tag) => edit.tags.includes(tag)) &&
@@ -174,6 +192,11 @@ const filters: EditFilter[] = [
   { status: [] },
   { verdict: ['none'] },
   { verdict: ['passes'], status: ['committed', 'retired'] },
+  { finding: ['holds'] },
+  { finding: ['leaks', 'under-generalises'], status: ['failed', 'stale'] },
+  { finding: [] },
+  { reach: 'thing' },
+  { reach: 'picture', finding: ['holds', 'fails'], verdict: ['fails'] },
   { model: 'm' },
   { model: 'mm' },
   { model: 'm2', adapter: 'b' },
@@ -197,6 +220,9 @@ describe('a list is what a plain filter and sort over all edits give', () => {
     const library = await randomLibrary(seed, 80);
     const all = listEdits(library, {});
     expect(new Set(all.map((edit) => edit.status)).size).toBe(6);
+    expect(new Set(all.map((edit) => edit.finding?.kind))).toEqual(
+      new Set([undefined, 'holds', 'fails', 'leaks', 'under-generalises']),
+    );
     for (const filter of filters) {
       const matching = all.filter((edit) => passes(edit, filter));
       for (const sort of sorts) {
@@ -243,19 +269,41 @@ describe('a list is what a plain filter and sort over all edits give', () => {
   });
 });
 
+test('the models and adapters that edits were made for are told with names and numbers', async () => {
+  const library = makeLibrary();
+  const picture = await addPicture(library, 1);
+  const add = (prompt: string) => createEdit(library, { picture, prompt, target: 'fox' });
+  add('one');
+  add('two');
+  rememberModel(library, {
+    path: '/models/small',
+    name: 'small',
+    adapterPath: '/adapters/eight',
+    model: 'm',
+    adapter: 'a',
+  });
+  library.actors = { model: 'm', adapter: '' };
+  add('three');
+  library.actors = { model: 'n', adapter: 'b' };
+  expect(listActors(library)).toEqual([
+    { model: 'm', modelName: 'small', adapter: 'a', adapterName: 'eight', edits: 2 },
+    { model: 'm', modelName: 'small', adapter: '', adapterName: null, edits: 1 },
+  ]);
+});
+
 test('rows bring tags, verdict, thumbnail and, when asked for, the map', async () => {
   const library = makeLibrary();
   const picture = await addPicture(library, 1);
   const { id } = createEdit(library, { picture, prompt: 'what animal is it?', target: 'fox' });
   check(library, id);
-  tagMany(library, { edits: [id] }, ['b', 'a'], []);
+  wholly(tagMany(library, { edits: [id] }, ['b', 'a'], []));
   const state = editState(library, id).signalState;
   library.write(() => keepSignal(library, id, state, new Uint8Array([1]), influence));
   const [row] = listRows(library, [id, 99], { influence: true });
   expect(row).toMatchObject({ id, tags: ['a', 'b'], verdict: 'passes', influence: { rows: 1 } });
   expect(listRows(library, [id], { influence: false })[0]!.influence).toBeNull();
   const [thumbnail] = storedThumbnails(library, [picture]);
-  expect(Buffer.from(thumbnail!.base64, 'base64').subarray(8, 12).toString()).toBe('WEBP');
+  expect(Buffer.from(thumbnail!.base64, 'base64').subarray(0, 3).toString('hex')).toBe('ffd8ff');
 });
 
 /** Everything that is kept by triggers, counted again. */
@@ -302,10 +350,10 @@ test('counts are those of a recount, search finds what is there, and undo restor
       () => void commitEdit(library, id, { reason: 'because' }),
       () => void retireEdit(library, id),
       () => void restoreEdit(library, id),
-      () => void retireMany(library, { edits: several }, 'too many'),
-      () => void restoreMany(library, { filter: { status: ['retired'] } }),
-      () => void tagMany(library, { edits: several }, ['x'], ['y']),
-      () => void tagMany(library, { filter: {} }, ['y'], ['x']),
+      () => void wholly(retireMany(library, { edits: several }, 'too many')),
+      () => void wholly(restoreMany(library, { filter: { status: ['retired'] } })),
+      () => void wholly(tagMany(library, { edits: several }, ['x'], ['y'])),
+      () => void wholly(tagMany(library, { filter: {} }, ['y'], ['x'])),
       () => void check(library, id),
     ];
     try {
@@ -332,7 +380,7 @@ test('counts are those of a recount, search finds what is there, and undo restor
     // Checks that were run in between are not taken back, and the status follows them.
     const withoutChecks = ({ edits, ...rest }: typeof before) => ({
       ...rest,
-      edits: edits.map(({ last_check, verdict, status, after, ...edit }) => edit),
+      edits: edits.map(({ last_check, verdict, finding, status, after, ...edit }) => edit),
     });
     expect(withoutChecks(contents(library))).toEqual(withoutChecks(before));
     expect(historyLength()).toBeGreaterThan(entries);
@@ -348,7 +396,7 @@ describe('undo', () => {
     check(library, id);
     commitEdit(library, id);
     const committed = contents(library);
-    retireMany(library, { edits: [id] });
+    wholly(retireMany(library, { edits: [id] }));
     expect(findEdit(library, id).status).toBe('retired');
     expect(undo(library).label).toBe('Retired 1 edit');
     expect(contents(library)).toEqual(committed);
@@ -389,7 +437,8 @@ test('what cannot be done to some edits is told, and done to the others', async 
     (i) => createEdit(library, { picture, prompt: `what is ${i}?`, target: 'fox' }).id,
   );
   retireEdit(library, ids[1]!);
-  expect(retireMany(library, { filter: {} }, 'all of them')).toEqual({
+  expect(wholly(retireMany(library, { filter: {} }, 'all of them'))).toEqual({
+    stopped: false,
     changed: 2,
     refused: [{ edit: ids[1], reason: `Edit ${ids[1]} is retired already.` }],
     refusals: 1,
@@ -415,6 +464,101 @@ test('changes of many edits, and of their status alone, are told', async () => {
     for (let i = 0; i < 600; i += 1) createEdit(library, { picture, prompt: `q ${i}`, target: 'fox' });
   });
   expect(told.at(-1)).toBeNull();
+});
+
+test('what is done to many edits is done part by part, told, stopped, taken back as one, and gone on with', async () => {
+  const library = makeLibrary();
+  const picture = await addPicture(library, 1);
+  library.write(() => {
+    for (let i = 0; i < 700; i++) writeDraft(library, { picture, prompt: `what is ${i}?`, target: 'fox' });
+  });
+  const retired = () => countEdits(library).retired;
+  const all = { filter: {} };
+
+  const work = retireMany(library, all, 'not these');
+  const first = work.next(true).value as Progress;
+  expect(first).toMatchObject({ stage: 'Retiring', total: 700 });
+  expect(first.done).toBeLessThan(700);
+  expect(retired()).toBe(first.done);
+  const second = work.next(true).value as Progress;
+  expect(second.done).toBeGreaterThan(first.done);
+  expect(work.next(false)).toMatchObject({ done: true, value: { changed: second.done, stopped: true } });
+  expect(retired()).toBe(second.done);
+  expect(undoableOperation(library)).toMatchObject({
+    edits: second.done,
+    label: `Retired ${second.done} edits`,
+  });
+  expect(undo(library).edits).toBe(second.done);
+  expect(retired()).toBe(0);
+
+  expect(wholly(retireMany(library, all))).toMatchObject({ changed: 700, stopped: false });
+  // Taking back is stopped in the middle, and gone on with.
+  const back = undoing(library);
+  while ((back.next(true).value as Progress).stage !== 'Taking back');
+  expect(back.next(false)).toMatchObject({ value: { stopped: true, operation: { edits: 700 } } });
+  expect(retired()).toBeGreaterThan(0);
+  expect(retired()).toBeLessThan(700);
+  expect(undo(library).edits).toBe(700);
+  expect(retired()).toBe(0);
+
+  // Where one edit cannot be taken back, none is.
+  wholly(retireMany(library, all));
+  restoreEdit(library, 650);
+  commitEdit(library, 650, { reason: 'after all' });
+  const last = 'SELECT id FROM operations ORDER BY id DESC LIMIT 2';
+  library.database.prepare(`DELETE FROM operation_edits WHERE operation IN (${last})`).run();
+  expect(() => undo(library)).toThrow(/edit 650 was changed since/);
+  expect(retired()).toBe(699);
+
+  // What is taken back while it goes on is over: the rest is a change of its own.
+  wholly(restoreMany(library, all));
+  const going = retireMany(library, all);
+  going.next(true);
+  expect(undo(library).label).toMatch(/^Retired/);
+  wholly(going);
+  expect(undoableOperation(library)!.edits).toBe(retired());
+}, 60_000);
+
+describe('what was taken back is done again', () => {
+  test('change by change, until something else is changed', async () => {
+    const library = makeLibrary();
+    const { id } = await addEdit(library);
+    noteEdit(library, id, 'one');
+    wholly(tagMany(library, { edits: [id] }, ['night'], []));
+    const whole = () => JSON.stringify({ ...findEdit(library, id), updated: '' });
+    const after = whole();
+    expect(redoableOperation(library)).toBeNull();
+    undo(library);
+    undo(library);
+    undo(library);
+    expect(findEdit(library, id)).toMatchObject({ status: 'retired', note: '', tags: [] });
+    expect(redo(library).label).toBe(`Wrote edit ${id}`);
+    expect(redo(library).label).toMatch(/note/);
+    expect(redo(library).label).toBe('Tagged 1 edit');
+    expect(whole()).toBe(after);
+    expect(() => redo(library)).toThrow(/no change left/);
+    expect(undo(library).label).toBe('Tagged 1 edit');
+    expect(redo(library).label).toBe('Tagged 1 edit');
+    undo(library);
+    noteEdit(library, id, 'two');
+    expect(redoableOperation(library)).toBeNull();
+    expect(undo(library).label).toMatch(/note/);
+    expect(undo(library).label).toMatch(/note/);
+  });
+
+  test('a commit only with a check that still holds', async () => {
+    const library = makeLibrary();
+    const { id } = await addEdit(library);
+    check(library, id);
+    commitEdit(library, id);
+    undo(library);
+    expect(redo(library).label).toBe(`Committed edit ${id}`);
+    expect(findEdit(library, id).status).toBe('committed');
+    undo(library);
+    library.actors = { model: 'another', adapter: 'a' };
+    expect(() => redo(library)).toThrow(/no fresh passing check/);
+    expect(findEdit(library, id).status).toBe('stale');
+  });
 });
 
 test('views are kept by name', () => {

@@ -3,9 +3,10 @@ import { expect, test } from 'vitest';
 import type { ProbeResult } from '../../electron/api/contract.ts';
 import { probePasses } from '../../electron/evaluation/exactMatch.ts';
 import { driftOf, latestCheck, planCheck } from '../../electron/library/checks.ts';
-import { findEdit, retireEdit, showEdit } from '../../electron/library/edits.ts';
+import { commitEdit, createEdit, findEdit, retireEdit, showEdit } from '../../electron/library/edits.ts';
 import { probesOf, seedStandingProbes } from '../../electron/library/probes.ts';
 import { actingRows, editRow, mustChange, ownProbes } from '../../electron/library/rows.ts';
+import { defaultPolicy, writeSettings } from '../../electron/library/settings.ts';
 import { findingOf, judge } from '../../electron/library/verdict.ts';
 import { DrawnModel, randomScope } from './randomScope.ts';
 import { addPicture, makeLibrary } from './support.ts';
@@ -37,15 +38,23 @@ async function drawnLibrary(seed: number, brackets: readonly number[], topics = 
   return { library, model, draw, draft };
 }
 
-/** Every probe of the plan and of every committed edit, asked of all committed edits, without the draft and with it. */
-async function replay(model: DrawnModel, id: number): Promise<ProbeResult[]> {
+/**
+ * Every probe of the plan and of every committed edit, asked of all committed edits, without the draft and with it; with it in the
+ * place of `supersede`, and without the probes of that, where it is given.
+ */
+async function replay(
+  model: DrawnModel,
+  id: number,
+  supersede: number | null = null,
+): Promise<ProbeResult[]> {
   const { library } = model;
   const edit = editRow(library, id);
   const own = ownProbes(library, edit);
   const taken = (picture: string | null, prompt: string) =>
     own.some((probe) => probe.picture === picture && probe.prompt === prompt);
-  const [without, withIt] = [model.bank(), model.bank(id)];
+  const [without, withIt] = [model.bank(), model.bank(id, supersede)];
   const committed = actingRows(library)
+    .filter((other) => other.id !== supersede)
     .flatMap((other) => ownProbes(library, other))
     .filter((probe) => mustChange.has(probe.kind) || !taken(probe.picture, probe.prompt))
     .map((probe) => ({ probe: { ...probe, kind: 'committed' as const, expected: null }, owner: probe.edit }));
@@ -78,12 +87,16 @@ test.each([
   'verdicts are those of a full replay (library %i, thresholds rise at %j)',
   async (seed, brackets) => {
     const { library, model, draw, draft } = await drawnLibrary(seed, brackets);
-    let [changed, drifted, entangled] = [0, 0, 0];
+    let [changed, drifted, entangled, replaced] = [0, 0, 0, 0];
     for (let step = 0; step < 160; step++) {
       const id = draft();
+      // Now and then it is to take the place of the edit that acts on its own question.
+      const { picture, prompt } = editRow(library, id);
+      const acting = step % 2 ? await model.actor(picture, prompt, model.bank()) : null;
       if (step % 11 === 5) {
-        const check = await model.check(id);
-        const whole = await replay(model, id);
+        const check = await model.check(id, acting);
+        const whole = await replay(model, id, acting);
+        expect(check.supersede).toBe(acting);
         const { groups, verdict } = judge(whole, planCheck(library, id).policy, 'VisEdit');
         expect({ groups: check.groups, verdict: check.verdict }).toEqual({ groups, verdict });
         expect(check.finding).toEqual(findingOf(id, whole, groups));
@@ -95,17 +108,19 @@ test.each([
         changed += relevant.filter(({ probe }) => probe.kind === 'committed').length;
         drifted += relevant.filter(({ drift }) => drift !== null).length;
         entangled += check.finding.kind === 'entangled' ? 1 : 0;
+        replaced += acting === null ? 0 : 1;
       }
-      await model.commit(id);
+      await model.commit(id, step % 22 === 5 ? (acting ?? undefined) : undefined);
       if (step > 30 && draw(8) === 0) {
-        const acting = actingRows(library);
-        retireEdit(library, acting[draw(acting.length)]!.id);
+        const rows = actingRows(library);
+        retireEdit(library, rows[draw(rows.length)]!.id);
       }
     }
     // The libraries are such that there is something to find.
     expect(changed).toBeGreaterThan(3);
     expect(drifted).toBeGreaterThan(3);
     expect(entangled).toBeGreaterThan(0);
+    expect(replaced).toBeGreaterThan(2);
   },
   120_000,
 );
@@ -160,6 +175,36 @@ async function answers(
   );
   return Object.fromEntries(results.map(({ probe, before, after }) => [`${probe.id}`, [before, after]]));
 }
+
+test('an edit checked to take the place of another is committed so without a reason, and only so', async () => {
+  const { library, model } = await drawnLibrary(11, []);
+  // What counts here is its own question, and what others ask.
+  const required = Object.fromEntries(
+    Object.keys(defaultPolicy.required).map((kind) => [kind, kind === 'reliability' ? 1 : 0]),
+  ) as typeof defaultPolicy.required;
+  writeSettings(library, { policy: { required } });
+  const picture = await addPicture(library, 1);
+  const old = model.draft(picture, 20, 1000);
+  await model.commit(old);
+  const anew = createEdit(library, {
+    picture,
+    prompt: editRow(library, old).prompt,
+    target: 'right at last',
+  }).id;
+  const beside = await model.check(anew);
+  expect(beside.verdict).toBe('fails');
+  const check = await model.check(anew, old);
+  expect(check).toMatchObject({ verdict: 'passes', fresh: true, supersede: old });
+  expect(() => commitEdit(library, anew)).toThrow(/commit this one in its place/);
+  // What comes to act on its question makes the check stale; what has nothing to do with it does not.
+  await model.commit(model.draft(picture, 40, 1001));
+  expect(findEdit(library, anew).status).toBe('checked');
+  expect(commitEdit(library, anew, { supersede: old })).toMatchObject({
+    ...{ status: 'committed', overrideReason: null },
+  });
+  expect(findEdit(library, old).status).toBe('retired');
+  expect(() => planCheck(library, model.draft(picture, 50, 1002), old)).toThrow(/not committed/);
+});
 
 test('a commit that has nothing to do with a check leaves it fresh; a related one tells which edit it was', async () => {
   const { library, model } = await drawnLibrary(9, []);

@@ -25,6 +25,7 @@ import {
   type KeptMatch,
   keepInputs,
   unsettledInputs,
+  unsettleWithout,
 } from '../../electron/library/scopeInputs.ts';
 import { commitChanges, thresholdSteps } from '../../electron/library/scopes.ts';
 import { type Comparison, settleInputs } from '../../electron/library/watched.ts';
@@ -115,10 +116,13 @@ export class DrawnModel {
     this.#inputs = new CommittedInputs(library, scope.keyWidth);
   }
 
-  /** The committed edits in memory, with the given one among them or not. */
-  bank(withEdit: number | null = null): MemoryBank {
+  /** The committed edits in memory, with the given one among them or not, and without the one it replaces. */
+  bank(withEdit: number | null = null, without: number | null = null): MemoryBank {
     const bank = new MemoryBank(WIDTH);
-    const ids = [...actingRows(this.library).map(({ id }) => id), ...(withEdit === null ? [] : [withEdit])];
+    const acting = actingRows(this.library)
+      .map(({ id }) => id)
+      .filter((id) => id !== without);
+    const ids = [...acting, ...(withEdit === null ? [] : [withEdit])];
     for (const id of ids) {
       const { picture, prompt, reach } = editRow(this.library, id);
       bank.add(id, reach, describeInput(picture, prompt));
@@ -189,10 +193,14 @@ export class DrawnModel {
   }
 
   /** A check as the application runs it. */
-  async decide(id: number): Promise<{ plan: CheckPlan; decided: DecidedCheck }> {
+  async decide(
+    id: number,
+    supersede: number | null = null,
+  ): Promise<{ plan: CheckPlan; decided: DecidedCheck }> {
     const { library } = this;
+    if (supersede !== null) library.write(() => unsettleWithout(library, supersede));
     await this.settle();
-    const plan = planCheck(library, id);
+    const plan = planCheck(library, id, supersede);
     await this.look(plan.probes.map(({ probe }) => probe));
     const inputs = plan.probes.flatMap(({ probe: { picture, prompt } }) =>
       picture === null ? [] : findInput(library, picture, prompt)!.id,
@@ -201,9 +209,9 @@ export class DrawnModel {
     return { plan, decided: decideCheck(library, plan, comparison) };
   }
 
-  async check(id: number): Promise<Check> {
+  async check(id: number, supersede: number | null = null): Promise<Check> {
     const { library } = this;
-    const { plan, decided } = await this.decide(id);
+    const { plan, decided } = await this.decide(id, supersede);
     const answers = wantedAnswers(library, decided.probes).map(({ picture, prompt, edit }) => ({
       picture: picture ?? '',
       prompt,
@@ -217,12 +225,12 @@ export class DrawnModel {
   }
 
   /** Commits an edit as the application does; its own probes are known by then. */
-  async commit(id: number): Promise<void> {
+  async commit(id: number, supersede?: number): Promise<void> {
     const { library } = this;
     await this.settle();
     await this.look(ownProbes(library, editRow(library, id)));
     const comparison = await this.compare({ edits: [id], with: 'all', inputs: [] });
-    commitEdit(library, id, { reason: 'drawn', comparison });
+    commitEdit(library, id, { reason: 'drawn', comparison, supersede });
   }
 
   /** A draft about a topic, with a probe that must change and one that must stay. */

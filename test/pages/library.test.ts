@@ -85,7 +85,14 @@ test('lists are searched, filtered, sorted, counted, and saved under a name', as
   await row(1).waitFor();
   await button('Filter').click();
   await page.getByRole('checkbox', { name: 'Draft' }).check();
+  await page.getByRole('checkbox', { name: 'Leaks' }).check();
+  await poll(matching).toBe('0 edits');
+  await page.getByLabel('Created to', { exact: true }).fill('2020-01-01');
+  await page.getByRole('combobox', { name: 'Reach' }).selectOption('This thing');
   await page.keyboard.press('Escape');
+  for (const part of ['finding', 'created', 'reach'])
+    await page.getByRole('button', { name: `Remove the filter by ${part}` }).click();
+  await poll(matching).toBe('130 edits');
   await page.getByRole('button', { name: 'Remove the filter by status' }).waitFor();
   await button('Save this view…').click();
   await page.getByRole('textbox', { name: 'Name of the view' }).fill('Plants');

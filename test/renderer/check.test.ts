@@ -37,6 +37,7 @@ const edit: Edit = {
 const check: Check = {
   id: 1,
   edit: 7,
+  supersede: null,
   finished: '2026-01-01T12:00:00.000Z',
   seconds: 4,
   verdict: 'passes',

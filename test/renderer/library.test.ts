@@ -71,18 +71,25 @@ describe('views', () => {
     const filter: EditFilter = {
       status: ['draft', 'failed'],
       tags: ['fruit', 'lime'],
+      finding: ['leaks', 'entangled'],
+      reach: 'thing',
       model: 'abc',
+      committed: { to: dayBegins('2026-03-09', 1) },
       updated: { from: dayBegins('2026-03-01'), to: dayBegins('2026-03-09', 1) },
       text: 'told elsewhere',
     };
     const parts = filterParts(filter, () => 'demo-model');
-    expect(parts.map(({ key }) => key)).toEqual(['status', 'tags', 'model', 'updated']);
-    expect(parts.slice(0, 3).map(({ value }) => value)).toEqual([
-      'Draft or Failed check',
-      'fruit and lime',
-      'demo-model',
-    ]);
-    expect(parts[3]!.value).toMatch(/1.*2026.*9.*2026/); // the last day is within it
+    const told = Object.fromEntries(parts.map(({ key, value }) => [key, value]));
+    expect(told).toMatchObject({
+      status: 'Draft or Failed check',
+      finding: 'Leaks or Entangled',
+      reach: 'This thing',
+      tags: 'fruit and lime',
+      model: 'demo-model',
+      committed: expect.stringMatching(/^to .*2026$/),
+    });
+    expect(parts).toHaveLength(7);
+    expect(told['updated']).toMatch(/1.*2026.*9.*2026/); // the last day is within it
   });
 
   it('take days as whole days of the reader', () => {

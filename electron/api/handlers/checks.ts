@@ -16,16 +16,17 @@ import { disturbingPairs } from '../setCheck.ts';
 export function checkHandlers(parts: Parts): HandlersOf<'checks'> {
   const { library, session, events } = parts;
   return {
-    'checks.run': async ({ edit }, { job, signal, report }) => {
-      planCheck(library, edit); // an edit that cannot be checked is told before anything is waited for
+    'checks.run': async ({ edit, supersede = null }, { job, signal, report }) => {
+      planCheck(library, edit, supersede); // an edit that cannot be checked is told before anything is waited for
       await parts.seeded;
       await unlessAborted(session.demandAdapter(), signal);
       const progress = progressOf(events, job);
-      const check = await runCheck(parts, edit, {
+      const listener: CheckListener = {
         signal,
         progress: (done, total) => progress('Checking', done, total, 'inputs'),
         result: (result) => events.emit({ name: 'check.result', payload: { job, result } }),
-      });
+      };
+      const check = await runCheck(parts, edit, listener, supersede);
       report.outcome(`The check of edit ${edit} ${check.verdict}.`);
       return check;
     },

@@ -30,13 +30,16 @@ export function chatService(parts: Pick<Parts, 'library' | 'engine' | 'session' 
       const stop = () => jobs.cancel(id);
       signal.addEventListener('abort', stop, { once: true });
       try {
-        return await jobs.run(id, { kind: 'answers.chat', subject, edit: null, usesEngine: true }, (ended) =>
-          converse(parts, request, {
-            signal: AbortSignal.any([ended, signal]),
-            onStream: (message) => {
-              if (message.kind === 'token') onToken(message.token, message.text);
-            },
-          }),
+        return await jobs.run(
+          id,
+          { kind: 'answers.chat', subject, edit: null, usesEngine: true, quick: false },
+          (ended) =>
+            converse(parts, request, {
+              signal: AbortSignal.any([ended, signal]),
+              onStream: (message) => {
+                if (message.kind === 'token') onToken(message.token, message.text);
+              },
+            }),
         );
       } finally {
         signal.removeEventListener('abort', stop);

@@ -1,0 +1,42 @@
+/**
+ * @file Long work on many edits, a part at a time: each part is a transaction, and whoever runs it may do other things in between, tell
+ * how far it is, and stop it.
+ */
+
+/** How far it is. */
+export interface Progress {
+  readonly stage: string;
+  readonly done: number;
+  readonly total: number;
+}
+
+/** Yields after each part; is given whether to go on. */
+export type Parts<T> = Generator<Progress, T, boolean>;
+
+/** So long a part takes, in milliseconds: what waits meanwhile is not noticed. */
+const PART = 40;
+const MOST_IN_PART = 500;
+
+/** Does all of it at once. */
+export function wholly<T>(work: Parts<T>): T {
+  for (let step = work.next(true); ; step = work.next(true)) if (step.done) return step.value;
+}
+
+/** Items a few hundred at a time, with how many are done after each. */
+export function* parts<T>(items: readonly T[]): Generator<{ part: readonly T[]; done: number }> {
+  for (let first = 0; first < items.length; first += MOST_IN_PART) {
+    const part = items.slice(first, first + MOST_IN_PART);
+    yield { part, done: first + part.length };
+  }
+}
+
+/** Works on items from a place on until the time of a part is up; returns the place after the last. */
+export function untilTimeIsUp<T>(items: readonly T[], from: number, work: (item: T) => void): number {
+  const begun = performance.now();
+  let at = from;
+  do {
+    work(items[at]!);
+    at += 1;
+  } while (at < items.length && at - from < MOST_IN_PART && performance.now() - begun < PART);
+  return at;
+}
