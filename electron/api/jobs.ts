@@ -71,6 +71,10 @@ const titles: Readonly<Record<string, string>> = {
   'answers.chat': 'the answer to',
   'edits.preview': 'the preview of',
   'checks.run': 'the check of',
+  'attribution.modules': 'the attribution of',
+  'attribution.visual': 'the attribution of',
+  'attribution.modality': 'the attribution of',
+  'attribution.propose': 'the layer proposal from',
   'models.open': 'the opening of',
   'models.inspect': 'a look at',
 };

@@ -35,7 +35,7 @@ export class Attribution {
   view = $state<AttributionView>('visual');
   picture = $state.raw<Picture | null>(null);
   prompt = $state('');
-  /** the edit whose picture and question they are, and which is to act */
+  /** the edit that is to act; its own picture and question to begin with */
   edit = $state.raw<Edit | null>(null);
   /** the mean over the library's edits in place of the one input */
   overLibrary = $state(false);
@@ -110,16 +110,16 @@ export class Attribution {
     }
   }
 
+  /** Takes another picture; an edit that is there acts on it, as it does on its generality and locality samples. */
   takePicture(picture: Picture): void {
     this.#change();
     this.picture = picture;
-    this.edit = null;
   }
 
   /** Takes a demo picture, and its first prompt unless the person typed one. */
   takeSample(sample: SamplePicture): void {
     this.takePicture(sample.picture);
-    if (this.prompt.trim() !== '' && this.prompt !== this.#suggested) return;
+    if (this.edit || (this.prompt.trim() !== '' && this.prompt !== this.#suggested)) return;
     this.#suggested = sample.prompts[0] ?? '';
     this.prompt = this.#suggested;
   }

@@ -173,6 +173,17 @@ test('an edit’s maps lie beside one another before, with it, and its influence
   expect(result.keys.after).not.toBe(result.keys.before);
   expect(sample!.correction!.startsWith(result.keys.after)).toBe(true);
   expect(result.layers[4].after).not.toEqual(result.layers[4].before);
+  // the same edit on another picture, under the same question
+  await page.getByRole('list', { name: 'Demo pictures' }).getByRole('button').nth(4).click();
+  await found().getByText('Press Attribute').waitFor();
+  await attribute();
+  await found()
+    .getByRole('img', { name: /^With the edit, hottest/ })
+    .waitFor();
+  const other = JSON.parse((await saved('Save JSON')).content.toString());
+  expect(other.of).toMatchObject({ edit: id, prompt: sample!.prompts[0] });
+  expect(other.of.picture).not.toBe(sample!.picture.id);
+  expect(other.result.influence).not.toEqual(result.influence);
   await page.getByRole('button', { name: 'Leave it out' }).click();
   await found().getByText('Press Attribute').waitFor();
   expect(page.url()).toMatch(/#\/attribution$/);
