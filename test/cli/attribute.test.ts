@@ -4,12 +4,15 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { fixture } from '../support/fixtures.ts';
+import { writeMappedAdapter } from '../support/mappedAdapter.ts';
 
 const cli = join(import.meta.dirname, '../../electron/cli.ts');
 const model = ['--model', fixture('checkpoints/llava_tiny'), '--provider', 'cpu'];
 const one = ['--image', fixture('images/a.png'), '--prompt', 'What is the animal?'];
+// Each test waits for several processes that open a model.
+vi.setConfig({ testTimeout: 300_000 });
 let base: string;
 const at = (name: string) => join(base, name);
 
@@ -107,18 +110,53 @@ it('compares modalities, and proposes a layer that can be overruled', async () =
   expect(proposed).toContain('emend train --layer 1 …');
 });
 
+it('looks at an edit of the library as it acts, with its influence', async () => {
+  const folder = fixture('checkpoints/llava_tiny');
+  await writeMappedAdapter(at('adapter'), folder);
+  const library = ['--library', at('library.emend')];
+  const more = [...model, '--adapter', at('adapter'), ...library];
+  const added = spawn(
+    process.execPath,
+    [cli, 'edit', 'add', ...library, ...one, '--target', 'the cat', '--json'],
+    { env: { ...process.env, XDG_DATA_HOME: base } },
+  );
+  await new Promise((resolve) => added.on('close', resolve));
+  const told = JSON.parse(
+    await succeed(
+      'visual',
+      ...more,
+      '--edit',
+      '1',
+      '--layer',
+      '1,3',
+      '--draws',
+      '1',
+      '--png',
+      at('edited'),
+      '--json',
+    ),
+  );
+  expect(told.layers[1].after).not.toEqual(told.layers[1].before);
+  expect(told.influence.values).toHaveLength(16);
+  expect((await readdir(at('edited'))).sort()).toEqual([
+    ...['influence.png', 'layer-01-edited.png', 'layer-01.png', 'layer-03-edited.png', 'layer-03.png'],
+  ]);
+});
+
 it('says what is missing or cannot be', async () => {
   const refusals: ReadonlyArray<readonly [string[], RegExp]> = [
     [['modules', ...model], /either --image with --prompt, or --data, or --edit/],
     [['modules', ...model, ...one, '--data', at('edits.json')], /either --image with --prompt/],
+    [['visual', ...model, '--edit', '1', '--library', at('none.emend')], /no edit 1/],
     [['visual', ...model, '--image', fixture('images/a.png')], /either --image with --prompt/],
     [['visual', ...model, ...one, '--layer', '9'], /give layers 0 to 5/],
     [['propose', ...model, ...one, '--layer', '5'], /takes layers 0 to 4/],
     [['modules', ...model, ...one, '--library', at('x.emend')], /go with --edit/],
     [['modules', ...model, '--data', at('none.json')], /none\.json/],
   ];
-  for (const [args, pattern] of refusals) {
-    const { code, said } = await emend(...args);
+  const ended = await Promise.all(refusals.map(([args]) => emend(...args)));
+  for (const [index, { code, said }] of ended.entries()) {
+    const [args, pattern] = refusals[index]!;
     expect(said, args.join(' ')).toMatch(pattern);
     expect(said).toMatch(/^emend: [^\n]+\n$/);
     expect(code).toBe(1);

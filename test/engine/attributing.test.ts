@@ -5,14 +5,10 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { calls, type ModuleReport } from '../../electron/api/contract.ts';
 import { paperPerturbation } from '../../electron/attribution/visualContribution.ts';
-import { adapterWeights } from '../../electron/editors/visedit/adapterGraph.ts';
-import { writeAdapter } from '../../electron/editors/visedit/visEdit.ts';
 import { operations, release } from '../../electron/engine/operations.ts';
 import type { EngineStream } from '../../electron/engine/protocol.ts';
-import { fingerprint } from '../../electron/models/checkpoint.ts';
-import { openCheckpoint } from '../../electron/models/open.ts';
-import { normalNumbers } from '../support/checkpointFixtures.ts';
 import { fixture } from '../support/fixtures.ts';
+import { MAPPED_LAYER, writeMappedAdapter } from '../support/mappedAdapter.ts';
 
 const families: ReadonlyArray<readonly [folder: string, rows: number, columns: number, placed: boolean]> = [
   ['llava_tiny', 4, 4, true],
@@ -148,23 +144,8 @@ describe('module contribution over a set', () => {
 test('with an edit acting, layers above it see another picture, and its influence comes along', async () => {
   const model = fixture('checkpoints/llava_tiny');
   const adapter = join(base, 'adapter');
-  const layer = 1;
-  const shape = { hidden: 64, middle: 16, influenceMiddle: 24, heads: 2, influenceMapper: true } as const;
-  const normal = normalNumbers(3);
-  const weights = [...adapterWeights({ ...shape, attention: 'published' })].map(([name, dims]) => {
-    const count = dims.reduce((a, b) => a * b, 1);
-    return [name, { shape: dims, data: Float32Array.from({ length: count }, () => normal()) }] as const;
-  });
-  await writeAdapter(
-    adapter,
-    {
-      ...{ editor: 'VisEdit', name: 'tiny', layer, heads: 2, influenceMapper: true, attention: 'published' },
-      model: await fingerprint(await openCheckpoint(model)),
-      router: { layer, threshold: 0.9 },
-    },
-    new Map(weights),
-    'F32',
-  );
+  const layer = MAPPED_LAYER;
+  await writeMappedAdapter(adapter, model);
   await opened(model, adapter);
   const edit = { id: 1, reach: 'picture', picture, prompt, target: 'the cat', signal: null } as const;
   const found = await operations.attributeVisual(
