@@ -460,6 +460,14 @@ export const ModelSummary = z.object({
   hidden: z.number().int(),
   parameters: z.number().int(),
   visualTokens: z.number().int(),
+  /** fewest and most rows a picture takes, under the limit of the settings; `limit`: what they lower it to, null where nothing */
+  pictureRows: z.object({
+    least: z.number().int(),
+    most: z.number().int(),
+    limit: z.number().int().nullable(),
+  }),
+  /** fingerprint of its files alone; `fingerprint` also tells another limit of rows apart */
+  checkpoint: z.string(),
   /** what a conversation with it may have: several turns, for which it needs a chat template; several pictures */
   takes: z.object({ turns: z.boolean(), pictures: z.boolean() }),
   dtype: z.string(),
@@ -496,6 +504,18 @@ export const FoundModel = z.object({
   bytes: z.number(),
 });
 export type FoundModel = z.infer<typeof FoundModel>;
+
+/** An adapter on this machine. */
+export const FoundAdapter = z.object({
+  path: z.string(),
+  name: z.string(),
+  editor: z.string(),
+  layer: z.number().int().nullable(),
+  fits: z.boolean(),
+  /** why it does not fit the open model; empty where it does */
+  reason: z.string(),
+});
+export type FoundAdapter = z.infer<typeof FoundAdapter>;
 
 export const EngineState = z.object({
   state: z.enum(['starting', 'ready', 'busy', 'restarting', 'failed']),
@@ -661,6 +681,8 @@ export const Settings = z.object({
   packedFolder: z.string().max(4096),
   /** what they may take together on the disk, in GB */
   packedLimitGb: z.number().min(1).max(100_000),
+  /** most rows a picture may take, where a model would give it more; null: as the model does */
+  pictureRows: z.number().int().min(1).max(1_000_000).nullable(),
 });
 export type Settings = z.infer<typeof Settings>;
 
@@ -747,6 +769,14 @@ export const calls = {
       /** repositories that were not looked at, as there are too many */
       more: z.number().int(),
     }),
+    job: false,
+  },
+  /** adapters in and beside the open model's folder and those opened before, and whether they fit it */
+  'models.adapters': { input: Nothing, output: z.array(FoundAdapter), job: false },
+  /** how many rows a picture of the library takes in the open model */
+  'models.rows': {
+    input: z.object({ picture: PictureId }),
+    output: z.object({ rows: z.number().int() }),
     job: false,
   },
   'models.open': {

@@ -190,10 +190,11 @@ export class ModelSession {
     options: EngineCallOptions,
   ): Promise<ModelSummary> {
     const providers = this.providers;
-    const template = readSettings(this.#library).promptTemplate;
+    const { promptTemplate: template, pictureRows } = readSettings(this.#library);
+    const mostPictureRows = pictureRows ?? undefined;
     const opened = await this.#engine.call(
       'open',
-      { path, adapter: adapterPath, providers, template, weights, packed: this.packedCache },
+      { path, adapter: adapterPath, providers, template, weights, mostPictureRows, packed: this.packedCache },
       options,
     );
     if (this.#closed) throw new EmendError('cancelled', 'The application is closing.');

@@ -34,9 +34,21 @@ export interface HeldLibrary {
  * The fingerprint of a model whose weights are held in a form. Rounded weights make another model: what is kept of one, answers,
  * signals, checks, is not kept of the other.
  */
-function fingerprintIn(form: WeightForm, checkpoint: string): string {
-  if (form === 'dense') return checkpoint;
-  return createHash('sha256').update(`${checkpoint} ${form}`).digest('hex');
+function fingerprintIn(form: WeightForm, checkpoint: string, limit: number | undefined): string {
+  // With fewer rows a picture is another input, too.
+  const seen = limit === undefined ? '' : ` ${limit} rows`;
+  if (form === 'dense' && seen === '') return checkpoint;
+  return createHash('sha256').update(`${checkpoint} ${form}${seen}`).digest('hex');
+}
+
+/** The limit of a picture's rows that changes anything; undefined for none. Asked for, it may be refused later; wished for, it is kept as far as can be. */
+async function pictureLimit(
+  { backbone, folder }: Checkpoint,
+  { pictureRows, mostPictureRows }: EngineOperations['open']['input'],
+): Promise<number | undefined> {
+  const { least, most } = (await backbone.openPictures(folder)).rows;
+  const limit = pictureRows ?? (mostPictureRows && Math.max(least, mostPictureRows));
+  return limit !== undefined && limit < most ? limit : undefined;
 }
 
 export async function summarise(
@@ -45,20 +57,25 @@ export async function summarise(
   adapter: { path: string; folder: AdapterFolder; scope: Scope } | null,
   ofCheckpoint?: string,
   form: WeightForm = 'dense',
+  limit?: number,
 ): Promise<ModelSummary> {
   const { backbone, weights } = checkpoint;
   const { decoder } = backbone;
   const shapes = backbone.tensors();
   const dtypes = new Set([...shapes.keys()].map((name) => weights.find(name)?.dtype ?? '?'));
+  const own = ofCheckpoint ?? (await fingerprint(checkpoint));
+  const { rows } = await backbone.openPictures(checkpoint.folder, limit);
   return {
     path,
     name: nameOfModel(checkpoint.folder),
-    fingerprint: fingerprintIn(form, ofCheckpoint ?? (await fingerprint(checkpoint))),
+    fingerprint: fingerprintIn(form, own, limit),
     architecture: checkpoint.family,
     layers: decoder.layers,
     hidden: decoder.hidden,
     parameters: [...shapes.values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0),
-    visualTokens: (await backbone.openPictures(checkpoint.folder)).rows.most,
+    visualTokens: rows.most,
+    pictureRows: { ...rows, limit: limit ?? null },
+    checkpoint: own,
     takes: {
       turns: (await loadChatTemplate(checkpoint.folder)) !== undefined,
       pictures: backbone.prompts.severalPictures ?? false,
@@ -119,12 +136,13 @@ export class OpenModel {
         { cosine: folder.router, model: folder.model },
         folder.single ? 'cosine' : input.scope,
       ));
+    const limit = await pictureLimit(checkpoint, input);
     stage('Loading the model', 1);
     const model = await VisionLanguageModel.open(input.path, {
       providers: input.providers,
       cuts: cutsFor(folder, scopeKind),
       promptForm: input.template,
-      pictureRows: input.pictureRows,
+      pictureRows: limit,
       weights: input.weights ?? 'dense',
       ...(input.packed && { packed: input.packed }),
       onPacking: (done, total) => {
@@ -141,7 +159,7 @@ export class OpenModel {
       const scope = scopeKind && (await scopeKind.open(model.hidden));
       const editor = folder && (await folder.open({ hidden, providers: [model.provider] }));
       const adapter = folder && scope && { path: input.adapter!, folder, scope };
-      const summary = await summarise(input.path, checkpoint, adapter, own, input.weights);
+      const summary = await summarise(input.path, checkpoint, adapter, own, input.weights, limit);
       return new OpenModel(summary, new EditedModel(model, editor, scope));
     } catch (error) {
       await model.dispose();

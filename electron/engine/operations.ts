@@ -336,6 +336,10 @@ export const operations: OperationTable = {
     );
   },
 
+  async rows(size) {
+    return { rows: open().edited.model.images.layout(size).rows };
+  },
+
   async chat({ turns, edits, maxNewTokens, sampling, stop, alternatives }, context) {
     const model = open();
     const watch = new Stopwatch();

@@ -91,6 +91,8 @@ export interface EngineOperations {
       /** the form of the weights; `dense` when absent. Others need `packed`. */
       weights?: WeightForm | undefined;
       packed?: PackedCache | undefined;
+      /** the same as a wish: kept as far as the model allows so few */
+      mostPictureRows?: number | undefined;
       /** the scope asked for; the best there is when absent */
       scope?: ScopeForm;
     };
@@ -198,6 +200,8 @@ export interface EngineOperations {
     };
     output: Answer;
   };
+  /** How many rows a picture of this size takes. */
+  rows: { input: { width: number; height: number }; output: { rows: number } };
   /** The next turn of a conversation, which ends in a question. */
   chat: {
     input: {

@@ -33,6 +33,7 @@ const stored = {
   reach: z.enum(['picture', 'thing']).catch('picture'),
   packedFolder: z.string().catch(''),
   packedLimitGb: z.number().min(1).catch(50),
+  pictureRows: z.number().int().min(1).max(1_000_000).nullable().catch(null),
   policy: z
     .object({
       required: z.object(
@@ -65,6 +66,7 @@ export function readSettings(store: Store): Settings {
     reach: stored.reach.parse(value('reach')),
     packedFolder: stored.packedFolder.parse(value('packedFolder')),
     packedLimitGb: stored.packedLimitGb.parse(value('packedLimitGb')),
+    pictureRows: stored.pictureRows.parse(value('pictureRows')),
   };
 }
 

@@ -176,6 +176,8 @@ export async function startEndpoint(options: EndpointOptions): Promise<RunningEn
   ): Promise<void> {
     const { topLogprobs } = question;
     const send = (value: object | string) => {
+      // A client that left is heard of by the signal; nothing more is written to it.
+      if (response.destroyed) return;
       if (!response.headersSent) {
         response.writeHead(200, { ...HEADERS, 'content-type': 'text/event-stream; charset=utf-8' });
         response.write(`data: ${JSON.stringify(chunk(head, { role: 'assistant', content: '' }))}\n\n`);

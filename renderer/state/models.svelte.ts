@@ -17,6 +17,12 @@ export class Models {
   opening = $state<string | null>(null);
   error = $state.raw<WireError | null>(null);
 
+  /** models of the Hugging Face cache; null until they were looked for */
+  discovered = $state.raw<CallOutput<'models.discover'> | null>(null);
+  discoverError = $state.raw<WireError | null>(null);
+  /** adapters on this machine, for the open model */
+  adapters = $state.raw<CallOutput<'models.adapters'>>([]);
+
   constructor(connection: Connection, jobs: Jobs, condition: Condition) {
     this.#connection = connection;
     this.#jobs = jobs;
@@ -25,6 +31,30 @@ export class Models {
 
   async readRecent(): Promise<void> {
     this.recent = await this.#connection.call('models.recent', {}).catch(() => this.recent);
+  }
+
+  /** Looks through the Hugging Face cache. */
+  async discover(): Promise<void> {
+    try {
+      this.discovered = await this.#connection.call('models.discover', {});
+      this.discoverError = null;
+    } catch (thrown) {
+      this.discoverError = toWireError(thrown);
+    }
+  }
+
+  async readAdapters(): Promise<void> {
+    this.adapters = await this.#connection.call('models.adapters', {}).catch(() => []);
+  }
+
+  /** How many rows a picture of the library takes in the open model. */
+  async rowsOf(picture: string): Promise<number> {
+    return (await this.#connection.call('models.rows', { picture })).rows;
+  }
+
+  /** Where what was dropped lies; '' where a page cannot know that. */
+  pathOf(file: File): string {
+    return this.#connection.pathOf?.(file) ?? '';
   }
 
   /** Opens a checkpoint folder, with the adapter named or the one found beside it. */

@@ -81,6 +81,8 @@ function summaryOf({ path, adapter }: EngineOperations['open']['input']): ModelS
     hidden: 4,
     parameters: 100,
     visualTokens: 4,
+    pictureRows: { least: 4, most: 4, limit: null },
+    checkpoint: `model of ${path}`,
     takes: { turns: true, pictures: false },
     dtype: 'F32',
     weights: 'dense' as const,

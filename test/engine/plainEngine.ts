@@ -61,6 +61,8 @@ const operations: OperationTable = {
         hidden: 0,
         parameters: 0,
         visualTokens: 0,
+        pictureRows: { least: 0, most: 0, limit: null },
+        checkpoint: '',
         takes: { turns: false, pictures: false },
         dtype: '',
         weights: 'dense',
@@ -84,6 +86,7 @@ const operations: OperationTable = {
   compare: unused,
   answer: unused,
   chat: unused,
+  rows: unused,
   preview: unused,
   ask,
 };

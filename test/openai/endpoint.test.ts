@@ -130,6 +130,21 @@ describe('the official client', () => {
     expect(emendOf(chunks.at(-2)!)).toEqual(emendOf(whole));
   });
 
+  test('may leave while an answer is written, and the next one is answered', async () => {
+    const leaving = new AbortController();
+    const asked = { model: MODEL, messages: [ask('Describe the image.')] };
+    const stream = await client.chat.completions.create(
+      { ...asked, stream: true },
+      { signal: leaving.signal },
+    );
+    for await (const chunk of stream) {
+      if (chunk.choices[0]?.delta.content) leaving.abort();
+    }
+    expect(leaving.signal.aborted).toBe(true);
+    const next = await client.chat.completions.create({ ...asked, max_tokens: 1 });
+    expect(next.choices[0]!.finish_reason).toBe('length');
+  });
+
   test('ends before a stop text, and after as many tokens as it asked for', async () => {
     const asked = { model: MODEL, messages: [ask('Describe the image.')] };
     const { content } = (await client.chat.completions.create(asked)).choices[0]!.message;

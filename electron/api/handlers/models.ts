@@ -1,20 +1,39 @@
 /**
  * @file Calls about models.
  */
+import { EmendError } from '../../errors.ts';
+import { readPicture } from '../../library/pictures.ts';
 import { recentModels } from '../../library/recentModels.ts';
 import { findModels, hubCaches } from '../../models/hubCache.ts';
 import { listPacked, removePacked } from '../../models/packed/cache.ts';
+import { findAdapters } from '../adapters.ts';
 import { demandFolder } from '../modelSession.ts';
 import { type Parts, relay } from '../parts.ts';
+import { demoModel } from '../resources.ts';
 import type { HandlersOf } from '../router.ts';
 import { typedPath } from '../typedPath.ts';
 
-export function modelHandlers({ library, engine, session, events }: Parts): HandlersOf<'models'> {
+export function modelHandlers({ library, engine, session, events, resources }: Parts): HandlersOf<'models'> {
   return {
     'models.recent': () => recentModels(library).map(({ path, name, opened }) => ({ path, name, opened })),
     'models.discover': async () => {
       const { caches, models, more } = await findModels(hubCaches());
       return { caches: [...caches], models: [...models], more };
+    },
+    'models.adapters': async () => {
+      const model = session.model;
+      if (!model) throw new EmendError('conflict', 'No model is open. Open one first.');
+      const known = recentModels(library).flatMap(({ path, adapterPath }) =>
+        adapterPath === null ? [] : [{ path: adapterPath, model: path }],
+      );
+      const demo = demoModel(resources);
+      if (demo?.adapter) known.push({ path: demo.adapter, model: demo.path });
+      return findAdapters(model, known);
+    },
+    'models.rows': async ({ picture }) => {
+      const { width, height } = readPicture(library, picture).picture;
+      await session.demandModel();
+      return engine.call('rows', { width, height });
     },
     'models.open': async ({ path, adapter, weights }, { job, signal }) => {
       const summary = await session.open(

@@ -11,8 +11,9 @@ export function settingsHandlers({ library, session, events }: Parts): HandlersO
     'settings.set': (changes) => {
       const old = readSettings(library);
       const settings = writeSettings(library, changes);
-      // These two are part of how a model is opened.
-      const of = ({ providers, promptTemplate }: typeof old) => [...providers, promptTemplate].join();
+      // These are part of how a model is opened.
+      const of = ({ providers, promptTemplate, pictureRows }: typeof old) =>
+        [...providers, promptTemplate, pictureRows].join();
       if (of(settings) !== of(old)) session.reopen();
       // Checks depend on the policy, the prompts and the length of answers.
       events.emit({ name: 'library.changed', payload: { edits: [] } });

@@ -1,0 +1,84 @@
+/** @file Adapters on this machine: in and beside the open model's folder, and those opened before; and whether they fit the model. */
+import { readdir, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { z } from 'zod';
+import { EmendError } from '../errors.ts';
+import { readJson } from '../files/json.ts';
+import type { FoundAdapter, ModelSummary } from './contract.ts';
+
+/** What every editor's adapter.json says; some act at several layers and name none of them `layer`. */
+const Description = z.looseObject({
+  name: z.string().max(200),
+  editor: z.string().max(100),
+  layer: z.number().int().nullish(),
+  model: z.string().max(200),
+});
+
+/** Folders looked at in one place. */
+const MOST_FOLDERS = 300;
+
+/** An adapter opened before, with the folder of the model it was opened with. */
+export interface KnownAdapter {
+  readonly path: string;
+  readonly model: string;
+}
+
+/** Those that fit first, then by name. */
+export async function findAdapters(
+  model: ModelSummary,
+  known: readonly KnownAdapter[],
+): Promise<FoundAdapter[]> {
+  const places = [model.path, dirname(model.path)];
+  const folders = (await Promise.all(places.map(foldersIn))).flat();
+  const paths = new Set<string>();
+  for (const path of [...known.map(({ path: opened }) => opened), ...folders]) {
+    const real = await realpath(path).catch(() => null);
+    if (real !== null) paths.add(real);
+  }
+  const found: FoundAdapter[] = [];
+  for (const path of paths) {
+    const adapter = await judge(path, model, known);
+    if (adapter) found.push(adapter);
+  }
+  return found.toSorted(
+    (one, other) => Number(other.fits) - Number(one.fits) || one.name.localeCompare(other.name),
+  );
+}
+
+/** Null for what is no adapter. */
+async function judge(
+  path: string,
+  model: ModelSummary,
+  known: readonly KnownAdapter[],
+): Promise<FoundAdapter | null> {
+  if ((await stat(path).catch(() => null))?.isFile()) {
+    // A file of the published code does not say what it was trained on: where it was opened, it fits.
+    const fits = known.some((opened) => opened.path === path && opened.model === model.path);
+    const reason = fits ? '' : 'An archive of the published code that was opened with another model.';
+    return { path, name: basename(path), editor: 'VisEdit', layer: null, fits, reason };
+  }
+  if (!(await stat(join(path, 'adapter.json')).catch(() => null))) return null;
+  const about = { path, name: basename(path), editor: 'VisEdit', layer: null };
+  try {
+    const parsed = Description.safeParse(await readJson(join(path, 'adapter.json')));
+    if (!parsed.success) throw new EmendError('damaged', 'Its adapter.json does not describe an adapter.');
+    const { name, editor, layer = null, model: trainedOn } = parsed.data;
+    const fits = trainedOn === model.checkpoint;
+    let reason = '';
+    if (!fits) reason = `Trained for another model (${trainedOn.slice(0, 12)}).`;
+    if (!fits && layer !== null && layer > model.layers - 2)
+      reason = `Trained for another model: it acts at layer ${layer}, and this one has ${model.layers}.`;
+    return { path, name, editor, layer, fits, reason };
+  } catch (error) {
+    const reason = error instanceof EmendError ? error.message : 'It cannot be read.';
+    return { ...about, fits: false, reason };
+  }
+}
+
+async function foldersIn(folder: string): Promise<string[]> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
+  return entries
+    .filter((entry) => entry.isDirectory())
+    .slice(0, MOST_FOLDERS)
+    .map((entry) => join(folder, entry.name));
+}

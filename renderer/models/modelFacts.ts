@@ -1,0 +1,34 @@
+/**
+ * @file Models in words.
+ */
+import type { FoundModel, ModelSummary } from '../../electron/api/contract.ts';
+
+/** “7.1 B”, “22.4 M”, “12,345”. */
+export function countWords(count: number): string {
+  if (count >= 1e9) return `${(count / 1e9).toFixed(1)} B`;
+  return count >= 1e6 ? `${(count / 1e6).toFixed(1)} M` : count.toLocaleString();
+}
+
+/** “13.2 GB”, “88 MB”: in powers of 1000, as disks and hubs count. */
+export function sizeWords(bytes: number): string {
+  if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(1)} GB`;
+  return bytes >= 1e6 ? `${Math.round(bytes / 1e6)} MB` : `${Math.max(1, Math.round(bytes / 1e3))} KB`;
+}
+
+/** What a found model is, in a line. */
+export function modelFacts({ family, parameters, dtype, bytes }: FoundModel): string {
+  const facts = [
+    family,
+    parameters !== null && `${countWords(parameters)} parameters`,
+    dtype,
+    sizeWords(bytes),
+  ];
+  return facts.filter(Boolean).join(' · ');
+}
+
+/** How many rows a picture takes: “576”, “4 to 1,280”, and the limit that lowers it. */
+export function rowsWords({ least, most, limit }: ModelSummary['pictureRows']): string {
+  const range =
+    least === most ? most.toLocaleString() : `${least.toLocaleString()} to ${most.toLocaleString()}`;
+  return limit === null ? range : `${range}, as the settings limit it`;
+}
