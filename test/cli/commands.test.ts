@@ -1,7 +1,7 @@
 /** @file The command line as people run it: real child processes on tiny checkpoints. */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -569,4 +569,76 @@ describe('emend train', () => {
     expect(existsSync(join(work, 'state.safetensors'))).toBe(true);
     expect(existsSync(out)).toBe(false);
   }, 60_000);
+});
+
+describe('emend models discover', () => {
+  it('lists what lies in the cache of the hub', async () => {
+    const snapshot = join(at('hub'), 'models--a--ears', 'snapshots', 'c'.repeat(40));
+    await mkdir(snapshot, { recursive: true });
+    await writeFile(join(snapshot, 'config.json'), '{"model_type":"whisper"}');
+    await writeFile(join(snapshot, 'tokenizer.json'), '{}');
+    const env = { ...process.env, XDG_DATA_HOME: base, HF_HUB_CACHE: at('hub'), HF_HOME: at('none') };
+    const run = (...args: string[]) =>
+      finished(spawn(process.execPath, [cli, 'models', 'discover', ...args], { env }));
+    expect(JSON.parse((await run('--json')).out)).toMatchObject({
+      more: 0,
+      models: [{ name: 'a/ears', path: snapshot, state: 'unsupported' }],
+    });
+  });
+});
+
+describe('emend serve --api', () => {
+  it('prints address and key once, answers, keeps the key for the next time, and ends at Ctrl+C', async () => {
+    const serving = [
+      'serve',
+      '--api',
+      '--model',
+      model,
+      '--port',
+      '0',
+      '--library',
+      at('served.emend'),
+      '--pictures',
+      base,
+    ];
+    const start = async () => {
+      const child = spawn(process.execPath, [cli, ...serving], {
+        env: { ...process.env, XDG_DATA_HOME: at('data') },
+      });
+      const ended = finished(child);
+      let out = '';
+      child.stdout.on('data', (data: Buffer) => {
+        out += data.toString();
+      });
+      while (!/^(Key: .*|emend-.*)\n/m.test(out) && child.exitCode === null)
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      return { child, ended, url: /http:\S+/.exec(out)![0], key: /^emend-\S+$/m.exec(out)?.[0], out };
+    };
+    const first = await start();
+    expect(first.out).toContain('model is served to other programs on this machine');
+    const image_url = { url: picture };
+    const content = [
+      { type: 'image_url', image_url },
+      { type: 'text', text: 'What is it?' },
+    ];
+    const reply = await fetch(`${first.url}/chat/completions`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${first.key}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ model: 'model', messages: [{ role: 'user', content }], max_tokens: 3 }),
+    });
+    expect(await reply.json()).toMatchObject({
+      object: 'chat.completion',
+      emend: { edit: null, original: false },
+    });
+    first.child.kill('SIGINT');
+    expect((await first.ended).code).toBe(0);
+
+    const second = await start();
+    expect(second.key).toBe(undefined);
+    expect(second.out).toContain(`the one that ends in ${first.key!.slice(-4)}`);
+    const listed = await fetch(`${second.url}/models`, { headers: { authorization: `Bearer ${first.key}` } });
+    expect(listed.status).toBe(200);
+    second.child.kill('SIGINT');
+    expect((await second.ended).code).toBe(0);
+  }, 180_000);
 });

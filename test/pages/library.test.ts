@@ -221,7 +221,7 @@ test('a window of 480 pixels, or one at 200 %, shows all there is to do, and not
     { width: 640, height: 400 },
   ]) {
     await page.setViewportSize(size);
-    for (const place of ['library', 'workbench/30', 'health', 'models', 'settings']) {
+    for (const place of ['library', 'workbench/30', 'compare', 'health', 'models', 'settings']) {
       await page.goto(page.url().replace(/#.*/, `#/${place}`));
       await page.locator('.screen > *').first().waitFor();
       const beyond = await page.evaluate(() => {
