@@ -8,7 +8,7 @@ import { floatsFromBytes } from '../files/safetensors.ts';
 import * as f from '../tensor/functions.ts';
 import { gradients } from '../tensor/gradients.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
-import { float32, floatsOf, Session, uint8, type Value } from '../tensor/session.ts';
+import { float32, floatsOf, release, Session, uint8, type Value } from '../tensor/session.ts';
 import type { PackedPart, WeightSource } from './checkpoint.ts';
 import { addedName, attentionInputs, type RunnableDecoder } from './decoder.ts';
 import type { Weights } from './weights.ts';
@@ -39,7 +39,7 @@ export class LayerwiseDecoder {
    */
   async forward(layer: number, hidden: Value, shared: Readonly<Record<string, Value>>): Promise<Value> {
     const { session, weights } = await this.#ready(layer, 'forward');
-    return (await session.run({ ...shared, ...weights, hidden }))['out']!;
+    return sequenceBySequence(session, weights, { ...shared, hidden }, 'out');
   }
 
   /** d loss / d hidden, given hidden as it entered and d loss / d output; all [batch, rows, hidden]. The layer is run again for it. */
@@ -50,7 +50,7 @@ export class LayerwiseDecoder {
     shared: Readonly<Record<string, Value>>,
   ): Promise<Value> {
     const { session, weights } = await this.#ready(layer, 'backward');
-    return (await session.run({ ...shared, ...weights, hidden, gradient }))['gradient_in']!;
+    return sequenceBySequence(session, weights, { ...shared, hidden, gradient }, 'gradient_in');
   }
 
   /** A layer's output as it enters the next: with the features of the picture that some decoders add between. */
@@ -141,6 +141,32 @@ export class LayerwiseDecoder {
       rows: (ids: Tensor, name: string) => f.gather(dense(name), ids),
     });
   }
+}
+
+/** A session's output for a batch, one sequence after the other: inner values of one sequence are held at a time. */
+async function sequenceBySequence(
+  session: Session,
+  weights: Readonly<Record<string, Value>>,
+  batch: Readonly<Record<string, Value>>,
+  output: string,
+): Promise<Value> {
+  const { dims } = batch['hidden']!;
+  const count = dims[0]!;
+  const all = new Float32Array(dims.reduce((a, b) => a * b, 1));
+  for (let sequence = 0; sequence < count; sequence++) {
+    const feeds: Record<string, Value> = { ...weights };
+    for (const [name, value] of Object.entries(batch)) {
+      if (!session.inputNames.has(name)) continue;
+      const each = await floatsOf(value);
+      const length = each.length / count;
+      const own = each.subarray(sequence * length, (sequence + 1) * length);
+      feeds[name] = float32(own, [1, ...value.dims.slice(1)]);
+    }
+    const out = (await session.run(feeds))[output]!;
+    all.set(await floatsOf(out), (sequence * all.length) / count);
+    release(out);
+  }
+  return float32(all, dims);
 }
 
 /** Numbers of 4 bits, two to a byte, each in a byte of its own; those of 8 as they are. */

@@ -1,6 +1,6 @@
 /**
  * @file What packing costs in answers: the demo model with its trained adapter, as it is and in 8 and 4 bits with more and fewer of its
- * matrices dense. `npm run bench -- packed [edits, default 150] [all: every division, not only the one that is used]`.
+ * matrices held finer. `npm run bench -- packed [edits, default 150] [all: every division, not only the one that is used]`.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -11,7 +11,7 @@ import { OpenModel } from '../../electron/engine/openModel.ts';
 import { benchmark } from '../../electron/evaluation/benchmark.ts';
 import { readEditingSet } from '../../electron/evaluation/editingSet.ts';
 import { paperMetrics } from '../../electron/evaluation/metrics.ts';
-import { type DensePart, densePart, type PackedForm } from '../../electron/models/packed/form.ts';
+import { type FinePart, finePart, type PackedForm } from '../../electron/models/packed/form.ts';
 
 const [, edits = '150', extent] = process.argv.slice(2);
 const resources = fileURLToPath(new URL('../../resources/', import.meta.url));
@@ -51,10 +51,10 @@ async function measure(form: 'dense' | PackedForm): Promise<Measured> {
   }
 }
 
-const divisions: ReadonlyArray<readonly [string, DensePart]> = [
-  ['all packed', { first: 0, last: 0, head: false }],
-  ['head dense', { first: 0, last: 0, head: true }],
-  ['head, first and last layer dense', { first: 1, last: 1, head: true }],
+const divisions: ReadonlyArray<readonly [string, FinePart]> = [
+  ['all alike', { first: 0, last: 0, head: false }],
+  ['head finer', { first: 0, last: 0, head: true }],
+  ['head, first and last layer finer', { first: 1, last: 1, head: true }],
 ];
 
 try {
@@ -64,11 +64,11 @@ try {
   console.log(`  ${''.padEnd(48)}  same answers   five metrics, teacher-forced and exact match each`);
   console.log(`  ${'as it is'.padEnd(48)}${'–'.padStart(14)}  ${told(dense)}`);
   for (const form of ['8bit', '4bit'] as const) {
-    const used = densePart[form];
-    for (const [name, dense_] of divisions) {
-      const isUsed = JSON.stringify(dense_) === JSON.stringify(used);
+    const used = finePart[form];
+    for (const [name, division] of divisions) {
+      const isUsed = JSON.stringify(division) === JSON.stringify(used);
       if (!isUsed && extent !== 'all') continue;
-      (densePart as Record<PackedForm, DensePart>)[form] = dense_;
+      (finePart as Record<PackedForm, FinePart>)[form] = division;
       const packed = await measure(form);
       const same = packed.answers.filter((answer, i) => answer === dense.answers[i]).length;
       const share = `${((100 * same) / dense.answers.length).toFixed(2)} %`;
@@ -76,7 +76,7 @@ try {
         `  ${`${form}, ${name}${isUsed ? ' (used)' : ''}`.padEnd(48)}${share.padStart(14)}  ${told(packed)}`,
       );
     }
-    (densePart as Record<PackedForm, DensePart>)[form] = used;
+    (finePart as Record<PackedForm, FinePart>)[form] = used;
   }
   console.log(`  ${edits} edits, ${dense.answers.length} answers; seed 5 of the demo's editing sets.`);
 } finally {

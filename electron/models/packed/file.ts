@@ -16,10 +16,10 @@ import {
 import type { PackedLocation, WeightLocation, WeightSource } from '../checkpoint.ts';
 import type { Checkpoint } from '../open.ts';
 import { packRows, rowBytes } from './blocks.ts';
-import { type DensePart, densePart, type PackedForm, type PackedTensor, packedTensors } from './form.ts';
+import { type FinePart, finePart, type PackedForm, type PackedTensor, packedTensors } from './form.ts';
 
 /** Raised when the same form is written otherwise. */
-const VERSION = '1';
+const VERSION = '2';
 /** Bytes of a matrix that are read and packed at a time. */
 const PIECE = 16 * 1024 * 1024;
 /** Left free on the disk. */
@@ -32,8 +32,8 @@ export interface PackingWork {
 }
 
 /** What a packed file is of, as its metadata says. */
-function identity(fingerprint: string, form: PackedForm, dense: DensePart): Record<string, string> {
-  return { source: fingerprint, form, dense: JSON.stringify(dense), version: VERSION };
+function identity(fingerprint: string, form: PackedForm, fine: FinePart): Record<string, string> {
+  return { source: fingerprint, form, fine: JSON.stringify(fine), version: VERSION };
 }
 
 function layout(checkpoint: Checkpoint, tensors: readonly PackedTensor[]): TensorLayout[] {
@@ -51,8 +51,8 @@ function layout(checkpoint: Checkpoint, tensors: readonly PackedTensor[]): Tenso
 }
 
 /** Bytes of the packed file of a checkpoint. */
-export function packedBytes(checkpoint: Checkpoint, form: PackedForm, dense = densePart[form]): number {
-  return layOutSafetensors(layout(checkpoint, packedTensors(checkpoint, form, dense)), {}).size;
+export function packedBytes(checkpoint: Checkpoint, form: PackedForm, fine = finePart[form]): number {
+  return layOutSafetensors(layout(checkpoint, packedTensors(checkpoint, form, fine)), {}).size;
 }
 
 /** The header of a checkpoint's packed file, and where everything in it begins. */
@@ -60,10 +60,10 @@ export function packedLayout(
   checkpoint: Checkpoint,
   fingerprint: string,
   form: PackedForm,
-  dense: DensePart = densePart[form],
+  fine: FinePart = finePart[form],
 ) {
-  const tensors = packedTensors(checkpoint, form, dense);
-  const metadata = { ...identity(fingerprint, form, dense), model: basename(checkpoint.folder) };
+  const tensors = packedTensors(checkpoint, form, fine);
+  const metadata = { ...identity(fingerprint, form, fine), model: basename(checkpoint.folder) };
   return { tensors, ...layOutSafetensors(layout(checkpoint, tensors), metadata) };
 }
 
@@ -77,9 +77,9 @@ export async function writePacked(
   fingerprint: string,
   form: PackedForm,
   { signal, onProgress }: PackingWork = {},
-  dense: DensePart = densePart[form],
+  fine: FinePart = finePart[form],
 ): Promise<void> {
-  const { tensors, header, offsets, size } = packedLayout(checkpoint, fingerprint, form, dense);
+  const { tensors, header, offsets, size } = packedLayout(checkpoint, fingerprint, form, fine);
   const room = await statfs(dirname(path));
   const free = room.bavail * room.bsize;
   if (free < size + SPARE) throw noRoom(path, size, free);
@@ -170,7 +170,7 @@ export async function openPacked(
   checkpoint: Checkpoint,
   fingerprint: string,
   form: PackedForm,
-  dense: DensePart = densePart[form],
+  fine: FinePart = finePart[form],
 ): Promise<WeightSource | null> {
   if (!(await stat(path).catch(() => null))) return null;
   const bad = (why: string, cause?: unknown) =>
@@ -185,11 +185,11 @@ export async function openPacked(
   } catch (cause) {
     throw bad(cause instanceof Error ? cause.message.replace(/\.$/, '') : 'they are unreadable', cause);
   }
-  const wanted = identity(fingerprint, form, dense);
+  const wanted = identity(fingerprint, form, fine);
   if (file.metadata.get('source') !== fingerprint) throw bad('they were made of another checkpoint');
   // Made by an Emend that packs otherwise: not there, for this one.
   if (Object.entries(wanted).some(([key, value]) => file.metadata.get(key) !== value)) return null;
-  const tensors = packedTensors(checkpoint, form, dense);
+  const tensors = packedTensors(checkpoint, form, fine);
   for (const { name, dtype, shape } of layout(checkpoint, tensors)) {
     const entry = file.tensors.get(name);
     if (entry?.dtype !== dtype || entry.shape.join() !== shape.join()) throw bad(`they lack ${name}`);

@@ -11,10 +11,11 @@ export const weightForms = ['dense', '8bit', '4bit'] as const;
 export type WeightForm = (typeof weightForms)[number];
 export type PackedForm = Exclude<WeightForm, 'dense'>;
 
-const bitsOf = { '8bit': 8, '4bit': 4 } as const;
-
-/** Which matrices of a decoder stay dense. Embeddings, vision tower and projector always do. */
-export interface DensePart {
+/**
+ * Which matrices of a decoder are held finer than the rest: dense in 8 bits, in 8 bits in 4. Embeddings, vision tower and projector
+ * are always dense.
+ */
+export interface FinePart {
   /** layers from the first, and from the last */
   readonly first: number;
   readonly last: number;
@@ -22,7 +23,7 @@ export interface DensePart {
 }
 
 /** What the measurement in the README decided: `npm run bench -- packed`. */
-export const densePart: Readonly<Record<PackedForm, DensePart>> = {
+export const finePart: Readonly<Record<PackedForm, FinePart>> = {
   '8bit': { first: 0, last: 0, head: false },
   '4bit': { first: 1, last: 1, head: true },
 };
@@ -60,7 +61,7 @@ function linearLayers(decoder: Decoder): Map<string, number> {
 export function packedTensors(
   { backbone }: Pick<Checkpoint, 'backbone'>,
   form: PackedForm,
-  dense: DensePart = densePart[form],
+  fine: FinePart = finePart[form],
 ): PackedTensor[] {
   const { decoder } = backbone;
   const linear = linearLayers(decoder);
@@ -73,8 +74,12 @@ export function packedTensors(
       continue;
     }
     const head = layer === decoder.layers;
-    const stays = head ? dense.head : layer < dense.first || layer >= decoder.layers - dense.last;
-    tensors.push({ name, shape, blocks: stays ? null : blocksFor(shape[1]!, bitsOf[form]) });
+    const finer = head ? fine.head : layer < fine.first || layer >= decoder.layers - fine.last;
+    const columns = shape[1]!;
+    const coarse = form === '4bit' && !finer ? blocksFor(columns, 4) : null;
+    // Rows that blocks of 4 bits do not divide may fit those of 8.
+    const blocks = coarse ?? (form === '8bit' && finer ? null : blocksFor(columns, 8));
+    tensors.push({ name, shape, blocks });
   }
   return tensors;
 }
