@@ -36,7 +36,7 @@ export const usualTraining: ScopeTraining = {
   key: { ...shared, steps: 4000, edits: 24, rate: 2e-3, elsewhere: 1, sharpness: 16 },
   scorer: { ...shared, steps: 2600, edits: 4, rate: 1.5e-3, library: 500, libraries: 12 },
   rates: {
-    picture: { unrelated: 0.03, near: 0.02, swapped: 0.07, elsewhere: 0.05 },
+    picture: { unrelated: 0.015, near: 0.015, swapped: 0.04, elsewhere: 0.03 },
     thing: { unrelated: 0.05, near: 0.03, swapped: 0.1, elsewhere: 1 },
   },
   probes: 800,

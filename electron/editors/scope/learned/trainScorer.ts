@@ -50,6 +50,9 @@ export interface SearchedLibrary {
   readonly queries: readonly (readonly Query[])[];
 }
 
+/** What is hardest to tell from what is in scope weighs more. */
+const hard: Partial<Record<Kind, number>> = { swapped: 3, samePicture: 1.5, sameShot: 1.5 };
+
 /** Draws a library, and finds for each input about its edits the best by key. */
 export async function searchLibrary(
   dataset: ScopeDataset,
@@ -181,7 +184,7 @@ export async function trainScorer(
         for (const { within: inside } of candidates) {
           // Of an input's candidates all that it is not in scope of count as much as the one that it is.
           if (inside) within[at] = 1 / queries.length;
-          else if (inside === false) out[at] = (kind === 'swapped' ? 2 : 1) / (2 * queries.length);
+          else if (inside === false) out[at] = (hard[kind] ?? 1) / (2 * queries.length);
           at++;
         }
       }
