@@ -122,7 +122,7 @@ export async function signEdit(
   signal: AbortSignal,
 ): Promise<void> {
   const state = editState(library, id);
-  if (state.signal && state.influence) return;
+  if (state.signal && state.influence !== undefined) return;
   const edit = session.engineEdit(state, session.pictureReader());
   const { signals } = await engine.call('sign', { edits: [edit], influence: true }, { signal });
   recordSignal(library, state, signals[0]!.signal, signals[0]!.influence);

@@ -50,7 +50,7 @@ export function showEdit(store: Store, id: number): EditDetails {
       probes: ownProbes(store, row),
       check: latestCheck(store, row),
       history: historyOf(store, id),
-      influence: influenceOf(store, row),
+      influence: influenceOf(store, row) ?? null,
       answers: answersOf(store, row),
     };
   });
@@ -186,7 +186,8 @@ export interface EditState {
   readonly edit: EditRow;
   readonly signalState: string;
   readonly signal: Uint8Array | null;
-  readonly influence: InfluenceMap | null;
+  /** null: the editor has none; undefined: not asked for yet */
+  readonly influence: InfluenceMap | null | undefined;
 }
 
 /** @throws EmendError 'not-found' */
@@ -465,12 +466,12 @@ export function restoreOne(store: Store, id: number): void {
   remember(store, id, 'restored', detail);
 }
 
-/** Keeps a signal the engine computed, with the influence map if it made one. */
+/** Keeps a signal the engine computed; for `influence` see `keepSignal`. */
 export function recordSignal(
   store: Store,
   { edit, signalState: state }: EditState,
   signal: Uint8Array,
-  influence: InfluenceMap | null = null,
+  influence?: InfluenceMap | null,
 ): void {
   store.keep(() => keepSignal(store, edit.id, state, signal, influence));
 }

@@ -203,7 +203,7 @@ export function listRows(
   return store.read(() =>
     listedEdits(store, ids).map((edit) => ({
       ...edit,
-      influence: influence ? influenceOf(store, edit) : null,
+      influence: (influence && influenceOf(store, edit)) || null,
     })),
   );
 }

@@ -7,19 +7,22 @@ import { signalState } from './freshness.ts';
 import { remember } from './history.ts';
 import type { EditRow } from './rows.ts';
 
-/** Keeps an edit signal (safetensors bytes); without a map, the one already there stays. Called inside a `write`. */
+/**
+ * Keeps an edit signal (bytes of its editor). `influence`: its map, null where the editor has none, undefined where it was not asked for
+ * (then what is kept of it stays). Called inside a `write`.
+ */
 export function keepSignal(
   store: Store,
   edit: number,
   state: string,
   signal: Uint8Array,
-  influence: InfluenceMap | null,
+  influence: InfluenceMap | null | undefined,
 ): void {
   prepared(
     store,
     `INSERT INTO edit_signals (edit, state, signal, influence) VALUES (?, ?, ?, ?)
        ON CONFLICT DO UPDATE SET signal = excluded.signal, influence = coalesce(excluded.influence, influence)`,
-  ).run(edit, state, signal, influence && JSON.stringify(influence));
+  ).run(edit, state, signal, influence === undefined ? null : JSON.stringify(influence));
 }
 
 /** The edit signal for the edit's content under the model and adapter that act now; null when it was not computed yet. */
@@ -31,18 +34,18 @@ export function signalOf(store: Store, edit: EditRow): Uint8Array | null {
   return row?.signal ?? null;
 }
 
-/** Where the edit acts, as last previewed or checked in its present content; null before that. */
+/** Where the edit acts, as last previewed or checked in its present content: null where its editor has no map, undefined before that. */
 export function influenceOf(
   store: Store,
   edit: Pick<EditRow, 'id' | 'picture' | 'prompt' | 'target'>,
-): InfluenceMap | null {
+): InfluenceMap | null | undefined {
   const row = prepared<[number, string], { influence: string | null }>(
     store,
     'SELECT influence FROM edit_signals WHERE edit = ? AND state = ?',
   ).get(edit.id, signalState(store, edit));
   return row?.influence
-    ? parseStored<InfluenceMap>(row.influence, `the influence map of edit ${edit.id}`)
-    : null;
+    ? parseStored<InfluenceMap | null>(row.influence, `the influence map of edit ${edit.id}`)
+    : undefined;
 }
 
 /** Makes a draft one of the model and adapter it was just run with. Called inside a `write`. */

@@ -166,8 +166,9 @@ test('a check whose engine ends is told, and goes on where it was', async () => 
   asked = [];
   const check = await run({ edit });
   expect(check.fresh).toBe(true);
-  // What was described before is not asked for again.
+  // What was described and signed before is not asked for again, of an editor without a map neither.
   expect(inputs('describe')).toEqual([]);
+  expect(inputs('sign').flatMap(({ edits }) => edits.map(({ id }) => id))).not.toContain(edit);
 }, 120_000);
 
 test('a set whose commit loses the engine is committed all the same, and acts when the engine is back', async () => {
