@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 import { readJson } from '../files/json.ts';
-import { dualEdit } from './dualedit/dualEdit.ts';
+import { dualEdit, publishedDualEdit } from './dualedit/dualEdit.ts';
 import type { AdapterFolder, EditorKind } from './editor.ts';
-import { readPublishedAdapter } from './visedit/publishedAdapter.ts';
+import { publishedVisEdit, readSavedAdapters } from './visedit/publishedAdapter.ts';
 import { opened, visEdit } from './visedit/visEdit.ts';
 
 export const editorKinds: readonly EditorKind[] = [visEdit, dualEdit];
@@ -19,7 +19,7 @@ export function editorNamed(name: string): EditorKind | undefined {
 }
 
 /**
- * Reads an adapter of any editor: a folder of ours, or a file that the published VisEdit code saved.
+ * Reads an adapter of any editor: a folder of ours, or a file that the published VisEdit or DualEdit code saved.
  * @param model fingerprint of the model it is for, and the width and number of its decoder's layers
  * @throws EmendError 'unsupported' for an editor this program does not have, 'damaged' when files are not what they say
  */
@@ -28,7 +28,7 @@ export async function readAdapterFolder(
   model: { readonly fingerprint: string; readonly hidden: number; readonly layers: number },
 ): Promise<AdapterFolder> {
   if ((await stat(path).catch(() => null))?.isFile())
-    return { ...opened(await readPublishedAdapter(path, model), path), single: true };
+    return { ...(await readPublished(path, model)), single: true };
   const described = join(path, 'adapter.json');
   const parsed = z.object({ editor: z.string().max(100) }).safeParse(await readJson(described));
   if (!parsed.success)
@@ -40,4 +40,14 @@ export async function readAdapterFolder(
       `${described} belongs to the editor ${parsed.data.editor}. There are ${editorKinds.map(({ name }) => name).join(' and ')}.`,
     );
   return kind.read(path);
+}
+
+async function readPublished(
+  path: string,
+  model: { readonly fingerprint: string; readonly hidden: number; readonly layers: number },
+): Promise<AdapterFolder> {
+  const saved = await readSavedAdapters(path);
+  return saved.adapters.some(({ rows }) => rows === 'text')
+    ? publishedDualEdit(saved, path, model)
+    : opened(publishedVisEdit(saved, path, model), path);
 }

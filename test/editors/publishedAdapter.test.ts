@@ -3,11 +3,14 @@ import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readPublishedAdapter } from '../../electron/editors/visedit/publishedAdapter.ts';
+import { readAdapterFolder } from '../../electron/editors/registry.ts';
+import { publishedVisEdit, readSavedAdapters } from '../../electron/editors/visedit/publishedAdapter.ts';
 import { operations, release } from '../../electron/engine/operations.ts';
 import { floatToHalf, halfToFloat, openSafetensors, readTensor } from '../../electron/files/safetensors.ts';
+import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
+import { floatsOf } from '../../electron/tensor/session.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
-import { fixture } from '../support/fixtures.ts';
+import { fixture, largestDifference } from '../support/fixtures.ts';
 import { float32s, pickleOf, storedZip, tensor } from '../support/torchArchives.ts';
 
 /** As the published training writes it into the run's folder. */
@@ -27,6 +30,9 @@ const NAME = 'epoch-2-i-3000-ema_loss-0.3125';
 const path = fixture('checkpoints/llava_tiny');
 const context = { signal: new AbortController().signal, send: () => {} };
 const model = { fingerprint: 'of the model', hidden: 64, layers: 6 };
+
+const readPublishedAdapter = async (file: string, backbone: typeof model) =>
+  publishedVisEdit(await readSavedAdapters(file), file, backbone);
 
 let run: string;
 let checkpoint: string;
@@ -98,14 +104,64 @@ test('it edits its backbone, and another run is another adapter', async () => {
   expect((await readPublishedAdapter(checkpoint, model)).fingerprint).not.toBe(other.fingerprint);
 });
 
-describe('refused by name is', () => {
-  test('an adapter of DualEdit', async () => {
-    await expect(readPublishedAdapter(fixture('torch/dualedit'), model)).rejects.toMatchObject({
-      code: 'unsupported',
-      message: expect.stringMatching(/DualEdit .*text_language_model\.model\.layers\.1/),
-    });
+test('DualEdit’s adapters open as they were saved, each at its layer, and are the reference’s', async () => {
+  const reference = await openSafetensors(fixture('llava_tiny/dualedit.safetensors'));
+  const storages: Array<[string, Buffer]> = [];
+  const dict = async (prefix: string) => {
+    const entries = [];
+    for (const [name, { shape }] of reference.tensors) {
+      if (!name.startsWith(prefix)) continue;
+      const { data } = await readTensor(reference, name);
+      const stride = shape.map((_, at) => shape.slice(at + 1).reduce((a, b) => a * b, 1));
+      const storage = String(storages.length);
+      storages.push([`a/data/${storage}`, float32s([...(data as Float32Array)])]);
+      entries.push([name.slice(prefix.length), tensor(storage, data.length, 0, shape, stride)]);
+    }
+    return Object.fromEntries(entries);
+  };
+  const modules = {
+    'language_model.model.layers.3': await dict('visual_adaptor.'),
+    'text_language_model.model.layers.1': await dict('text_adaptor.'),
+  };
+  const file = join(run, 'checkpoints', 'dual');
+  const saved = (train_modules: typeof modules | Partial<typeof modules>) =>
+    writeFile(file, storedZip([['a/data.pkl', pickleOf({ train_modules })], ...storages]));
+  await saved(modules);
+  const found = await readAdapterFolder(file, model);
+  expect(found).toMatchObject({ name: 'dual', cuts: [1, 3], single: true, editor: { name: 'DualEdit' } });
+  const editor = await found.open({ hidden: 64, providers: ['cpu'] });
+  const backbone = await VisionLanguageModel.open(path, { providers: ['cpu'], cuts: [1, 3] });
+  try {
+    const visual = await backbone.visualEmbeddings(
+      await backbone.pixelsOf(await readFile(fixture('images/a.png'))),
+    );
+    const { text_prompt, text_full } = JSON.parse(
+      await readFile(fixture('llava_tiny/forward.json'), 'utf8'),
+    ).edit;
+    const prompt = text_prompt.replace('<image>\n', '');
+    const target = text_full.slice(text_prompt.length + 1);
+    const state = await editor.make(backbone, { visual, prompt, target });
+    const encoded = backbone.prompts.encodePrompt({ prompt, image: true });
+    const prefill = await backbone.prefill(await backbone.lay(encoded, visual));
+    const every = Array.from({ length: prefill.input.rows }, (_, row) => row);
+    const { logits } = await backbone.finish(prefill, every, editor.effect([state]).rows);
+    const { data } = await readTensor(reference, 'edit.prompt_only.pe_own.ungated_logits');
+    expect(largestDifference(await floatsOf(logits), data as Float32Array)).toBeLessThan(5e-4);
+  } finally {
+    await editor.dispose();
+    await backbone.dispose();
+  }
+  await expect(readAdapterFolder(file, { ...model, layers: 4 })).rejects.toMatchObject({
+    code: 'invalid-input',
   });
+  const { 'language_model.model.layers.3': _, ...half } = modules;
+  await saved(half);
+  await expect(readAdapterFolder(file, model)).rejects.toThrow(
+    /1 adapters of text rows and 0 of visual rows/,
+  );
+});
 
+describe('refused by name is', () => {
   test('one for another model', async () => {
     const small = join(run, 'small');
     await writeTinyCheckpoint(small);
@@ -137,7 +193,7 @@ describe('refused by name is', () => {
       { train_modules: { 'x.layers.1': { w: tensor('0', 1, 0, [1], [1]) } } },
       /lacks the tensor/,
     ],
-    ['two layers', { train_modules: { 'x.layers.1': {}, 'x.layers.2': {} } }, /2 layers/],
+    ['two layers', { train_modules: { 'x.layers.1': {}, 'x.layers.2': {} } }, /several layers \(1, 2\)/],
     ['a text for a tensor', { train_modules: { 'x.layers.1': { w: 'hello' } } }, /w is no tensor/],
   ])('an archive with %s', async (_what, saved, message) => {
     const file = join(run, 'checkpoints', 'wrong');

@@ -2,13 +2,16 @@
  * @file DualEdit: a text adapter and a visual adapter, each at its own layer, in the form of the published weights (LayerNorms, heads,
  * residual, no influence map). Its gate is a scope like any other: the cosine of last prompt tokens.
  */
+import { basename } from 'node:path';
 import { z } from 'zod';
 import { rowsOf } from '../../attribution/layerInputs.ts';
+import { EmendError } from '../../errors.ts';
 import type { Adapt, ModelInput, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { float32, floatsOf, type Provider } from '../../tensor/session.ts';
 import { type AdapterWeights, readAdapterFiles } from '../adapterFiles.ts';
 import type { AdapterFolder, Editor, EditorKind, EditRequest, Effect } from '../editor.ts';
 import { decodeSignals, encodeSignals, type HiddenSignal, hiddenSignals } from '../hiddenSignal.ts';
+import { mustFitLayers, PUBLISHED_THRESHOLD, type SavedAdapters } from '../visedit/publishedAdapter.ts';
 import { mustFit, shapeOfWeights, VisEdit } from '../visedit/visEdit.ts';
 
 const layer = z.number().int().min(0).max(10_000);
@@ -147,20 +150,60 @@ export const dualEdit: EditorKind = {
     const { name, textLayer, visualLayer, heads, model, router } = description;
     for (const [part, tensors] of Object.entries(dualWeights(weights)))
       shapeOfWeights(tensors, heads, `${path}, ${part} adapter`);
-    return {
-      ...{ editor: dualEdit, name, model, fingerprint, router },
-      cuts: [...new Set([textLayer, visualLayer])],
-      async open({ hidden, providers }) {
-        const editor = await DualEdit.create(
-          { text: textLayer, visual: visualLayer },
-          heads,
-          weights,
-          providers,
-          path,
-        );
-        mustFit(editor.hidden, hidden, folder);
-        return editor;
-      },
-    };
+    const layers = { text: textLayer, visual: visualLayer };
+    return { ...{ name, model, fingerprint, router }, ...openedDual(layers, heads, weights, path) };
   },
 };
+
+/** What the registry hands on of a DualEdit adapter. */
+function openedDual(
+  layers: { readonly text: number; readonly visual: number },
+  heads: number,
+  weights: AdapterWeights,
+  where: string,
+): Pick<AdapterFolder, 'editor' | 'cuts' | 'open'> {
+  return {
+    editor: dualEdit,
+    cuts: [...new Set([layers.text, layers.visual])],
+    async open({ hidden, providers }) {
+      const editor = await DualEdit.create(layers, heads, weights, providers, where);
+      mustFit(editor.hidden, hidden, where);
+      return editor;
+    },
+  };
+}
+
+/**
+ * DualEdit's two adapters that the published code saved, for a model; its text adapter is hooked under a name of its own.
+ * @throws EmendError 'unsupported' unless there is one of each, 'invalid-input' for adapters of another model's size
+ */
+export function publishedDualEdit(
+  { config, adapters, fingerprint }: SavedAdapters,
+  path: string,
+  model: { readonly fingerprint: string; readonly hidden: number; readonly layers: number },
+): AdapterFolder {
+  const [text, visual] = (['text', 'visual'] as const).map((rows) =>
+    adapters.filter((adapter) => adapter.rows === rows),
+  );
+  const [textAdapter, visualAdapter] = [text![0], visual![0]];
+  if (!textAdapter || !visualAdapter || adapters.length > 2)
+    throw new EmendError(
+      'unsupported',
+      `${path} has ${text!.length} adapters of text rows and ${visual!.length} of visual rows; DualEdit has one of each.`,
+    );
+  const weights = new Map(
+    [textAdapter, visualAdapter].flatMap(({ rows, weights: saved }) =>
+      [...saved].map(([name, tensor]) => [`${rows}_adaptor.${name}`, tensor] as const),
+    ),
+  );
+  for (const [part, tensors] of Object.entries(dualWeights(weights))) {
+    const { hidden } = shapeOfWeights(tensors, config.heads, `${path}, ${part} adapter`);
+    mustFitLayers(hidden, part === 'text' ? textAdapter.layer : visualAdapter.layer, model, path);
+  }
+  const layers = { text: textAdapter.layer, visual: visualAdapter.layer };
+  return {
+    ...{ name: basename(path).slice(0, 200), model: model.fingerprint, fingerprint },
+    router: { layer: layers.text, threshold: PUBLISHED_THRESHOLD },
+    ...openedDual(layers, config.heads, weights, path),
+  };
+}
