@@ -65,8 +65,9 @@ export function chatRenderer(
           documents: null,
         };
         const rendered = withinTime(TIME_LIMIT, endless, () => template.render(values));
-        if (rendered.split(imageToken).length - 1 === pictures && holdsInOrder(rendered, turns))
-          return rendered;
+        // What is asked must stand beside the image tokens, not be found in one.
+        const parts = rendered.split(imageToken);
+        if (parts.length - 1 === pictures && holdsInOrder(parts.join('\n'), turns)) return rendered;
       } catch (cause) {
         if (cause instanceof EmendError) throw cause;
         failure = cause;
