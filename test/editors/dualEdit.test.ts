@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { rowsOf } from '../../electron/attribution/layerInputs.ts';
 import { DualEdit, type DualSignal, textRows } from '../../electron/editors/dualedit/dualEdit.ts';
+import { decodeSignals } from '../../electron/editors/hiddenSignal.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/files/safetensors.ts';
 import { generate } from '../../electron/models/generation.ts';
 import type { Visual } from '../../electron/models/picture.ts';
@@ -69,7 +70,13 @@ describe.each(Object.entries(families))('DualEdit equals the reference: %s', asy
   test('the signals are both layers on image, prompt and target, and come back from bytes', async () => {
     expect(largestDifference(signal.text.hidden, await floats('edit_signal_text'))).toBeLessThan(5e-4);
     expect(largestDifference(signal.visual.hidden, await floats('edit_signal_visual'))).toBeLessThan(5e-4);
-    expect(editor.decode(editor.encode(signal))).toEqual(signal);
+    const bytes = editor.encode(signal);
+    expect(editor.decode(bytes)).toEqual(signal);
+    for (const [width, layers] of [
+      [32, 2],
+      [64, 3],
+    ] as const)
+      expect(() => decodeSignals(bytes, width, layers)).toThrow(expect.objectContaining({ code: 'damaged' }));
   });
 
   const own = Object.entries(cases as Record<string, Case>).filter(

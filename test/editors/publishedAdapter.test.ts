@@ -162,6 +162,18 @@ test('DualEdit’s adapters open as they were saved, each at its layer, and are 
 });
 
 describe('refused by name is', () => {
+  test('a folder of an editor that is not here, or of none', async () => {
+    const folder = join(run, 'folder');
+    await mkdir(folder);
+    await writeFile(join(folder, 'adapter.json'), JSON.stringify({ editor: 'SERAC' }));
+    await expect(readAdapterFolder(folder, model)).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringMatching(/SERAC.*VisEdit and DualEdit/),
+    });
+    await writeFile(join(folder, 'adapter.json'), '{}');
+    await expect(readAdapterFolder(folder, model)).rejects.toMatchObject({ code: 'damaged' });
+  });
+
   test('one for another model', async () => {
     const small = join(run, 'small');
     await writeTinyCheckpoint(small);

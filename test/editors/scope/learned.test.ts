@@ -219,6 +219,9 @@ describe('thresholds', () => {
     expect(outcomes(edits, inputs, found)).toEqual({ right: 1, harm: 0 });
     expect(outcomes(edits, inputs, 5)).toEqual({ right: 1, harm: 1 });
     expect(outcomes(edits, inputs, 9)).toEqual({ right: 0, harm: 0 });
+    // Nor where the scorer holds that an edit is out of scope.
+    const far = [query('swapped', 0, [-6, -9], [false, false])];
+    expect(thresholdFor(far, { unrelated: 0, near: 0, swapped: 0, elsewhere: 0 })).toBeGreaterThanOrEqual(0);
   });
 
   it('hold up to their bracket’s size, the last for all larger libraries', () => {
