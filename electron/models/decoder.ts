@@ -47,6 +47,20 @@ export interface AttentionParts {
   output(merged: Tensor): Tensor;
 }
 
+/** The MLP of one layer: which linear layers it is made of. */
+export interface Mlp {
+  /** stands for the whole of it */
+  readonly name: string;
+  /** linear layers from hidden to inner width, as `activate` takes what they give: the gate first where there is one */
+  readonly into: readonly string[];
+  /** the linear layer back to the residual stream: what it reads are the MLP's keys, what it gives its output */
+  readonly out: string;
+  /** inner width */
+  readonly width: number;
+  /** Inner activations from what `into` gave, [..., width] each → [..., width]. */
+  activate(inner: readonly Tensor[]): Tensor;
+}
+
 export interface DecoderSizes {
   readonly layers: number;
   readonly hidden: number;
@@ -75,6 +89,9 @@ export interface Decoder extends DecoderSizes {
   /** Learnt embeddings of positions, where the decoder has such: positions int64 [batch, rows] → [batch, rows, hidden]. */
   readonly embedPositions: ((positions: Tensor, weight: Weights) => Tensor) | null;
   attention(layer: number, weight: Weights): AttentionParts;
+  mlp(layer: number): Mlp;
+  /** canonical names of a layer's tensors, in the order of computation */
+  layerTensors(layer: number): string[];
   /** One layer. x [batch, rows, hidden] as it enters; `past` holds keys and values of earlier rows. */
   layer(
     x: Tensor,

@@ -34,7 +34,16 @@ import {
   plainPrompts,
 } from './prompt.ts';
 import { loadTokenizer, type Tokenizer } from './tokenizer.ts';
-import { changeableWeights, changeFeeds, type WeightChange, weightsInFiles } from './weights.ts';
+import {
+  canChange,
+  changeableParts,
+  changeFeeds,
+  changeInputNames,
+  type WeightChanges,
+} from './weightChanges.ts';
+import { changeableWeights, weightsInFiles } from './weights.ts';
+
+export type { WeightChanges } from './weightChanges.ts';
 
 export interface OpenOptions {
   /** providers to try, in order; the platform's own order when empty or absent */
@@ -48,7 +57,7 @@ export interface OpenOptions {
   readonly packed?: PackedCache;
   /** packed weights are being made: bytes written of so many */
   readonly onPacking?: (done: number, total: number) => void;
-  /** canonical names of linear layers of the decoder that a run may change */
+  /** what a run may change, by the names that `WeightChanges` has */
   readonly changeable?: readonly string[];
   /** most rows a picture may take, where the checkpoint allows more: rows cost memory and time */
   readonly pictureRows?: number | undefined;
@@ -98,9 +107,6 @@ export interface Prefill {
   /** unedited results of the segments above that were run so far, from the lowest on: kept, so that none is run twice */
   readonly above: SegmentResult[];
 }
-
-/** Changes of linear layers that act in a run; the layers must have been made changeable as the model was opened. */
-export type WeightChanges = ReadonlyMap<string, WeightChange>;
 
 /** Changes hidden states at a cut [1, rows, hidden] → the same shape. */
 export type Adapt = (hidden: Value, input: ModelInput, cut: number) => Promise<Value>;
@@ -217,9 +223,10 @@ export class VisionLanguageModel {
     const wanted = options.providers?.length ? options.providers : availableProviders();
     try {
       const changeable = new Set(options.changeable);
+      const parts = changeableParts(backbone.tensors(), backbone.decoder);
       for (const name of changeable) {
-        if (!backbone.decoder.tensors().has(`${name}.weight`))
-          throw new EmendError('internal', `The decoder has no linear layer ${name}.`);
+        if (!canChange(name, parts))
+          throw new EmendError('internal', `The model has no linear layer, vector or MLP ${name}.`);
       }
       const weightsOf = (graph: Graph) =>
         changeableWeights(graph, weightsInFiles(graph, weights), changeable);
@@ -316,12 +323,15 @@ export class VisionLanguageModel {
   }
 
   /** A picture's visual embeddings. */
-  async visualEmbeddings(pixels: Pixels): Promise<Visual> {
-    return (await this.visualEmbeddingsOf([pixels]))[0]!;
+  async visualEmbeddings(pixels: Pixels, changes?: WeightChanges): Promise<Visual> {
+    return (await this.visualEmbeddingsOf([pixels], changes))[0]!;
   }
 
-  /** Visual embeddings of several pictures, together where the vision tower can. */
-  async visualEmbeddingsOf(pictures: readonly Pixels[]): Promise<Visual[]> {
+  /** Visual embeddings of several pictures, together where the vision tower can. `changes` act in it. */
+  async visualEmbeddingsOf(
+    pictures: readonly Pixels[],
+    changes: WeightChanges = new Map(),
+  ): Promise<Visual[]> {
     const { positionLimit } = this.decoder;
     for (const { layout } of pictures) {
       if (layout.rows <= positionLimit) continue;
@@ -335,7 +345,7 @@ export class VisionLanguageModel {
     const seen: Visual[] = [];
     for (const group of groups) {
       if (group.length === 0) continue;
-      const out = await this.#vision.run(vision.feeds(group));
+      const out = await this.#vision.run({ ...vision.feeds(group), ...changeFeeds(changes) });
       const all = await floatsOf(out['visual']!);
       const features: Float32Array[] = [];
       while (out[`added.${features.length}`]) features.push(await floatsOf(out[`added.${features.length}`]!));
@@ -481,8 +491,8 @@ export class VisionLanguageModel {
   }
 
   /**
-   * Runs what lies above the first cut. `adapt` may change the hidden states at each cut, `changes` act in its linear layers:
-   * without either the answer is that of the prefilled model.
+   * Runs what lies above the first cut. `adapt` may change the hidden states at each cut, `changes` act in its weights:
+   * without either the answer is that of the prefilled model. Where `changes` reach below the first cut, that runs again with them.
    * Returns logits of the rows asked for and the caches of all segments, ready for `next`.
    */
   async finish(
@@ -491,6 +501,8 @@ export class VisionLanguageModel {
     adapt?: Adapt,
     changes: WeightChanges = prefill.changes,
   ): Promise<{ logits: Value; caches: Cache[] }> {
+    if (changes !== prefill.changes && (await this.#changesBelow(prefill.changes, changes)))
+      return this.finish(await this.prefill(prefill.input, asked, changes), asked, adapt, changes);
     const caches = [prefill.cache];
     if (!prefill.hidden) return { logits: prefill.logits!, caches };
     let hidden = prefill.hidden;
@@ -509,6 +521,14 @@ export class VisionLanguageModel {
       hidden = result.hidden!;
     }
     throw new EmendError('internal', 'A decoder must end in its head.');
+  }
+
+  /** Whether either of two sets of changes acts below the first cut. */
+  async #changesBelow(...sets: readonly WeightChanges[]): Promise<boolean> {
+    const { inputNames } = (await this.#segment(0)).session;
+    return sets.some((changes) =>
+      [...changes.keys()].some((name) => changeInputNames(name).some((input) => inputNames.has(input))),
+    );
   }
 
   /** Output of the layer at a cut, without any change [1, rows, hidden]. Throws when the decoder is not cut there. */

@@ -5,8 +5,9 @@
 import { EmendError } from '../errors.ts';
 import * as f from '../tensor/functions.ts';
 import type { DType, Graph, Tensor } from '../tensor/graph.ts';
-import { float32, type Value } from '../tensor/session.ts';
 import type { PackedPart, WeightSource } from './checkpoint.ts';
+import type { Mlp } from './decoder.ts';
+import { changeInputs } from './weightChanges.ts';
 
 /** Gives the float32 tensor of a canonical weight name. */
 export type WeightOf = (name: string) => Tensor;
@@ -20,34 +21,8 @@ export interface Weights extends WeightOf {
   linear(x: Tensor, name: string, bias?: Tensor): Tensor;
   /** Rows of the table `name` [entries, width]. ids int64 [...] → [..., width]. */
   rows(ids: Tensor, name: string): Tensor;
-}
-
-/**
- * A change of the linear layer x·Wᵀ: (x·R)·L is added, with R [in, rank] and L [rank, out], both row by row. Editors that change a
- * whole matrix have a rank of its shorter side.
- */
-export interface WeightChange {
-  readonly rank: number;
-  readonly right: Float32Array;
-  readonly left: Float32Array;
-}
-
-const rightName = (name: string) => `${name}.change.right`;
-const leftName = (name: string) => `${name}.change.left`;
-
-/**
- * Feeds for the changes of linear layers, by their canonical names. Layers whose change is not fed are as in the checkpoint; layers
- * that a graph was not made changeable in do not look at theirs.
- */
-export function changeFeeds(changes: ReadonlyMap<string, WeightChange>): Record<string, Value> {
-  const feeds: Record<string, Value> = {};
-  for (const [name, { rank, right, left }] of changes) {
-    if (rank < 1 || right.length % rank !== 0 || left.length % rank !== 0)
-      throw new EmendError('internal', `The change of ${name} does not have rank ${rank}.`);
-    feeds[rightName(name)] = float32(right, [right.length / rank, rank]);
-    feeds[leftName(name)] = float32(left, [rank, left.length / rank]);
-  }
-  return feeds;
+  /** What neurons beside an MLP's own give, where there may be such. normed [..., hidden] as the MLP reads it → [..., hidden]. */
+  neurons?(normed: Tensor, mlp: Mlp): Tensor | null;
 }
 
 /** The weights behind `of`, as they are. */
@@ -57,28 +32,89 @@ export function fixedWeights(of: WeightOf): Weights {
   return Object.assign((name: string) => of(name), { linear, rows });
 }
 
-/** `weights`, with inputs for a change of each linear layer named in `changeable`; none is fed: none acts. */
+/**
+ * `weights`, with inputs for a change of each linear layer, tensor of one axis and MLP named in `changeable`; none is fed: none acts.
+ * Layers that a graph was not made changeable in do not look at their changes.
+ */
 export function changeableWeights(graph: Graph, weights: Weights, changeable: ReadonlySet<string>): Weights {
   if (changeable.size === 0) return weights;
-  const inputs = new Map<string, { right: Tensor; left: Tensor }>();
-  const changeOf = (name: string, into: number, out: number) => {
-    const known = inputs.get(name);
-    if (known) return known;
-    const rank = `rank of ${name}`;
-    const made = {
-      right: graph.optionalInput(rightName(name), 'float32', [into, rank]),
-      left: graph.optionalInput(leftName(name), 'float32', [rank, out]),
-    };
-    inputs.set(name, made);
-    return made;
-  };
+  const inputs = changeInputs(graph);
   const linear: Weights['linear'] = (x, name, bias) => {
     const plain = weights.linear(x, name, bias);
     if (!changeable.has(name)) return plain;
-    const { right, left } = changeOf(name, x.shape.at(-1) as number, plain.shape.at(-1) as number);
+    const { right, left } = inputs.linear(name, x.shape.at(-1) as number, plain.shape.at(-1) as number);
     return f.add(plain, f.matmul(f.matmul(x, right), left));
   };
-  return Object.assign((name: string) => weights(name), { linear, rows: weights.rows });
+  const vectors = new Map<string, Tensor>();
+  const of = (name: string) => {
+    const plain = weights(name);
+    if (!changeable.has(name)) return plain;
+    const changed = vectors.get(name) ?? f.add(plain, inputs.vector(name, plain.shape[0] as number));
+    vectors.set(name, changed);
+    return changed;
+  };
+  const neurons: Weights['neurons'] = (normed, mlp) => {
+    const below = weights.neurons?.(normed, mlp) ?? null;
+    if (!changeable.has(mlp.name)) return below;
+    const { keys, values } = inputs.neurons(mlp, normed.shape.at(-1) as number);
+    const own = addedNeurons(normed, mlp, keys, values);
+    return below ? f.add(below, own) : own;
+  };
+  return Object.assign(of, { linear, rows: weights.rows, neurons });
+}
+
+/**
+ * Neurons beside an MLP's own. normed [..., hidden]; for each of the MLP's `into`, weight [neurons, hidden] and bias [neurons];
+ * values [neurons, hidden] → [..., hidden].
+ */
+export function addedNeurons(
+  normed: Tensor,
+  mlp: Mlp,
+  keys: ReadonlyArray<{ readonly weight: Tensor; readonly bias: Tensor | null }>,
+  values: Tensor,
+): Tensor {
+  const inner = keys.map(({ weight, bias }) => {
+    const product = f.matmul(normed, f.transpose(weight, [1, 0]));
+    return bias ? f.add(product, bias) : product;
+  });
+  return f.matmul(mlp.activate(inner), values);
+}
+
+/** `weights`, with `change` behind the door: it is given what a linear layer reads and gives, and says what it gives instead. */
+export function observedWeights(
+  weights: Weights,
+  change: (name: string, x: Tensor, out: Tensor) => Tensor,
+): Weights {
+  return Object.assign((name: string) => weights(name), {
+    ...weights,
+    linear: (x: Tensor, name: string, bias?: Tensor) => change(name, x, weights.linear(x, name, bias)),
+  });
+}
+
+const deltaName = (name: string) => `delta.${name}`;
+
+/**
+ * `weights`, with inputs for what is added to each tensor of `shapes`, [out, in] of linear layers and [size] of others, under `delta.` and
+ * its canonical name. Differentiable by them, packed matrices included.
+ */
+export function deltaWeights(
+  graph: Graph,
+  weights: Weights,
+  shapes: ReadonlyMap<string, readonly number[]>,
+): { readonly weights: Weights; readonly deltas: ReadonlyMap<string, Tensor> } {
+  const deltas = new Map(
+    [...shapes].map(([name, shape]) => [name, graph.input(deltaName(name), 'float32', shape)]),
+  );
+  const linear: Weights['linear'] = (x, name, bias) => {
+    const plain = weights.linear(x, name, bias);
+    const delta = deltas.get(`${name}.weight`);
+    return delta ? f.add(plain, f.linear(x, delta)) : plain;
+  };
+  const of = (name: string) => {
+    const delta = deltas.get(name);
+    return delta?.shape.length === 1 ? f.add(weights(name), delta) : weights(name);
+  };
+  return { weights: Object.assign(of, { ...weights, linear }), deltas };
 }
 
 const dtypes = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' } as const satisfies Record<string, DType>;

@@ -14,7 +14,7 @@ import {
 } from '../../electron/files/safetensors.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
 import { VisionLanguageModel, type WeightChanges } from '../../electron/models/visionLanguageModel.ts';
-import type { WeightChange } from '../../electron/models/weights.ts';
+import type { LinearChange } from '../../electron/models/weightChanges.ts';
 import { floatsOf } from '../../electron/tensor/session.ts';
 import { fixture, largestDifference } from '../support/fixtures.ts';
 
@@ -30,9 +30,9 @@ function spread(count: number, size: number, seed: number): Float32Array {
 }
 
 /** Changes of rank 2 of every linear layer of decoder layer 1, and the head where it is the model's own. */
-async function changesOf(folder: string): Promise<Map<string, WeightChange>> {
+async function changesOf(folder: string): Promise<Map<string, LinearChange>> {
   const { backbone } = await openCheckpoint(folder);
-  const changes = new Map<string, WeightChange>();
+  const changes = new Map<string, LinearChange>();
   for (const [name, shape] of backbone.decoder.tensors()) {
     const [out, into] = shape;
     if (into === undefined || !/layers\.1\.|lm_head/.test(name)) continue;
@@ -43,7 +43,7 @@ async function changesOf(folder: string): Promise<Map<string, WeightChange>> {
 }
 
 /** A copy of the checkpoint with W + (R·L)ᵀ in place of each changed W. */
-async function changedCopy(folder: string, changes: WeightChanges): Promise<string> {
+async function changedCopy(folder: string, changes: ReadonlyMap<string, LinearChange>): Promise<string> {
   const copy = await mkdtemp(join(base, 'm-'));
   await cp(folder, copy, { recursive: true });
   const { weights } = await openCheckpoint(folder);

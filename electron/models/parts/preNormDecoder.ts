@@ -4,12 +4,13 @@
  */
 import * as f from '../../tensor/functions.ts';
 import type { Tensor } from '../../tensor/graph.ts';
-import type { Decoder, DecoderSizes } from '../decoder.ts';
+import type { Decoder, DecoderSizes, Mlp } from '../decoder.ts';
 import type { Weights } from '../weights.ts';
 import { attend, rotate } from './attention.ts';
 
 /** What tells one decoder from another. */
-export interface DecoderPieces extends Omit<Decoder, 'attention' | 'layer' | 'finalNorm' | 'head' | 'embed'> {
+export interface DecoderPieces
+  extends Omit<Decoder, 'attention' | 'mlp' | 'layer' | 'layerTensors' | 'finalNorm' | 'head' | 'embed'> {
   /** Canonical names of the tensors, without `.weight` and `.bias`. */
   readonly names: {
     readonly embedding: string;
@@ -22,8 +23,10 @@ export interface DecoderPieces extends Omit<Decoder, 'attention' | 'layer' | 'fi
   norm(x: Tensor, name: string, weight: Weights): Tensor;
   /** The linear layer of this name; `bias` says which have one. */
   linear(x: Tensor, name: string, weight: Weights): Tensor;
-  /** The MLP between its norm and the residual stream, given by its layer's names. */
-  mlp(x: Tensor, names: LayerNames, weight: Weights): Tensor;
+  /** inner width of the MLP */
+  readonly intermediate: number;
+  /** Inner activations from what the MLP's `into` gave. */
+  activate: Mlp['activate'];
 }
 
 export interface LayerNames {
@@ -36,8 +39,7 @@ export interface LayerNames {
   readonly queryNorm?: string;
   readonly keyNorm?: string;
   readonly mlpNorm: string;
-  /** of the MLP, by the family's own words */
-  readonly mlp: Readonly<Record<string, string>>;
+  readonly mlp: Pick<Mlp, 'name' | 'into' | 'out'>;
 }
 
 /** Shapes of a layer's attention weights by name, biases where `bias` says so. */
@@ -62,7 +64,8 @@ export function attentionTensors(
 }
 
 export function preNormDecoder(pieces: DecoderPieces): Decoder {
-  const { names, norm, linear, mlp, ...rest } = pieces;
+  const { names, norm, linear, intermediate, activate, ...rest } = pieces;
+  const mlpOf = (layer: number): Mlp => ({ ...names.layer(layer).mlp, width: intermediate, activate });
   const attention: Decoder['attention'] = (layer, weight) => {
     const at = names.layer(layer);
     const headsOf = (normed: Tensor, name: string, count: number, headNorm?: string) => {
@@ -80,6 +83,12 @@ export function preNormDecoder(pieces: DecoderPieces): Decoder {
   return {
     ...rest,
     attention,
+    mlp: mlpOf,
+    layerTensors(layer) {
+      const { mlp, ...others } = names.layer(layer);
+      const own = new Set([...Object.values(others), ...mlp.into, mlp.out]);
+      return [...pieces.tensors().keys()].filter((name) => own.has(name.replace(/\.(?:weight|bias)$/, '')));
+    },
     embed: (ids, weight) => weight.rows(ids, `${names.embedding}.weight`),
     layer(x, layer, inputs, weight, past) {
       const parts = attention(layer, weight);
@@ -92,7 +101,11 @@ export function preNormDecoder(pieces: DecoderPieces): Decoder {
       const attended = parts.output(attend(query, key, value, inputs.mask, pieces));
       const between = f.add(x, attended);
       const at = names.layer(layer);
-      const added = mlp(norm(between, at.mlpNorm, weight), at, weight);
+      const reads = norm(between, at.mlpNorm, weight);
+      const mlp = mlpOf(layer);
+      const own = linear(mlp.activate(mlp.into.map((name) => linear(reads, name, weight))), mlp.out, weight);
+      const beside = weight.neurons?.(reads, mlp);
+      const added = beside ? f.add(own, beside) : own;
       return { hidden: f.add(between, added), attention: attended, mlp: added, key, value };
     },
     finalNorm: (x, weight) => norm(x, names.finalNorm, weight),

@@ -33,7 +33,11 @@ export function rotaryDecoder(config: TextConfig, addedLayers = 0): Decoder {
         keyNorm: `${at}.self_attn.k_norm`,
       }),
       mlpNorm: `${at}.post_attention_layernorm`,
-      mlp: { gate: `${at}.mlp.gate_proj`, up: `${at}.mlp.up_proj`, down: `${at}.mlp.down_proj` },
+      mlp: {
+        name: `${at}.mlp`,
+        into: [`${at}.mlp.gate_proj`, `${at}.mlp.up_proj`],
+        out: `${at}.mlp.down_proj`,
+      },
     };
   };
   const biased = (name: string): boolean => {
@@ -57,10 +61,8 @@ export function rotaryDecoder(config: TextConfig, addedLayers = 0): Decoder {
     },
     norm: (x, name, weight) => f.rmsNorm(x, weight(`${name}.weight`), config.rmsNormEps),
     linear,
-    mlp(x, { mlp }, weight) {
-      const gate = activate(linear(x, mlp['gate']!, weight), config.activation);
-      return linear(f.multiply(gate, linear(x, mlp['up']!, weight)), mlp['down']!, weight);
-    },
+    intermediate,
+    activate: ([gate, up]) => f.multiply(activate(gate!, config.activation), up!),
     embedPositions: null,
     tables: (positions) => rotaryTables(config, positions),
     tensors() {
@@ -76,9 +78,8 @@ export function rotaryDecoder(config: TextConfig, addedLayers = 0): Decoder {
         const bias = { inputs: inputBias, output: config.attentionBias };
         for (const [name, shape] of attentionTensors(sizes, names, bias)) shapes.set(name, shape);
         shapes.set(`${names.mlpNorm}.weight`, [hidden]);
-        mlpLinear(names.mlp['gate']!, intermediate, hidden);
-        mlpLinear(names.mlp['up']!, intermediate, hidden);
-        mlpLinear(names.mlp['down']!, hidden, intermediate);
+        for (const name of names.mlp.into) mlpLinear(name, intermediate, hidden);
+        mlpLinear(names.mlp.out, hidden, intermediate);
       }
       shapes.set(`${model}.norm.weight`, [hidden]);
       if (!config.tieWordEmbeddings) shapes.set(headName, [vocab, hidden]);

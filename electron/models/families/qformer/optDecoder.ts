@@ -25,7 +25,7 @@ export function optDecoder(config: OptConfig): Decoder {
       value: `${at}.self_attn.v_proj`,
       output: `${at}.self_attn.out_proj`,
       mlpNorm: `${at}.final_layer_norm`,
-      mlp: { first: `${at}.fc1`, second: `${at}.fc2` },
+      mlp: { name: `${at}.mlp`, into: [`${at}.fc1`], out: `${at}.fc2` },
     };
   };
   const linear = (x: Tensor, name: string, weight: Weights) =>
@@ -45,8 +45,8 @@ export function optDecoder(config: OptConfig): Decoder {
     },
     norm: (x, name, weight) => f.layerNorm(x, weight(`${name}.weight`), weight(`${name}.bias`), EPSILON),
     linear,
-    mlp: (x, { mlp }, weight) =>
-      linear(activate(linear(x, mlp['first']!, weight), config.activation), mlp['second']!, weight),
+    intermediate,
+    activate: ([inner]) => activate(inner!, config.activation),
     embedPositions(positions, weight) {
       const shifted = f.add(positions, positions.graph.constant([POSITION_OFFSET], [1], 'int64'));
       return weight.rows(shifted, `${model}.embed_positions.weight`);
@@ -62,8 +62,8 @@ export function optDecoder(config: OptConfig): Decoder {
         shapes.push(...normTensors(names.attentionNorm, hidden));
         shapes.push(...attentionTensors(sizes, names, { inputs: bias, output: bias }));
         shapes.push(...normTensors(names.mlpNorm, hidden));
-        shapes.push(...linearTensors(names.mlp['first']!, intermediate, hidden, bias));
-        shapes.push(...linearTensors(names.mlp['second']!, hidden, intermediate, bias));
+        for (const name of names.mlp.into) shapes.push(...linearTensors(name, intermediate, hidden, bias));
+        shapes.push(...linearTensors(names.mlp.out, hidden, intermediate, bias));
       }
       shapes.push(...normTensors(`${model}.final_layer_norm`, hidden));
       if (!config.tieWordEmbeddings) shapes.push(['language_model.lm_head.weight', [vocab, hidden]]);

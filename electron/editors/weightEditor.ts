@@ -1,0 +1,125 @@
+/**
+ * @file What the editors share that act by weights: a state is changes of weights, several act by their sum.
+ */
+import { EmendError } from '../errors.ts';
+import type { ModelInput, VisionLanguageModel, WeightChanges } from '../models/visionLanguageModel.ts';
+import { changeableParts, decodeChanges, encodeChanges, sumOfChanges } from '../models/weightChanges.ts';
+import { Graph } from '../tensor/graph.ts';
+import { Session, type SessionOptions } from '../tensor/session.ts';
+import type { Editor, EditRequest, Effect } from './editor.ts';
+
+/** Told how far the work is; `signal` ends it. */
+export interface Work {
+  readonly signal?: AbortSignal;
+  readonly progress?: (done: number, total: number) => void;
+}
+
+/** A request, and what stands in its prompt for the fact (ROME's subject). */
+export interface WeightRequest extends EditRequest {
+  /** as it is written in the prompt; absent: the last prompt token stands for it */
+  readonly subject?: string;
+}
+
+/** Compiled graphs by name: made once, let go together. Each session that is made and let go leaks a little. */
+export class Sessions {
+  readonly #made = new Map<string, Promise<Session>>();
+  readonly #options: SessionOptions;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+  }
+
+  get(name: string, build: (graph: Graph) => void): Promise<Session> {
+    const known = this.#made.get(name);
+    if (known) return known;
+    const graph = new Graph();
+    build(graph);
+    const session = Session.create(graph, this.#options);
+    this.#made.set(name, session);
+    return session;
+  }
+
+  async dispose(): Promise<void> {
+    for (const session of this.#made.values()) await (await session).dispose();
+    this.#made.clear();
+  }
+}
+
+/** What a model must be opened with for an editor. */
+export interface WeightEditorNeeds {
+  readonly cuts: readonly number[];
+  readonly changeable: readonly string[];
+}
+
+/** The cut below the lowest layer that is changed; none below layer 0. */
+export const cutBelow = (layer: number): number[] => (layer > 0 ? [layer - 1] : []);
+
+/** An editor whose states are changes of weights. */
+export abstract class WeightEditor implements Editor<WeightChanges> {
+  abstract readonly name: string;
+  readonly model: VisionLanguageModel;
+  readonly cuts: readonly number[];
+  readonly changeable: readonly string[];
+  readonly sessions: Sessions;
+
+  constructor(model: VisionLanguageModel, needs: WeightEditorNeeds) {
+    this.model = model;
+    this.cuts = needs.cuts;
+    this.changeable = needs.changeable;
+    this.sessions = new Sessions({ ...model.decoder.session, prepack: true });
+  }
+
+  abstract make(model: VisionLanguageModel, request: WeightRequest, work?: Work): Promise<WeightChanges>;
+
+  encode(state: WeightChanges): Uint8Array {
+    return encodeChanges(state);
+  }
+
+  decode(bytes: Uint8Array): WeightChanges {
+    const { backbone } = this.model.checkpoint;
+    return decodeChanges(bytes, this.changeable, changeableParts(backbone.tensors(), backbone.decoder));
+  }
+
+  /** Edits act by the sum of their changes. */
+  effect(states: readonly WeightChanges[]): Effect {
+    return states.length === 0 ? {} : { weights: sumOfChanges(states) };
+  }
+
+  dispose(): Promise<void> {
+    return this.sessions.dispose();
+  }
+}
+
+/** A request laid out with its target behind it. */
+export interface TeacherForced {
+  readonly input: ModelInput;
+  readonly targetIds: readonly number[];
+}
+
+/** Lays a request out with its target; `before` is put before the prompt's text. */
+export async function teacherForced(
+  model: VisionLanguageModel,
+  { visual, prompt, target }: EditRequest,
+  before = '',
+): Promise<TeacherForced> {
+  const image = (visual as EditRequest['visual'] | null) !== null;
+  const { targetIds, ...encoded } = model.prompts.encodeTarget({ prompt: before + prompt, image }, target);
+  return { input: await model.lay(encoded, visual), targetIds };
+}
+
+/** Lets other work in, and hears a wish to stop. @throws EmendError 'cancelled' */
+export async function betweenSteps({ signal, progress }: Work, done: number, total: number): Promise<void> {
+  progress?.(done, total);
+  await new Promise((resolve) => setImmediate(resolve));
+  if (signal?.aborted) throw new EmendError('cancelled', 'Making the edit was stopped.');
+}
+
+/** A layer of settings as a layer of the decoder: negative ones count from the end. @throws EmendError 'invalid-input' */
+export function layerOf(layer: number, layers: number): number {
+  const at = layer < 0 ? layers + layer : layer;
+  if (Number.isInteger(layer) && at >= 0 && at < layers) return at;
+  throw new EmendError(
+    'invalid-input',
+    `The decoder has no layer ${layer}: take 0 to ${layers - 1}, or −1 for the last.`,
+  );
+}
