@@ -2,6 +2,7 @@
  * @file What the editors share that act by weights: a state is changes of weights, several act by their sum.
  */
 import { EmendError } from '../errors.ts';
+import type { EncodedPrompt } from '../models/prompt.ts';
 import type { ModelInput, VisionLanguageModel, WeightChanges } from '../models/visionLanguageModel.ts';
 import { changeableParts, decodeChanges, encodeChanges, sumOfChanges } from '../models/weightChanges.ts';
 import { Graph } from '../tensor/graph.ts';
@@ -93,6 +94,7 @@ export abstract class WeightEditor implements Editor<WeightChanges> {
 /** A request laid out with its target behind it. */
 export interface TeacherForced {
   readonly input: ModelInput;
+  readonly encoded: EncodedPrompt;
   readonly targetIds: readonly number[];
 }
 
@@ -104,7 +106,35 @@ export async function teacherForced(
 ): Promise<TeacherForced> {
   const image = (visual as EditRequest['visual'] | null) !== null;
   const { targetIds, ...encoded } = model.prompts.encodeTarget({ prompt: before + prompt, image }, target);
-  return { input: await model.lay(encoded, visual), targetIds };
+  return { input: await model.lay(encoded, visual), encoded, targetIds };
+}
+
+/**
+ * The row of a prompt's token in which `subject` ends, at its first place in `prompt`; `before` is what stands before the prompt's text.
+ * @throws EmendError 'invalid-input' where the prompt does not have it
+ */
+export function subjectRow(
+  model: VisionLanguageModel,
+  { input, encoded }: Pick<TeacherForced, 'input' | 'encoded'>,
+  prompt: string,
+  subject: string,
+  before = '',
+): number {
+  const at = prompt.indexOf(subject);
+  if (at < 0 || subject.trim() === '')
+    throw new EmendError(
+      'invalid-input',
+      `The prompt does not have the subject “${subject}”. Write it as the prompt does.`,
+    );
+  const { ids, pictures, lastPromptToken } = encoded;
+  const upTo = before + prompt.slice(0, at + subject.length);
+  const cut = model.prompts.encodePrompt({ prompt: upTo, image: pictures.length > 0 }).ids;
+  let shared = 0;
+  while (shared < cut.length && cut[shared] === ids[shared]) shared++;
+  // Where the next characters merge with the subject's last ones, it ends inside the token after what is shared.
+  const whole = model.tokenizer.decode(ids.slice(0, shared)).trimEnd().endsWith(subject.trimEnd());
+  const token = Math.min(whole ? shared - 1 : shared, lastPromptToken);
+  return token + input.lastPromptRow - lastPromptToken;
 }
 
 /** Lets other work in, and hears a wish to stop. @throws EmendError 'cancelled' */

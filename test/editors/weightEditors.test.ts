@@ -1,0 +1,198 @@
+/**
+ * @file What holds for every editor that acts by weights: it makes the target likelier on backbones of other families, its edits come
+ * back from bytes, act together and retire in any order.
+ */
+import { readFile } from 'node:fs/promises';
+import { expect, test } from 'vitest';
+import { FtLanguage, FtLanguageSettings, ftLanguageNeeds } from '../../electron/editors/ft/ftLanguage.ts';
+import { Rome, RomeSettings, romeNeeds } from '../../electron/editors/rome/rome.ts';
+import {
+  teacherForced,
+  type WeightEditor,
+  type WeightEditorNeeds,
+} from '../../electron/editors/weightEditor.ts';
+import type { Backbone } from '../../electron/models/family.ts';
+import { openCheckpoint } from '../../electron/models/open.ts';
+import { VisionLanguageModel, type WeightChanges } from '../../electron/models/visionLanguageModel.ts';
+import {
+  decodeChanges,
+  encodeChanges,
+  type LinearChange,
+  matrixOf,
+} from '../../electron/models/weightChanges.ts';
+import { floatsOf } from '../../electron/tensor/session.ts';
+import { fixture, largestDifference } from '../support/fixtures.ts';
+
+interface Kind {
+  needs(backbone: Backbone): WeightEditorNeeds;
+  open(model: VisionLanguageModel): WeightEditor;
+}
+
+const kinds: Readonly<Record<string, Kind>> = {
+  'FT-L': ft({}),
+  'FT-L, whole layer': ft({ weights: 'whole layer', norm: 0.01 }),
+  ROME: {
+    needs: ({ decoder }) => romeNeeds(RomeSettings.parse({}), decoder),
+    open: (model) => new Rome(model, RomeSettings.parse({ passes: 10 })),
+  },
+};
+
+function ft(given: Partial<FtLanguageSettings>): Kind {
+  const settings = FtLanguageSettings.parse(given);
+  return {
+    needs: ({ decoder }) => ftLanguageNeeds(settings, decoder),
+    open: (model) => new FtLanguage(model, settings),
+  };
+}
+
+async function withEditor(
+  folder: string,
+  kind: Kind,
+  use: (model: VisionLanguageModel, editor: WeightEditor) => Promise<void>,
+) {
+  const { backbone } = await openCheckpoint(fixture(`checkpoints/${folder}`));
+  const model = await VisionLanguageModel.open(fixture(`checkpoints/${folder}`), {
+    providers: ['cpu'],
+    ...kind.needs(backbone),
+  });
+  const editor = kind.open(model);
+  try {
+    await use(model, editor);
+  } finally {
+    await editor.dispose();
+    await model.dispose();
+  }
+}
+
+async function requestOn(model: VisionLanguageModel, image: string, prompt: string, target: string) {
+  const file = await readFile(fixture(`images/${image}.png`));
+  return { visual: await model.visualEmbeddings(await model.pixelsOf(file)), prompt, target };
+}
+
+type Request = Awaited<ReturnType<typeof requestOn>>;
+
+/** Logits of the rows that predict a request's target, and its mean negative log likelihood. */
+async function answer(model: VisionLanguageModel, request: Request, changes?: WeightChanges) {
+  const { input, targetIds } = await teacherForced(model, request);
+  const rows = targetIds.map((_, place) => input.lastPromptRow + place);
+  const prefill = await model.prefill(input);
+  const logits = (await floatsOf((await model.finish(prefill, rows, undefined, changes)).logits)).slice();
+  const width = logits.length / rows.length;
+  const nll = targetIds.map((id, place) => {
+    const row = logits.subarray(place * width, (place + 1) * width);
+    return Math.log(row.reduce((sum, value) => sum + Math.exp(value), 0)) - row[id]!;
+  });
+  return { logits, nll: nll.reduce((a, b) => a + b) / nll.length };
+}
+
+const backbones = ['llava_tiny', 'blip2_tiny', 'qwen2_5_vl_tiny', 'smolvlm_tiny'];
+const cases = Object.keys(kinds).flatMap((kind) => backbones.map((folder) => [kind, folder] as const));
+
+test.each(cases)(
+  '%s on %s: the target becomes likelier, and the edit comes back from bytes',
+  async (kind, folder) => {
+    await withEditor(folder, kinds[kind]!, async (model, editor) => {
+      const request = await requestOn(model, 'a', 'What is the animal on the left?', 'a small cat');
+      const before = await answer(model, request);
+      const state = await editor.make(model, request);
+      const { weights } = editor.effect([state]);
+      const after = await answer(model, request, weights);
+      expect(after.nll).toBeLessThan(before.nll - 0.05);
+      const bytes = editor.encode(state);
+      expect(editor.decode(bytes)).toEqual(state);
+      const again = await answer(model, request, editor.effect([editor.decode(bytes)]).weights);
+      expect(largestDifference(again.logits, after.logits)).toBe(0);
+      expect(largestDifference((await answer(model, request)).logits, before.logits)).toBe(0);
+    });
+  },
+);
+
+test.each(Object.keys(kinds))('%s: edits act together, and retire in any order', async (kind) => {
+  await withEditor('llava_tiny', kinds[kind]!, async (model, editor) => {
+    const one = await requestOn(model, 'a', 'What is the animal on the left?', 'a small cat');
+    const other = await requestOn(model, 'b', 'What color are the flowers?', 'pink');
+    const [first, second] = [await editor.make(model, one), await editor.make(model, other)];
+    const under = async (...states: WeightChanges[]) =>
+      (await answer(model, one, editor.effect(states).weights)).logits;
+    const [neither, both] = [await under(), await under(first, second)];
+    const [onlyFirst, onlySecond] = [await under(first), await under(second)];
+    expect(largestDifference(both, onlyFirst)).toBeGreaterThan(1e-3);
+    expect(largestDifference(both, onlySecond)).toBeGreaterThan(1e-3);
+    expect(largestDifference(await under(second, first), both)).toBeLessThan(1e-4);
+    // Each is gone as if it had never been, whichever goes first.
+    expect(largestDifference(await under(second), onlySecond)).toBe(0);
+    expect(largestDifference(await under(), neither)).toBe(0);
+    expect(largestDifference(await under(first), onlyFirst)).toBe(0);
+    expect(largestDifference((await answer(model, one)).logits, neither)).toBe(0);
+  });
+});
+
+test('changes add up: ranks stand beside one another as long as they are fewer than the whole matrix', async () => {
+  await withEditor('llava_tiny', kinds['ROME']!, async (model, editor) => {
+    const name = editor.changeable[0]!;
+    const [out, into] = model.decoder.tensors().get(`${name}.weight`) as [number, number];
+    const random = (size: number, seed: number) =>
+      Float32Array.from({ length: size }, (_, i) => Math.sin(seed + i * 12.9898));
+    const rankOne = (seed: number): LinearChange => ({
+      rank: 1,
+      right: random(into, seed),
+      left: random(out, seed + 5),
+    });
+    const sum = (count: number) => {
+      const states = Array.from({ length: count }, (_, seed) => new Map([[name, rankOne(seed)]]));
+      return editor.effect(states).weights!.get(name)!;
+    };
+    expect(sum(3)).toMatchObject({ rank: 3 });
+    const wanted = [0, 1, 2].map((seed) => matrixOf(rankOne(seed)).matrix);
+    const matrix = matrixOf(sum(3) as LinearChange).matrix;
+    expect(
+      largestDifference(
+        matrix,
+        wanted[0]!.map((x, i) => x + wanted[1]![i]! + wanted[2]![i]!),
+      ),
+    ).toBeLessThan(1e-5);
+    expect(sum(out + 1)).toMatchObject({ out });
+  });
+});
+
+test('what is no edit of this model is damaged', async () => {
+  await withEditor('llava_tiny', kinds['FT-L, whole layer']!, async (model, editor) => {
+    const name = editor.changeable.find((each) => each.endsWith('.out') || each.endsWith('o_proj'))!;
+    const [out, into] = model.decoder.tensors().get(`${name}.weight`) as [number, number];
+    const refused = (changes: WeightChanges) =>
+      expect(() => editor.decode(encodeChanges(changes))).toThrow(
+        expect.objectContaining({ code: 'damaged' }),
+      );
+    const matrix = (rows: number, columns: number) => ({
+      out: rows,
+      matrix: new Float32Array(rows * columns),
+    });
+    expect(editor.decode(encodeChanges(new Map([[name, matrix(out, into)]])))).toEqual(
+      new Map([[name, matrix(out, into)]]),
+    );
+    refused(new Map([[name, matrix(out, into + 1)]]));
+    refused(new Map([[name, { out, matrix: new Float32Array(out * into).fill(Number.NaN) }]]));
+    const rank = Math.min(out, into) + 1;
+    refused(
+      new Map([[name, { rank, right: new Float32Array(into * rank), left: new Float32Array(out * rank) }]]),
+    );
+    const elsewhere = model.decoder.mlp(0).out;
+    const [wide, narrow] = model.decoder.tensors().get(`${elsewhere}.weight`) as [number, number];
+    refused(new Map([[elsewhere, matrix(wide, narrow)]]));
+    refused(new Map());
+    const mlp = model.decoder.mlp(5);
+    const neurons = (count: number) => ({
+      count,
+      keys: mlp.into.map(() => ({ weight: new Float32Array(count * 64), bias: new Float32Array(count) })),
+      values: new Float32Array(count * 64),
+    });
+    refused(new Map([[mlp.name, neurons(1)]]));
+    const parts = { shapes: model.decoder.tensors(), mlps: new Map([[mlp.name, mlp]]), hidden: 64 };
+    const two = new Map([[mlp.name, neurons(2)]]);
+    expect(decodeChanges(encodeChanges(two), [mlp.name], parts)).toEqual(two);
+    expect(() =>
+      decodeChanges(encodeChanges(new Map([[mlp.name, neurons(5000)]])), [mlp.name], parts),
+    ).toThrow(/5000 neurons/);
+    expect(() => editor.decode(new Uint8Array(3))).toThrow(expect.objectContaining({ code: 'damaged' }));
+  });
+});
