@@ -1,18 +1,16 @@
-/** @file `emend train`: a VisEdit adapter trained for a checkpoint, saved with its calibrated router. */
+/** @file `emend train`: an editor's adapters trained for a checkpoint, saved with their calibrated router. */
 
 import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command, Option } from 'commander';
-import type { RaisedPictures } from '../editors/visedit/batch.ts';
+import { z } from 'zod';
+import { readAdapterFiles, writeAdapterFiles } from '../editors/adapterFiles.ts';
+import { editorKinds, editorNamed } from '../editors/registry.ts';
+import type { AdapterOptions } from '../editors/trainAdapters.ts';
+import type { EditSource, RaisedPictures } from '../editors/visedit/batch.ts';
+import type { AdapterStart } from '../editors/visedit/initialAdapter.ts';
 import { publishedWeights } from '../editors/visedit/losses.ts';
-import {
-  type AdapterStart,
-  type EditSource,
-  trainVisEdit,
-  type VisEditTraining,
-} from '../editors/visedit/trainVisEdit.ts';
-import { readAdapter, writeAdapter } from '../editors/visedit/visEdit.ts';
 import { editSourceFromFile } from '../evaluation/editSource.ts';
 import { calibrateRouter } from '../evaluation/routerCalibration.ts';
 import type { WeightForm } from '../models/packed/form.ts';
@@ -31,6 +29,9 @@ import {
 import { trainScopeBeside, trainScopeCommand, usualScopeOptions } from './trainScope.ts';
 
 interface TrainOptions {
+  editor: string;
+  textLayer?: number;
+  influenceMapper: boolean;
   weights: WeightForm;
   model?: string;
   data: string;
@@ -71,14 +72,28 @@ export function trainCommand(): Command {
   return new Command('train')
     .enablePositionalOptions()
     .addCommand(trainScopeCommand())
-    .description('train a VisEdit adapter; stopped and started again, it goes on where it was')
+    .description('train an editor’s adapters; stopped and started again, it goes on where it was')
+    .addOption(
+      new Option('--editor <name>', 'what is trained')
+        .choices(editorKinds.filter(({ training }) => training).map(({ name }) => name))
+        .default(editorKinds[0]!.name),
+    )
     .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
     .option('--data <file>', 'editing set in E-VQA’s JSON form, or a module that exports openEditSource')
     .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
     .option('--out <folder>', 'where the adapter is written')
     .option('--work <folder>', 'where the training state is kept; <out>/training otherwise')
     .option('--name <text>', 'name of the adapter; the folder’s otherwise')
-    .option('--layer <number>', 'decoder layer whose output is changed, from 0', wholeNumber(0, 1000))
+    .option(
+      '--layer <number>',
+      'decoder layer whose output is changed, from 0; of visual rows where an editor also changes text rows',
+      wholeNumber(0, 1000),
+    )
+    .option('--text-layer <number>', 'the same for text rows; --layer otherwise', wholeNumber(0, 1000))
+    .option(
+      '--no-influence-mapper',
+      'visual rows are changed everywhere alike, and there is no influence map',
+    )
     .option('--steps <number>', 'steps of the optimiser', wholeNumber(1, 10_000_000), 50_000)
     .option('--batch <number>', 'edits a step', wholeNumber(1, 1024), 4)
     .option('--rate <number>', 'peak learning rate', number(0, 1), 1e-4)
@@ -172,13 +187,15 @@ export function trainCommand(): Command {
 async function train(options: TrainOptions, signal: AbortSignal): Promise<void> {
   const work = options.work ?? join(options.out, 'training');
   await mkdir(work, { recursive: true });
-  const settings: VisEditTraining = {
+  const training = editorNamed(options.editor)!.training!;
+  const settings: AdapterOptions = {
     layer: options.layer,
+    ...(options.textLayer !== undefined && { textLayer: options.textLayer }),
     shape: {
       middle: options.middle,
       influenceMiddle: options.influenceMiddle,
       heads: options.heads,
-      influenceMapper: true,
+      influenceMapper: options.influenceMapper,
       attention: options.attention,
     },
     edits: options.batch,
@@ -214,11 +231,12 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     seed: options.seed,
   };
 
-  const from = options.from === undefined ? null : await readAdapter(options.from);
+  const from = options.from === undefined ? null : await readAdapterFiles(options.from, z.looseObject({}));
   const smooth = new Map<string, number>();
   let told = performance.now();
-  const trained = await withSource(options, [options.layer], async (model, source) => ({
-    ...(await trainVisEdit(model, source, settings, {
+  const cuts = training.cuts(settings);
+  const trained = await withSource(options, cuts, async (model, source) => ({
+    ...(await training.train(model, source, settings, {
       statePath: join(work, 'state.safetensors'),
       ...((options.layerwise || options.weights !== 'dense') && { keptBelow: join(work, 'below') }),
       ...(from && { from }),
@@ -236,24 +254,21 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     source: source.name,
     layers: model.checkpoint.config.text.layers,
   }));
-  const { weights, shape, modelFingerprint } = trained;
+  const { weights, description, modelFingerprint } = trained;
 
   console.log('Calibrating the router…');
-  const cuts = Array.from({ length: trained.layers - 1 - options.layer }, (_, i) => options.layer + i);
+  const above = Array.from({ length: trained.layers - 1 - cuts[0]! }, (_, i) => cuts[0]! + i);
   const calibration = await withSource(
     { ...options, seed: options.seed + 1, extended: true },
-    cuts,
+    above,
     async (model, source) => calibrateRouter(model, await source.batch(0, 200)),
   );
-  await writeAdapter(
+  await writeAdapterFiles(
     options.out,
     {
-      editor: 'VisEdit',
+      editor: options.editor,
       name: options.name ?? basename(resolve(options.out)),
-      layer: options.layer,
-      heads: shape.heads,
-      influenceMapper: shape.influenceMapper,
-      attention: shape.attention,
+      ...description,
       model: modelFingerprint,
       weights: options.weights,
       router: { layer: calibration.layer, threshold: calibration.threshold },
@@ -266,6 +281,7 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
       },
     },
     weights,
+    'F16',
   );
   console.log(
     `Router at layer ${calibration.layer}, threshold ${calibration.threshold.toFixed(3)}: acts on ${(100 * calibration.acts).toFixed(1)} % of rephrases, stays out of ${(100 * calibration.staysOut).toFixed(1)} % of other inputs.`,

@@ -5,6 +5,7 @@ import type { WeightForm } from '../models/packed/form.ts';
 import type { Visual } from '../models/picture.ts';
 import type { Adapt, Prefill, VisionLanguageModel, WeightChanges } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
+import type { EditorTraining } from './trainAdapters.ts';
 
 /** A request: answer `target` when this picture is shown and `prompt` is asked. */
 export interface EditRequest {
@@ -75,6 +76,8 @@ export interface EditorKind {
   readonly acts: string;
   /** whether it must be trained on a model before it can edit it */
   readonly trains: boolean;
+  /** how its adapters are trained here; absent: nothing to train, or only elsewhere */
+  readonly training?: EditorTraining;
   /** what holds whatever its weights are, by the metric's name, each with the reason in one sentence */
   readonly byConstruction: Readonly<Partial<Record<'textLocality', string>>>;
   /** Reads an adapter folder whose adapter.json names this editor. */

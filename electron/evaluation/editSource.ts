@@ -1,8 +1,7 @@
 /**
  * @file Training edits read from an editing set in E-VQA's JSON form.
  */
-import type { TrainingEdit } from '../editors/visedit/batch.ts';
-import type { EditSource } from '../editors/visedit/trainVisEdit.ts';
+import type { EditSource, TrainingEdit } from '../editors/visedit/batch.ts';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
 import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { standardNormal } from '../../electron/attribution/visualContribution.ts';
 import { type AdapterShape, crossAttention, rowKinds } from '../../electron/editors/visedit/adapterGraph.ts';
-import { initialAdapter } from '../../electron/editors/visedit/trainVisEdit.ts';
+import { initialAdapter } from '../../electron/editors/visedit/initialAdapter.ts';
 import { Graph } from '../../electron/tensor/graph.ts';
 import { float32, floatsOf, Session } from '../../electron/tensor/session.ts';
 

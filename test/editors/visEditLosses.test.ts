@@ -45,7 +45,7 @@ describe.each([
       providers: ['cpu'],
       cuts: [expected.edit_layer],
     });
-    frozen = await FrozenModel.compile(model, expected.edit_layer);
+    frozen = await FrozenModel.compile(model, [expected.edit_layer]);
     file = await openSafetensors(at(`${name}.safetensors`));
   });
   afterAll(async () => {

@@ -1,7 +1,7 @@
 /** @file A handful of edits for the tiny checkpoint, and settings that train an adapter on them in a moment. */
-import type { TrainingEdit } from '../../electron/editors/visedit/batch.ts';
+import type { EditSource, TrainingEdit } from '../../electron/editors/visedit/batch.ts';
 import { publishedWeights } from '../../electron/editors/visedit/losses.ts';
-import type { EditSource, VisEditTraining } from '../../electron/editors/visedit/trainVisEdit.ts';
+import type { VisEditTraining } from '../../electron/editors/visedit/trainVisEdit.ts';
 import type { Pixels } from '../../electron/models/picture.ts';
 import type { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { adamDefaults } from '../../electron/training/optimizer.ts';

@@ -3,11 +3,9 @@ import { mkdtemp, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import {
-  type EditSource,
-  type TrainingProgress,
-  trainVisEdit,
-} from '../../electron/editors/visedit/trainVisEdit.ts';
+import type { TrainingProgress } from '../../electron/editors/trainAdapters.ts';
+import type { EditSource } from '../../electron/editors/visedit/batch.ts';
+import { trainVisEdit } from '../../electron/editors/visedit/trainVisEdit.ts';
 import type { WeightForm } from '../../electron/models/packed/form.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { fixture, largestDifference } from '../support/fixtures.ts';

@@ -6,32 +6,32 @@ import { basename } from 'node:path';
 import { z } from 'zod';
 import { rowsOf } from '../../attribution/layerInputs.ts';
 import { EmendError } from '../../errors.ts';
-import type { Adapt, ModelInput, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
+import { weightForms } from '../../models/packed/form.ts';
+import type { Adapt, ModelInput, Prefill, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { float32, floatsOf, type Provider } from '../../tensor/session.ts';
 import { type AdapterWeights, readAdapterFiles } from '../adapterFiles.ts';
-import type { AdapterFolder, Editor, EditorKind, EditRequest, Effect } from '../editor.ts';
+import type { AdapterFolder, EditMap, Editor, EditorKind, EditRequest, Effect } from '../editor.ts';
 import { decodeSignals, encodeSignals, type HiddenSignal, hiddenSignals } from '../hiddenSignal.ts';
 import { mustFitLayers, PUBLISHED_THRESHOLD, type SavedAdapters } from '../visedit/publishedAdapter.ts';
 import { mustFit, shapeOfWeights, VisEdit } from '../visedit/visEdit.ts';
+import { dualEditTraining } from './trainDualEdit.ts';
 
 const layer = z.number().int().min(0).max(10_000);
-const Description = z
-  .object({
-    editor: z.literal('DualEdit'),
-    name: z.string().max(200),
-    /** decoder layers whose outputs are changed, from 0; the published ones are 16 and 19 */
-    textLayer: layer,
-    visualLayer: layer,
-    heads: z.number().int().min(1).max(1024),
-    model: z.string().max(200),
-    router: z.object({ layer, threshold: z.number().min(-1).max(1) }),
-    weightsSha256: z.string().length(64).optional(),
-    training: z.record(z.string(), z.unknown()).optional(),
-  })
-  .refine(({ textLayer, visualLayer }) => textLayer <= visualLayer, {
-    message: 'the text layer must not lie above the visual layer',
-    path: ['textLayer'],
-  });
+const Description = z.object({
+  editor: z.literal('DualEdit'),
+  name: z.string().max(200),
+  /** decoder layers whose outputs are changed, from 0; the published ones are 16 and 19 */
+  textLayer: layer,
+  visualLayer: layer,
+  heads: z.number().int().min(1).max(1024),
+  model: z.string().max(200),
+  /** whether the visual adapter has an influence mapper, which the paper's has not; published files hold one that is not used */
+  influenceMapper: z.boolean().optional(),
+  weights: z.enum(weightForms).optional(),
+  router: z.object({ layer, threshold: z.number().min(-1).max(1) }),
+  weightsSha256: z.string().length(64).optional(),
+  training: z.record(z.string(), z.unknown()).optional(),
+});
 
 /** Signals of the edit at the text layer and at the visual layer. */
 export interface DualSignal {
@@ -48,12 +48,18 @@ export function textRows({
   return Array.from({ length: Math.max(0, lastPromptRow - begin) }, (_, row) => begin + row);
 }
 
-/** The two adapters of a published state dict, under the names that VEAD's parts have. */
-export function dualWeights(weights: AdapterWeights): { text: AdapterWeights; visual: AdapterWeights } {
+/**
+ * The two adapters of a published state dict, under the names that VEAD's parts have. `mapped`: with the visual adapter's influence
+ * mapper.
+ */
+export function dualWeights(
+  weights: AdapterWeights,
+  mapped = false,
+): { text: AdapterWeights; visual: AdapterWeights } {
   const part = (prefix: string, rename: (name: string) => string) =>
     new Map(
       [...weights]
-        .filter(([name]) => name.startsWith(prefix) && !name.includes('influence_mapper'))
+        .filter(([name]) => name.startsWith(prefix) && (mapped || !name.includes('influence_mapper')))
         .map(([name, tensor]) => [rename(name.slice(prefix.length)), tensor]),
     );
   return {
@@ -71,7 +77,7 @@ export class DualEdit implements Editor<DualSignal> {
   private constructor(text: VisEdit, visual: VisEdit) {
     this.#text = text;
     this.#visual = visual;
-    this.cuts = [...new Set([text.layer, visual.layer])];
+    this.cuts = [...new Set([text.layer, visual.layer])].sort((a, b) => a - b);
   }
 
   static async create(
@@ -80,8 +86,9 @@ export class DualEdit implements Editor<DualSignal> {
     weights: AdapterWeights,
     providers: readonly Provider[],
     where: string,
+    mapped = false,
   ): Promise<DualEdit> {
-    const { text, visual } = dualWeights(weights);
+    const { text, visual } = dualWeights(weights, mapped);
     const open = (at: number, part: AdapterWeights, name: string) =>
       VisEdit.create(at, shapeOfWeights(part, heads, `${where}, ${name} adapter`), part, providers);
     return new DualEdit(await open(layers.text, text, 'text'), await open(layers.visual, visual, 'visual'));
@@ -134,6 +141,15 @@ export class DualEdit implements Editor<DualSignal> {
     };
   }
 
+  /** The visual adapter's influence map; none without an influence mapper. */
+  async maps(
+    model: VisionLanguageModel,
+    prefill: Prefill,
+    { visual }: DualSignal,
+  ): Promise<readonly EditMap[]> {
+    return this.#visual.maps(model, prefill, visual);
+  }
+
   async dispose(): Promise<void> {
     await this.#text.dispose();
     await this.#visual.dispose();
@@ -145,13 +161,17 @@ export const dualEdit: EditorKind = {
   acts: 'text rows after one layer and visual rows after another',
   trains: true,
   byConstruction: {},
+  training: dualEditTraining,
   async read(folder): Promise<AdapterFolder> {
     const { description, weights, fingerprint, path } = await readAdapterFiles(folder, Description);
-    const { name, textLayer, visualLayer, heads, model, router } = description;
-    for (const [part, tensors] of Object.entries(dualWeights(weights)))
+    const { name, textLayer, visualLayer, heads, influenceMapper, model, router } = description;
+    for (const [part, tensors] of Object.entries(dualWeights(weights, influenceMapper)))
       shapeOfWeights(tensors, heads, `${path}, ${part} adapter`);
     const layers = { text: textLayer, visual: visualLayer };
-    return { ...{ name, model, fingerprint, router }, ...openedDual(layers, heads, weights, path) };
+    return {
+      ...{ name, model, fingerprint, router, weights: description.weights },
+      ...openedDual(layers, heads, weights, path, influenceMapper),
+    };
   },
 };
 
@@ -161,12 +181,13 @@ function openedDual(
   heads: number,
   weights: AdapterWeights,
   where: string,
+  mapped = false,
 ): Pick<AdapterFolder, 'editor' | 'cuts' | 'open'> {
   return {
     editor: dualEdit,
-    cuts: [...new Set([layers.text, layers.visual])],
+    cuts: [...new Set([layers.text, layers.visual])].sort((a, b) => a - b),
     async open({ hidden, providers }) {
-      const editor = await DualEdit.create(layers, heads, weights, providers, where);
+      const editor = await DualEdit.create(layers, heads, weights, providers, where, mapped);
       mustFit(editor.hidden, hidden, where);
       return editor;
     },

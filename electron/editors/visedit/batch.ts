@@ -1,5 +1,5 @@
 /**
- * @file A batch of edits laid out for VisEdit's losses. Texts about one picture share its visual rows: they lie behind one
+ * @file A batch of edits laid out for the losses of editors that adapt hidden states. Texts about one picture share its visual rows: they lie behind one
  * another, see the picture and themselves, and not each other.
  */
 import { EmendError } from '../../errors.ts';
@@ -34,6 +34,14 @@ export interface TrainingEdit {
     readonly rephrased?: LocalityText;
     readonly elsewhere?: LocalityText;
   };
+}
+
+/** Where training edits come from. The same step gives the same edits. */
+export interface EditSource {
+  /** what it is, for the record */
+  readonly name: string;
+  batch(step: number, count: number): Promise<TrainingEdit[]>;
+  close(): Promise<void>;
 }
 
 /** A text about a picture, laid out with it. */
@@ -175,6 +183,8 @@ export async function layBatch(
   };
   const kept: number[] = [];
   const keptWeights: number[] = [];
+  /** rows of each sequence's texts up to their last prompt tokens, exclusive */
+  const textRows: number[][] = [];
   const localityTexts = sequences.flat().filter(({ term }) => term === 'imageLocality').length;
 
   sequences.forEach((texts, sequence) => {
@@ -194,6 +204,8 @@ export async function layBatch(
     take(texts[0]!.text, 0, 0, end);
     for (let row = 0; row < end; row++) allow(row, 0, row + 1);
     let at = end;
+    const prompts: number[] = [];
+    textRows.push(prompts);
     for (const [index, { text, term }] of texts.entries()) {
       const { length, targetIds } = text;
       const targetLength = targetIds.length;
@@ -201,6 +213,7 @@ export async function layBatch(
         throw new EmendError('internal', 'Texts about one picture begin differently.');
       take(text, end, at, length);
       const lastPrompt = at + length - targetLength - 1;
+      for (let row = at; row < lastPrompt; row++) prompts.push(row);
       for (let row = at; row < at + length; row++) {
         allow(row, 0, end);
         allow(row, at, row + 1);
@@ -252,16 +265,22 @@ export async function layBatch(
     lowered.push(...rowsOf(2 * edits + edit));
   }
 
-  const most = Math.max(...imageRowsOf.map((visual) => visual.length));
-  const places: number[] = [];
-  const used = new Float32Array(all * most);
-  for (const [sequence, visual] of imageRowsOf.entries()) {
-    used.fill(1, sequence * most, sequence * most + visual.length);
-    for (let at = 0; at < most; at++) places.push(sequence * rows + (visual[at] ?? visual[0]!));
-  }
+  const list = (values: readonly number[]) => int64(values, [values.length]);
+  /** The same number of entries for each sequence: those behind its own stand for none. */
+  const padded = (lists: readonly (readonly number[])[], least: number) => {
+    const most = Math.max(least, ...lists.map(({ length }) => length));
+    const places: number[] = [];
+    const used = new Float32Array(all * most);
+    for (const [sequence, own] of lists.entries()) {
+      used.fill(1, sequence * most, sequence * most + own.length);
+      for (let at = 0; at < most; at++) places.push(sequence * rows + (own[at] ?? own[0] ?? 0));
+    }
+    return { places: list(places), used: float32(used, [all, most, 1]) };
+  };
+  const visual = padded(imageRowsOf, 1);
+  const texts = padded(textRows, 1);
   const tables = decoder.tables(positions);
   const head = decoder.headDim;
-  const list = (values: readonly number[]) => int64(values, [values.length]);
   const share = (values: readonly number[]) => float32(Float32Array.from(values), [values.length]);
   return {
     sizes: {
@@ -283,8 +302,10 @@ export async function layBatch(
         cosine: float32(tables.cosine, [all, 1, rows, head]),
         sine: float32(tables.sine, [all, 1, rows, head]),
       }),
-      visual_rows: list(places),
-      visual_used: float32(used, [all, most, 1]),
+      visual_rows: visual.places,
+      visual_used: visual.used,
+      text_rows: texts.places,
+      text_used: texts.used,
       mask: float32(mask, [all, 1, rows, rows]),
       signal_mask: float32(signalMask, [edits, 1, 1, rows]),
       kinds: float32(kinds, [edits, rows, rowKinds.length]),

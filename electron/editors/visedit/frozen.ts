@@ -1,5 +1,5 @@
 /**
- * @file The frozen model on training batches: output of the edit layer, the unedited logits that locality compares with, and
+ * @file The frozen model on training batches: outputs of the layers after which edits act, the unedited logits that locality compares with, and
  * the hidden states that influence targets are drawn from. Run once a step, outside the differentiated graph.
  */
 import { attentionInputs, enter } from '../../models/decoder.ts';
@@ -15,10 +15,12 @@ export class FrozenModel {
     this.#session = session;
   }
 
-  /** `entering`: layers (0-based) for which the hidden states that enter them are given back too. */
+  /**
+   * `layers`: after which edits act, ascending; `entering`: layers for which the hidden states that enter them are given back too.
+   */
   static async compile(
     model: VisionLanguageModel,
-    editLayer: number,
+    layers: readonly number[],
     entering: readonly number[] = [],
   ): Promise<FrozenModel> {
     model.refuseUnlessDecoderFits();
@@ -31,7 +33,7 @@ export class FrozenModel {
       x = enter(x, layer, inputs);
       if (entering.includes(layer)) graph.output(`entering.${layer}`, x);
       x = decoder.layer(x, layer, inputs, weight).hidden;
-      if (layer === editLayer) graph.output('hidden', x);
+      if (layers.includes(layer)) graph.output(layer === layers[0] ? 'hidden' : `hidden.${layer}`, x);
     }
     x = enter(x, decoder.layers, inputs);
     const asked = f.gather(
@@ -42,7 +44,7 @@ export class FrozenModel {
     return new FrozenModel(await Session.create(graph, decoder.session));
   }
 
-  /** Feeds for the losses: `hidden`, `before`; and what enters chosen layers under `entering.l`. */
+  /** Feeds for the losses: `hidden` of the lowest layer, `hidden.l` of others, `before`; and what enters chosen layers under `entering.l`. */
   async run(batch: LaidBatch): Promise<Record<string, Value>> {
     const { before_logits, ...rest } = await this.#session.run(batch.feeds);
     return { ...rest, before: before_logits! };

@@ -9,7 +9,13 @@ import type { WeightOf, Weights } from '../../models/weights.ts';
 import { productOfDims } from '../../tensor/dims.ts';
 import * as f from '../../tensor/functions.ts';
 import type { Graph, Tensor } from '../../tensor/graph.ts';
-import { type AdapterShape, adaptRows, influenceLogits, rowKinds } from './adapterGraph.ts';
+import {
+  type AdapterShape,
+  adaptRows,
+  influenceLogits,
+  rowKinds,
+  type SignalInputs,
+} from './adapterGraph.ts';
 
 export interface LossSizes {
   /** edits in a batch; there are three sequences to each: its own picture, the rephrased picture, the locality picture */
@@ -44,7 +50,8 @@ export const publishedWeights: LossWeights = {
   influenceAttribution: 0.1,
 };
 
-export type LossTerms = { readonly [name in keyof LossWeights]: Tensor };
+/** An editor's terms; the influence terms only of those with an influence mapper that is trained. */
+export type LossTerms = AnswerTerms & Partial<InfluenceTerms>;
 
 /** Inside every logarithm of the influence losses, as in the published code. */
 const logFloor = 1e-8;
@@ -73,7 +80,7 @@ export function visEditLosses(
   frozen: Weights,
   adapter: WeightOf,
   scale = 1,
-): LossTerms {
+): Required<LossTerms> {
   const attention = attentionInputs(graph, decoder, 3 * sizes.edits, sizes.rows, sizes.rows);
   const { adapted, influence } = adaptedHidden(graph, sizes, shape, decoder.hidden, adapter, scale);
   let x = adapted;
@@ -82,8 +89,51 @@ export function visEditLosses(
   return { ...answerTerms(graph, enter(x, decoder.layers, attention), sizes, decoder, frozen), ...influence };
 }
 
-type InfluenceTerms = Pick<LossTerms, 'influenceUp' | 'influenceDown' | 'influenceAttribution'>;
-type AnswerTerms = Omit<LossTerms, keyof InfluenceTerms>;
+/**
+ * The edit signals of a batch from hidden states of their layer [3·edits, rows, width], each three times over: for its own sequence,
+ * the rephrased picture's and the locality picture's.
+ */
+export function signalsOf(
+  graph: Graph,
+  { edits, rows }: Pick<LossSizes, 'edits' | 'rows'>,
+  width: number,
+): (hidden: Tensor) => SignalInputs {
+  const thrice = (x: Tensor) => f.concat([x, x, x], 0);
+  const keys = graph.input('key_rows', 'int64', [edits]);
+  const mask = thrice(graph.input('signal_mask', 'float32', [edits, 1, 1, rows]));
+  const kinds = thrice(graph.input('kinds', 'float32', [edits, rows, rowKinds.length]));
+  return (hidden) => {
+    const signal = f.slice(hidden, 0, 0, edits);
+    const key = f.gather(f.reshape(signal, [edits * rows, width]), keys);
+    return { rows: thrice(signal), key: thrice(key), mask, kinds };
+  };
+}
+
+/**
+ * Adapts the rows of x [all, rows, width] that the inputs `visual_rows` and `visual_used`, or `text_rows` and `text_used`, name.
+ */
+export function adaptChosen(
+  graph: Graph,
+  x: Tensor,
+  kind: 'visual' | 'text',
+  signal: SignalInputs,
+  shape: AdapterShape,
+  adapter: WeightOf,
+  scale: number,
+): Tensor {
+  const [all, rows, width] = x.shape as [number, number, number];
+  const flat = f.reshape(x, [all * rows, width]);
+  const places = graph.input(`${kind}_rows`, 'int64', [productOfDims([all, kind])]);
+  const used = graph.input(`${kind}_used`, 'float32', [all, kind, 1]);
+  const chosen = f.reshape(f.gather(flat, places), [all, kind, width], used);
+  const { change, influence } = adaptRows(chosen, signal, shape, adapter, scale);
+  const gate = influence ? f.multiply(used, f.reshape(influence, [all, kind, 1], used)) : used;
+  const moved = f.reshape(f.multiply(change, gate), [productOfDims([all, kind]), width], places);
+  return f.reshape(f.scatterRows(flat, places, moved, 'add'), [all, rows, width]);
+}
+
+type InfluenceTerms = Record<'influenceUp' | 'influenceDown' | 'influenceAttribution', Tensor>;
+type AnswerTerms = Record<Exclude<keyof LossWeights, keyof InfluenceTerms>, Tensor>;
 
 /** What lies at the edit layer: hidden states with the adapter's change [3·edits, rows, hidden], and the terms that need no answer. */
 export function adaptedHidden(
@@ -95,26 +145,11 @@ export function adaptedHidden(
   scale: number,
 ): { readonly adapted: Tensor; readonly influence: InfluenceTerms } {
   const { edits, rows, sampled, raisedPictures } = sizes;
-  const all = 3 * edits;
-  const hidden = graph.input('hidden', 'float32', [all, rows, width]);
-  const thrice = (x: Tensor) => f.concat([x, x, x], 0);
-  const signal = f.slice(hidden, 0, 0, edits);
-  const key = f.gather(f.reshape(signal, [edits * rows, width]), graph.input('key_rows', 'int64', [edits]));
-  const inputs = {
-    rows: thrice(signal),
-    key: thrice(key),
-    mask: thrice(graph.input('signal_mask', 'float32', [edits, 1, 1, rows])),
-    kinds: thrice(graph.input('kinds', 'float32', [edits, rows, rowKinds.length])),
-  };
-  const flat = f.reshape(hidden, [all * rows, width]);
-  const places = graph.input('visual_rows', 'int64', [productOfDims([all, 'visual'])]);
-  const used = graph.input('visual_used', 'float32', [all, 'visual', 1]);
-  const visual = f.reshape(f.gather(flat, places), [all, 'visual', width], used);
-  const { change, influence } = adaptRows(visual, inputs, shape, adapter, scale);
-  const gate = influence ? f.multiply(used, f.reshape(influence, [all, 'visual', 1], used)) : used;
-  const moved = f.reshape(f.multiply(change, gate), [productOfDims([all, 'visual']), width], places);
-
-  const adapted = f.reshape(f.scatterRows(flat, places, moved, 'add'), [all, rows, width]);
+  const hidden = graph.input('hidden', 'float32', [3 * edits, rows, width]);
+  const signal = signalsOf(graph, sizes, width)(hidden);
+  const key = f.slice(signal.key, 0, 0, edits);
+  const flat = f.reshape(hidden, [3 * edits * rows, width]);
+  const adapted = adaptChosen(graph, hidden, 'visual', signal, shape, adapter, scale);
 
   const influenceOf = (name: string, pictures: 1 | 2) => {
     const rowsOf = graph.input(name, 'int64', [pictures * edits * sampled]);
@@ -166,7 +201,10 @@ export function answerTerms(
 }
 
 /** Σ weight·term, over the terms whose weight is not 0; null where there is none. */
-export function weightedSum(terms: Partial<LossTerms>, weights: LossWeights): Tensor | null {
+export function weightedSum(
+  terms: Partial<Record<keyof LossWeights, Tensor>>,
+  weights: LossWeights,
+): Tensor | null {
   const parts = (Object.keys(terms) as Array<keyof LossWeights>)
     .filter((name) => weights[name] !== 0)
     .map((name) => f.multiply(terms[name]!, weights[name]));

@@ -13,6 +13,7 @@ import { type AdapterWeights, readAdapterFiles, writeAdapterFiles } from '../ada
 import type { AdapterFolder, EditMap, Editor, EditorKind, EditRequest, Effect } from '../editor.ts';
 import { decodeSignals, encodeSignals, type HiddenSignal, hiddenSignals } from '../hiddenSignal.ts';
 import { type AdapterShape, adapterWeights, adaptRows, rowKinds } from './adapterGraph.ts';
+import { visEditTraining } from './trainVisEdit.ts';
 
 const Description = z.object({
   editor: z.literal('VisEdit'),
@@ -236,6 +237,7 @@ export const visEdit: EditorKind = {
   byConstruction: {
     textLocality: 'VisEdit changes visual rows only, and a question without a picture has none.',
   },
+  training: visEditTraining,
   read: async (folder) => opened(await readAdapter(folder), folder),
 };
 
