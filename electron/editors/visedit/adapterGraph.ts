@@ -10,6 +10,16 @@ import type { Tensor } from '../../tensor/graph.ts';
 /** Kinds of rows of an edit signal, in the order of the row-kind weights. */
 export const rowKinds = ['beginning', 'visual', 'prompt', 'target'] as const;
 
+/** The kind of each row of a signal, an index of `rowKinds`: what stands before the picture, its rows, the prompt, the target. */
+export function kindsOfRows(rows: number, imageRows: readonly number[], lastPromptRow: number): number[] {
+  const visual = new Set(imageRows);
+  return Array.from({ length: rows }, (_, row) => {
+    if (visual.has(row)) return 1;
+    if (row < imageRows[0]!) return 0;
+    return row <= lastPromptRow ? 2 : 3;
+  });
+}
+
 export interface AdapterShape {
   /** width of the decoder */
   readonly hidden: number;

@@ -9,9 +9,8 @@ import { forbidden, type Positions } from '../../models/positions.ts';
 import type { EncodedPrompt } from '../../models/prompt.ts';
 import type { ModelInput, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { float32, floatsOf, int64, type Value } from '../../tensor/session.ts';
-import { rowKinds } from './adapterGraph.ts';
+import { kindsOfRows, rowKinds } from './adapterGraph.ts';
 import type { LossSizes } from './losses.ts';
-import { kindsOfRows } from './visEdit.ts';
 
 /** A question about a picture whose answer must not change. Without an answer, the first token of it is compared. */
 export interface LocalityText {

@@ -12,7 +12,7 @@ import { float32, floatsOf, type Provider, Session } from '../../tensor/session.
 import { type AdapterWeights, readAdapterFiles, writeAdapterFiles } from '../adapterFiles.ts';
 import type { AdapterFolder, EditMap, Editor, EditorKind, EditRequest, Effect } from '../editor.ts';
 import { decodeSignals, encodeSignals, type HiddenSignal, hiddenSignals } from '../hiddenSignal.ts';
-import { type AdapterShape, adapterWeights, adaptRows, rowKinds } from './adapterGraph.ts';
+import { type AdapterShape, adapterWeights, adaptRows, kindsOfRows, rowKinds } from './adapterGraph.ts';
 import { visEditTraining } from './trainVisEdit.ts';
 
 const Description = z.object({
@@ -90,16 +90,6 @@ export function writeAdapter(
   dtype: 'F32' | 'F16' = 'F16',
 ): Promise<void> {
   return writeAdapterFiles(folder, description, weights, dtype);
-}
-
-/** The kind of each row of a signal, an index of `rowKinds`: what stands before the picture, its rows, the prompt, the target. */
-export function kindsOfRows(rows: number, imageRows: readonly number[], lastPromptRow: number): number[] {
-  const visual = new Set(imageRows);
-  return Array.from({ length: rows }, (_, row) => {
-    if (visual.has(row)) return 1;
-    if (row < imageRows[0]!) return 0;
-    return row <= lastPromptRow ? 2 : 3;
-  });
 }
 
 /** Feeds an adapter's session beside its weights; one edit signal of one input. */
