@@ -8,7 +8,13 @@ import { type ScopeForm, scopeForms } from '../editors/scope/openScope.ts';
 import type { Reach } from '../editors/scope/scope.ts';
 import { OpenModel } from '../engine/openModel.ts';
 import { EmendError } from '../errors.ts';
-import { type BenchmarkResult, benchmark, type Scores, type Told } from '../evaluation/benchmark.ts';
+import {
+  type BenchmarkResult,
+  benchmark,
+  editVerdicts,
+  type Scores,
+  type Told,
+} from '../evaluation/benchmark.ts';
 import type { Estimate } from '../evaluation/bootstrap.ts';
 import { type EditingSet, readEditingSet } from '../evaluation/editingSet.ts';
 import { measureManyEdits, type ProbeRole, type SizeResult } from '../evaluation/manyEdits.ts';
@@ -312,6 +318,12 @@ function table(report: Report): string {
     'beyond the papers',
     ...leakMetrics.map(metricRow),
     ...kindTable(report.kinds),
+    '',
+    `edits that ${editVerdicts
+      .toReversed()
+      .map((verdict) => `${verdict.replace(/s$/u, '')} ${report.verdicts[verdict]}`)
+      .join(', ')}`,
+    `making one takes ${report.cost.seconds.toFixed(2)} s and ${(report.cost.bytes / 1024).toFixed(1)} KB in a library`,
     '',
     ...notes,
     `${data.taken} of ${data.total} edits of ${data.path}, each alone; 95 % intervals in brackets.`,

@@ -47,10 +47,15 @@ export interface Scores {
   readonly meanOfFive: Told;
 }
 
+/** What an edit does as a whole, by exact match: of several the worst, in this order. */
+export const editVerdicts = ['fails', 'leaks', 'under-generalises', 'holds'] as const;
+export type EditVerdict = (typeof editVerdicts)[number];
+
 export interface MeasuredRecord {
   /** place in the file, from 0 */
   readonly index: number;
   readonly kind: string | null;
+  readonly verdict: EditVerdict;
   readonly measurements: Readonly<Record<Metric, Measurement | null>>;
 }
 
@@ -84,6 +89,10 @@ export interface BenchmarkResult extends Scores {
   /** exact match of the target before the edit: what the edits had nothing to change about */
   readonly answeredBefore: Estimate | null;
   readonly seconds: number;
+  /** numbers of edits by what they do as a whole */
+  readonly verdicts: Readonly<Record<EditVerdict, number>>;
+  /** what making one edit takes: seconds in the median, and bytes in a library on average */
+  readonly cost: { readonly seconds: number; readonly bytes: number };
   /** for every `kind` of edit, where records say it */
   readonly kinds: Readonly<Record<string, Scores>>;
   readonly records: readonly MeasuredRecord[];
@@ -106,14 +115,18 @@ export async function benchmark(
   const started = performance.now();
   const pictures = new Pictures(edited, set);
   const records: MeasuredRecord[] = [];
+  const made: Array<{ seconds: number; bytes: number }> = [];
   const total = set.records.length;
   for (const [index, record] of set.records.entries()) {
     options.onProgress?.(index, total);
     if (options.signal?.aborted)
       throw new EmendError('cancelled', `Stopped after ${index} of ${total} edits.`);
     const edit = await caseOf(set, index, options, pictures);
-    const measurements = await measureEdit(edited, edit, options);
-    records.push({ index, kind: record.kind ?? null, measurements });
+    const measurements = await measureEdit(edited, edit, {
+      ...options,
+      onMade: (state, seconds) => void made.push({ seconds, bytes: edited.encode(state).length }),
+    });
+    records.push({ index, kind: record.kind ?? null, verdict: verdictOf(measurements), measurements });
   }
   options.onProgress?.(total, total);
 
@@ -142,6 +155,13 @@ export async function benchmark(
     byConstruction: editorNamed(editor.name)?.byConstruction ?? {},
     answeredBefore: estimate(records.map(answeredBefore), options.seed),
     seconds: (performance.now() - started) / 1000,
+    verdicts: Object.fromEntries(
+      editVerdicts.map((kind) => [kind, records.filter(({ verdict }) => verdict === kind).length]),
+    ) as Record<EditVerdict, number>,
+    cost: {
+      seconds: made.map(({ seconds }) => seconds).sort((a, b) => a - b)[made.length >> 1] ?? 0,
+      bytes: made.reduce((sum, { bytes }) => sum + bytes, 0) / Math.max(1, made.length),
+    },
     ...scoresOf(records, options.seed),
     kinds: Object.fromEntries(
       kinds.map((kind) => [
@@ -154,6 +174,15 @@ export async function benchmark(
     ),
     records,
   };
+}
+
+/** What an edit does as a whole; metrics it has no probe for do not count. */
+export function verdictOf(measurements: MeasuredRecord['measurements']): EditVerdict {
+  const short = (...metrics: Metric[]) =>
+    metrics.some((metric) => measurements[metric]?.exactMatch === false);
+  if (short('reliability')) return 'fails';
+  if (short('textLocality', 'imageLocality', 'samePicture', 'sameQuestion')) return 'leaks';
+  return short('textGenerality', 'imageGenerality') ? 'under-generalises' : 'holds';
 }
 
 function answeredBefore({ measurements: { reliability } }: MeasuredRecord): number {

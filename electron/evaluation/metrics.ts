@@ -134,6 +134,8 @@ export interface MeasureOptions {
   readonly reach: Reach;
   readonly maxNewTokens: number;
   readonly signal?: AbortSignal;
+  /** is told of the edit once it is made, and how long that took */
+  readonly onMade?: (state: EditState, seconds: number) => void;
 }
 
 /**
@@ -147,7 +149,9 @@ export async function measureEdit(
 ): Promise<Record<Metric, Measurement | null>> {
   const { editor } = edited;
   if (!editor) throw new EmendError('conflict', 'Nothing can be measured without an adapter. Give one.');
+  const begun = performance.now();
   const state = await edited.make(edit.visual, edit.prompt, edit.target);
+  options.onMade?.(state, (performance.now() - begun) / 1000);
   const bank = options.scoped ? await bankOfOne(edited, edit, options.reach) : null;
   const acting = { state, bank };
   const changed = (visual: Visual, prompt: string) =>

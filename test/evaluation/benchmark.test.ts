@@ -6,9 +6,10 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { EditedModel } from '../../electron/editors/editedModel.ts';
 import { VisEdit } from '../../electron/editors/visedit/visEdit.ts';
-import { type BenchmarkOptions, benchmark } from '../../electron/evaluation/benchmark.ts';
+import { type BenchmarkOptions, benchmark, verdictOf } from '../../electron/evaluation/benchmark.ts';
 import { estimate } from '../../electron/evaluation/bootstrap.ts';
 import { readEditingSet } from '../../electron/evaluation/editingSet.ts';
+import type { Measurement } from '../../electron/evaluation/metrics.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { LAYER, randomWeights, shape } from './tinyAdapter.ts';
@@ -62,7 +63,12 @@ describe('a benchmark', () => {
     const onProgress = (done: number, total: number) => void told.push(`${done}/${total}`);
     const one = await benchmark(edited, set, { ...options, onProgress });
     const other = await benchmark(edited, set, options);
-    expect({ ...one, seconds: 0 }).toEqual({ ...other, seconds: 0 });
+    const timeless = (result: typeof one) => ({
+      ...result,
+      seconds: 0,
+      cost: { ...result.cost, seconds: 0 },
+    });
+    expect(timeless(one)).toEqual(timeless(other));
     expect(JSON.parse(JSON.stringify(one))).toEqual(one);
     expect(told).toEqual(['0/2', '1/2', '2/2']);
     expect(one.setting).toMatchObject({
@@ -105,6 +111,30 @@ describe('a benchmark', () => {
       mean(five.map((metric) => result.metrics[metric].teacherForced!.mean)),
       12,
     );
+  });
+
+  it('gives each edit the worst verdict that fits, and says what making one takes', async () => {
+    const { records, verdicts, cost } = await benchmark(edited, await readEditingSet(data), options);
+    const all = Object.values(verdicts).reduce((a, b) => a + b, 0);
+    expect(all).toBe(2);
+    // a random adapter does not say the target
+    expect(records.map(({ verdict }) => verdict)).toEqual(['fails', 'fails']);
+    expect(cost.seconds).toBeGreaterThan(0);
+    expect(cost.bytes).toBeGreaterThan(64 * 4);
+    const holding = { exactMatch: true } as Measurement;
+    const short = { exactMatch: false } as Measurement;
+    const good = records[0]!.measurements;
+    const of = (changed: Partial<typeof good>) =>
+      verdictOf({
+        ...(Object.fromEntries(Object.keys(good).map((metric) => [metric, holding])) as typeof good),
+        ...changed,
+      });
+    expect(of({})).toBe('holds');
+    expect(of({ samePicture: null })).toBe('holds');
+    expect(of({ imageGenerality: short })).toBe('under-generalises');
+    expect(of({ imageGenerality: short, sameQuestion: short })).toBe('leaks');
+    expect(of({ textLocality: short })).toBe('leaks');
+    expect(of({ reliability: short, textLocality: short })).toBe('fails');
   });
 
   it('runs what holds by construction all the same, and says that it does', async () => {
