@@ -450,6 +450,51 @@ export const PackedWeights = z.object({
   used: Moment,
 });
 
+/** A value of an editor's setting; null: what the editor itself chooses. */
+export const SettingValue = z.union([
+  z.string().max(4096),
+  z.number(),
+  z.boolean(),
+  z.null(),
+  z.array(z.string().max(4096)).max(100),
+]);
+export type SettingValue = z.infer<typeof SettingValue>;
+
+/** A setting of an editor as a form shows it. */
+export const SettingField = z.object({
+  key: z.string(),
+  /** texts: a list, a line each */
+  kind: z.enum(['integer', 'number', 'boolean', 'choice', 'string', 'texts', 'file']),
+  label: z.string(),
+  help: z.string(),
+  default: SettingValue,
+  /** whether it may be left to the editor (null) */
+  optional: z.boolean(),
+  /** of a choice */
+  options: z.array(z.string()),
+  least: z.number().nullable(),
+  most: z.number().nullable(),
+});
+export type SettingField = z.infer<typeof SettingField>;
+
+/** An editor that needs no training, chosen by name; settings that are not given are the published ones. */
+export const EditorChoice = z.object({
+  editor: z.string().max(100),
+  settings: z.record(z.string().max(100), SettingValue).default({}),
+});
+export type EditorChoice = z.infer<typeof EditorChoice>;
+
+/** An editor of the workbench. */
+export const EditorSummary = z.object({
+  name: z.string(),
+  /** in a few words: what of the model it changes */
+  acts: z.string(),
+  /** whether it must be trained on a model before it can edit it */
+  trains: z.boolean(),
+  settings: z.array(SettingField),
+});
+export type EditorSummary = z.infer<typeof EditorSummary>;
+
 export const ModelSummary = z.object({
   path: z.string(),
   name: z.string(),
@@ -476,10 +521,19 @@ export const ModelSummary = z.object({
   adapter: z
     .object({
       name: z.string(),
-      path: z.string(),
+      /** null where the editor needs no training and was chosen with settings */
+      path: z.string().nullable(),
       fingerprint: z.string(),
       editor: z.string(),
-      layer: z.number().int(),
+      /** in a few words: what of the model it changes */
+      acts: z.string(),
+      /** the highest decoder layer after which a trained adapter acts; null for other editors */
+      layer: z.number().int().nullable(),
+      /** null where they lie in its folder */
+      settings: z.record(z.string(), SettingValue).nullable(),
+      facts: z.array(z.object({ label: z.string(), value: z.string() })),
+      /** whether it has a map of where an edit acts in a picture */
+      map: z.boolean(),
       /** the form of the weights it was trained on */
       weights: WeightForm,
       scope: ScopeSummary,
@@ -773,6 +827,8 @@ export const calls = {
   },
   /** adapters in and beside the open model's folder and those opened before, and whether they fit it */
   'models.adapters': { input: Nothing, output: z.array(FoundAdapter), job: false },
+  /** the editors of the workbench, with the settings of those that need no training */
+  'models.editors': { input: Nothing, output: z.array(EditorSummary), job: false },
   /** how many rows a picture of the library takes in the open model */
   'models.rows': {
     input: z.object({ picture: PictureId }),
@@ -780,11 +836,15 @@ export const calls = {
     job: false,
   },
   'models.open': {
-    /** adapter: without, the one last used with the model; null: none */
+    /** adapter: without, the editor or adapter last used with the model; null: none */
+    /** editor: one that needs no training, in place of an adapter */
+    /** scope: folder of the scope that decides where its edits act; the one found beside an adapter of the model otherwise */
     /** weights: without, the form last used with the model */
     input: z.object({
       path: z.string().min(1),
       adapter: z.string().nullish(),
+      editor: EditorChoice.optional(),
+      scope: z.string().optional(),
       weights: WeightForm.optional(),
     }),
     output: ModelSummary,

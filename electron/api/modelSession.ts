@@ -2,6 +2,7 @@
  * @file The open model and the committed edits that act in it, kept in step with the engine whatever happens to it.
  */
 import { realpath, stat } from 'node:fs/promises';
+import { hasScope } from '../editors/scope/openScope.ts';
 import type { EngineEdit, EngineInputResult, EngineOperations } from '../engine/protocol.ts';
 import { OUT_OF_MEMORY } from '../engine/supervisor.ts';
 import { EmendError } from '../errors.ts';
@@ -9,19 +10,25 @@ import { actingKey, keepActing } from '../library/acting.ts';
 import { type EditState, editState, recordSignal } from '../library/edits.ts';
 import type { Library } from '../library/library.ts';
 import { readPicture } from '../library/pictures.ts';
-import { recentModels, rememberModel } from '../library/recentModels.ts';
+import { type ChosenEditor, recentModels, rememberModel } from '../library/recentModels.ts';
 import { type DescribedInput, isDescribed, keepInputs, unsettledInputs } from '../library/scopeInputs.ts';
 import { readSettings } from '../library/settings.ts';
 import { type Comparison, placeEdit, settleInputs, unplacedEdits } from '../library/watched.ts';
 import type { PackedCache } from '../models/packed/cache.ts';
 import type { Provider } from '../tensor/session.ts';
-import { type EngineState, type ModelSummary, WeightForm } from './contract.ts';
+import { type EditorChoice, type EngineState, type ModelSummary, WeightForm } from './contract.ts';
 import type { EngineCallOptions, EngineClient } from './engineClient.ts';
 import { demoModel } from './resources.ts';
 
+/** By what a model is edited: an adapter or an editor that needs none; neither, where it is only asked. */
+interface Editing {
+  readonly adapter: string | null;
+  readonly editor: ChosenEditor | null;
+}
+
 interface OpenModel extends Readonly<EngineOperations['open']['output']> {
   readonly path: string;
-  readonly adapterPath: string | null;
+  readonly editing: Editing;
 }
 
 interface Opening {
@@ -39,10 +46,15 @@ const SETTLED_AT_ONCE = 64;
 /** So many times the engine may end while it opens a model before that is left to the person. */
 const DEATHS_IN_OPENING = 2;
 
-/** A model to open; without adapter, with the one last used with it. */
-interface Way {
+/** A model to open; without adapter and editor, with what was last used with it. */
+export interface Way {
   readonly path: string;
-  readonly adapter?: string | null;
+  /** null: none */
+  readonly adapter?: string | null | undefined;
+  /** one that needs no training, in place of an adapter */
+  readonly editor?: EditorChoice | undefined;
+  /** folder of the scope of that editor's edits; one that was trained for the model otherwise */
+  readonly scope?: string | undefined;
   /** without, the form last used with it */
   readonly weights?: WeightForm | undefined;
 }
@@ -128,20 +140,15 @@ export class ModelSession {
   }
 
   /**
-   * Opens a checkpoint folder, with an adapter: the given one, none for null, else the one last used with that folder. If that no
+   * Opens a checkpoint folder, with the given adapter or editor, none for null, else what was last used with that folder. If that no
    * longer fits, because the model was trained on, the model is opened without and the engine's state says so.
    * An opening that is under way is given up for it.
    * @throws EmendError 'not-found', 'invalid-input', or what the engine says of the checkpoint
    */
-  async open(
-    path: string,
-    adapter: string | null | undefined,
-    options: EngineCallOptions,
-    weights?: WeightForm,
-  ): Promise<ModelSummary> {
+  async open(way: Way, options: EngineCallOptions): Promise<ModelSummary> {
     this.#failure = null;
     try {
-      return await this.#takeOver({ path, adapter, weights }, true, options);
+      return await this.#takeOver(way, true, options);
     } catch (error) {
       // The engine ended before and waited for this: it holds nothing yet.
       const waits = this.#engine.state.state === 'ready' && !this.#loaded && !this.#opening;
@@ -150,16 +157,12 @@ export class ModelSession {
     }
   }
 
-  async #takeOver(
-    { path, adapter, weights }: Way,
-    asked: boolean,
-    options: EngineCallOptions,
-  ): Promise<ModelSummary> {
-    const folder = await demandFolder(path, 'model');
-    const form = weights ?? this.#usualForm(folder);
-    const usual = adapter === undefined;
-    const given = adapter ? await demandPath(adapter, 'adapter') : null;
-    const adapterPath = usual ? await this.#usualAdapter(folder) : given;
+  async #takeOver(way: Way, asked: boolean, options: EngineCallOptions): Promise<ModelSummary> {
+    const folder = await demandFolder(way.path, 'model');
+    const form = way.weights ?? this.#usualForm(folder);
+    const usual = way.adapter === undefined && way.editor === undefined;
+    const editing = usual ? await this.#usualEditing(folder) : await givenEditing(way);
+    const none = { adapter: null, editor: null };
     if (!asked && this.#opening?.asked) throw new EmendError('cancelled', 'Another model is being opened.');
     this.#opening?.controller.abort();
     const controller = new AbortController();
@@ -167,11 +170,11 @@ export class ModelSession {
     const opening: Opening = {
       asked,
       controller,
-      done: this.#open(folder, adapterPath, form, { ...options, signal }).catch((error: unknown) => {
+      done: this.#open(folder, editing, form, { ...options, signal }).catch((error: unknown) => {
         const unfit = error instanceof EmendError && error.code === 'invalid-input';
-        if (!usual || adapterPath === null || !unfit) throw error;
+        if (!usual || (editing.adapter ?? editing.editor) === null || !unfit) throw error;
         this.#failure = new EmendError(error.code, `${error.message} It was opened without.`);
-        return this.#open(folder, null, form, { ...options, signal });
+        return this.#open(folder, none, form, { ...options, signal });
       }),
     };
     this.#opening = opening;
@@ -185,28 +188,38 @@ export class ModelSession {
 
   async #open(
     path: string,
-    adapterPath: string | null,
+    editing: Editing,
     weights: WeightForm,
     options: EngineCallOptions,
   ): Promise<ModelSummary> {
+    const { adapter, editor } = editing;
+    const scopeFolder = editor ? (editor.scope ?? (await this.#usualScope(path))) : null;
     const providers = this.providers;
     const { promptTemplate: template, pictureRows } = readSettings(this.#library);
     const mostPictureRows = pictureRows ?? undefined;
     const opened = await this.#engine.call(
       'open',
-      { path, adapter: adapterPath, providers, template, weights, mostPictureRows, packed: this.packedCache },
+      {
+        ...{ path, adapter, providers, template, weights, mostPictureRows, packed: this.packedCache },
+        ...(editor && { editor: { editor: editor.editor, settings: editor.settings } }),
+        ...(scopeFolder !== null && { scopeFolder }),
+      },
       options,
     );
     if (this.#closed) throw new EmendError('cancelled', 'The application is closing.');
     const { summary } = opened;
     const actors = { model: summary.fingerprint, adapter: summary.adapter?.fingerprint ?? '' };
-    this.#model = { ...opened, path, adapterPath };
+    this.#model = { ...opened, path, editing };
     this.#loaded = true;
     this.#opened = new Date();
     this.#acting = null;
     this.#deathsInOpening = 0;
     keepActing(this.#library, actors, template, opened.scope);
-    rememberModel(this.#library, { path, name: summary.name, adapterPath, weights, ...actors });
+    rememberModel(this.#library, {
+      ...{ path, name: summary.name, weights, editor, ...actors },
+      adapterPath: editor ? await this.#usualAdapter(path) : adapter,
+      ...(summary.adapter && { editorName: summary.adapter.name }),
+    });
     return summary;
   }
 
@@ -225,6 +238,22 @@ export class ModelSession {
   #usualForm(path: string): WeightForm {
     const known = recentModels(this.#library).find((model) => model.path === path)?.weights;
     return WeightForm.catch('dense').parse(known);
+  }
+
+  /** What a model was last edited by, as far as it is still there. */
+  async #usualEditing(path: string): Promise<Editing> {
+    const editor = recentModels(this.#library).find((model) => model.path === path)?.editor ?? null;
+    return { adapter: editor ? null : await this.#usualAdapter(path), editor };
+  }
+
+  /** Where the scope of an editor without a folder lies: beside the adapter last used with the model, or the demo's. */
+  async #usualScope(path: string): Promise<string | null> {
+    const demo = demoModel(this.#resources);
+    const known = recentModels(this.#library).find((model) => model.path === path)?.adapterPath;
+    const ofDemo = demo && (await realpath(demo.path)) === path ? demo.adapter : null;
+    for (const folder of [known ?? null, ofDemo])
+      if (folder !== null && (await hasScope(folder))) return folder;
+    return null;
   }
 
   async #usualAdapter(path: string): Promise<string | null> {
@@ -256,9 +285,15 @@ export class ModelSession {
       this.#opening.done.catch(() => undefined).then(() => this.reopen());
       return;
     }
-    const { path, adapterPath } = this.#model ?? {};
-    const weights = this.#model?.summary.weights;
-    this.#inBackground(path === undefined ? this.#atStart : [{ path, adapter: adapterPath, weights }]);
+    if (!this.#model) {
+      this.#inBackground(this.#atStart);
+      return;
+    }
+    const { path, editing, summary } = this.#model;
+    const { weights } = summary;
+    const { adapter, editor } = editing;
+    const scope = editor?.scope ?? undefined;
+    this.#inBackground([editor ? { path, editor, scope, weights } : { path, adapter, weights }]);
   }
 
   #inBackground(ways: readonly Way[]): void {
@@ -316,7 +351,7 @@ export class ModelSession {
     if (adapter) return adapter;
     throw new EmendError(
       'conflict',
-      `${name} is open without an adapter, so nothing can be edited. Open it with one.`,
+      `${name} is open without an editor, so nothing can be edited. Open it with an adapter, or with an editor that needs no training.`,
     );
   }
 
@@ -484,6 +519,19 @@ export function describedInputs(
     const { picture, prompt } = inputs[index]!;
     return described && picture !== null ? [{ picture, prompt, described, matches }] : [];
   });
+}
+
+async function givenEditing({ adapter, editor, scope }: Way): Promise<Editing> {
+  if (editor && adapter)
+    throw new EmendError(
+      'invalid-input',
+      `Give either an adapter (${adapter}) or an editor that needs none (${editor.editor}).`,
+    );
+  const folder = scope === undefined ? null : await demandFolder(scope, 'scope');
+  return {
+    adapter: adapter ? await demandPath(adapter, 'adapter') : null,
+    editor: editor ? { ...editor, scope: folder } : null,
+  };
 }
 
 /** The real path of a folder. @throws EmendError 'not-found', 'invalid-input' for a file */

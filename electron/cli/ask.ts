@@ -10,6 +10,8 @@ import type { WeightForm } from '../models/packed/form.ts';
 import type { PromptForm } from '../models/prompt.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
+  type EditorOptions,
+  editorOptions,
   inForm,
   maxNewTokensOption,
   modelOrDemo,
@@ -25,7 +27,7 @@ import {
 } from './options.ts';
 import { print, withSession } from './session.ts';
 
-interface AskOptions {
+interface AskOptions extends EditorOptions {
   weights: WeightForm;
   model?: string;
   image?: string;
@@ -45,7 +47,7 @@ interface AskOptions {
 }
 
 export function askCommand(): Command {
-  return new Command('ask')
+  const command = new Command('ask')
     .description('ask a model about a picture')
     .option(
       '--model <folder>',
@@ -64,7 +66,7 @@ export function askCommand(): Command {
     .addOption(providerOption())
     .option('--edited', "let the library's committed edits act, and say which did")
     .option('--library <file>', 'library to take edits from; the default is in your data folder')
-    .option('--adapter <folder>', 'adapter to open the model with; the one used last with it otherwise')
+    .option('--adapter <folder>', 'adapter to open the model with; what was used last with it otherwise')
     .option('--json', 'print tokens, probabilities, alternatives, provider and times, for programs')
     .action(async (options: AskOptions, command: Command) => {
       const template = command.getOptionValueSource('template') === 'cli';
@@ -74,8 +76,8 @@ export function askCommand(): Command {
           '--template cannot be chosen with --edited: edits act in the prompts they were checked with, as the library’s settings say.',
         );
       }
-      if (!options.edited && (options.library || options.adapter)) {
-        throw new EmendError('invalid-input', '--library and --adapter go with --edited. Add it.');
+      if (!options.edited && (options.library || options.adapter || options.editor)) {
+        throw new EmendError('invalid-input', '--library, --adapter and --editor go with --edited. Add it.');
       }
       const picture = options.image === undefined ? null : await readPictureFile(options.image);
       const answer = options.edited
@@ -84,6 +86,8 @@ export function askCommand(): Command {
       const { text, ...told } = answer;
       print({ prompt: promptOf(options), answer: text, ...told }, forPeople(answer), options.json);
     });
+  for (const option of editorOptions()) command.addOption(option);
+  return command;
 }
 
 /** As the contract takes prompts: a space at the end makes models answer nothing. */
@@ -114,11 +118,15 @@ async function askModel(options: AskOptions, model: string, picture: Uint8Array 
 
 async function askEdited(options: AskOptions, file: Uint8Array | null): Promise<Answer> {
   const { library, model, adapter, provider, maxNewTokens } = options;
-  if (options.weights !== 'dense' && model === undefined && adapter === undefined)
+  const { editor, setting, scopeFolder } = options;
+  if (options.weights !== 'dense' && (model ?? adapter ?? editor) === undefined)
     throw new EmendError('invalid-input', '--weights goes with --model here: say which model to open so.');
   const providers = provider && [provider];
   return withSession(
-    { library, model, adapter, weights: options.weights, providers, needsModel: true },
+    {
+      ...{ library, model, adapter, editor, setting, scopeFolder, providers },
+      ...{ weights: options.weights, needsModel: true },
+    },
     async ({ call }) => {
       const picture = file
         ? (await call('pictures.add', { base64: Buffer.from(file).toString('base64') })).id

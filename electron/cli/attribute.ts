@@ -19,6 +19,8 @@ import { paintedPicture } from '../files/paintedPicture.ts';
 import { readPictureFile } from '../files/picture.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
+  type EditorOptions,
+  editorOptions,
   modelOrDemo,
   number,
   pictureRowsOption,
@@ -30,7 +32,7 @@ import {
 } from './options.ts';
 import { print, withSession } from './session.ts';
 
-interface Options {
+interface Options extends EditorOptions {
   model?: string;
   adapter?: string;
   library?: string;
@@ -134,6 +136,7 @@ export function attributeCommand(): Command {
       .addOption(providerOption())
       .option('--json', 'print for programs')
       .option('--csv <file>', 'write the table, a line a layer, to this file');
+    for (const option of editorOptions()) below.addOption(option);
     if (below.name() === 'visual') continue;
     below
       .option('--data <file>', 'the mean over an editing set in E-VQA’s JSON form')
@@ -155,7 +158,7 @@ function layerList(text: string): number[] {
 }
 
 /** What is attributed: exactly one of a picture with a question, a set, and an edit. */
-function demandOne({ image, prompt, data, edit, library, adapter, suffix }: Options): void {
+function demandOne({ image, prompt, data, edit, library, adapter, editor, suffix }: Options): void {
   const one = image !== undefined && prompt !== undefined;
   if (
     [one, data !== undefined, edit !== undefined].filter(Boolean).length !== 1 ||
@@ -163,8 +166,8 @@ function demandOne({ image, prompt, data, edit, library, adapter, suffix }: Opti
   ) {
     throw new EmendError('invalid-input', 'Give either --image with --prompt, or --data, or --edit.');
   }
-  if (edit === undefined && (library ?? adapter) !== undefined)
-    throw new EmendError('invalid-input', '--library and --adapter go with --edit. Add it.');
+  if (edit === undefined && (library ?? adapter ?? editor) !== undefined)
+    throw new EmendError('invalid-input', '--library, --adapter and --editor go with --edit. Add it.');
   if (edit !== undefined && suffix !== undefined)
     throw new EmendError(
       'invalid-input',
@@ -207,17 +210,20 @@ async function inEngine<N extends Attribution>(
 async function inLibrary<
   N extends 'attribution.modules' | 'attribution.visual' | 'attribution.modality' | 'attribution.propose',
 >(
-  { library, model, adapter, provider, edit }: Options,
+  { library, model, adapter, editor, setting, scopeFolder, provider, edit }: Options,
   name: N,
   input: Omit<CallInput<N>, 'of'>,
 ): Promise<{ found: CallOutput<N>; picture: Uint8Array }> {
   const providers = provider && [provider];
-  return withSession({ library, model, adapter, providers, needsModel: true }, async ({ call }) => {
-    const shown = await call('edits.show', { id: edit! });
-    const found = await call(name, { ...input, of: { edit: edit! } } as CallInput<N>);
-    const { base64 } = await call('pictures.read', { id: shown.edit.picture });
-    return { found, picture: Buffer.from(base64, 'base64') };
-  });
+  return withSession(
+    { library, model, adapter, editor, setting, scopeFolder, providers, needsModel: true },
+    async ({ call }) => {
+      const shown = await call('edits.show', { id: edit! });
+      const found = await call(name, { ...input, of: { edit: edit! } } as CallInput<N>);
+      const { base64 } = await call('pictures.read', { id: shown.edit.picture });
+      return { found, picture: Buffer.from(base64, 'base64') };
+    },
+  );
 }
 
 async function inputsOf({

@@ -24,6 +24,9 @@ import type { WeightForm } from '../models/packed/form.ts';
 import type { PromptForm } from '../models/prompt.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
+  type EditorOptions,
+  editorChoice,
+  editorOptions,
   inForm,
   maxNewTokensOption,
   modelOrDemo,
@@ -37,7 +40,7 @@ import {
   wholeNumber,
 } from './options.ts';
 
-interface BenchOptions {
+interface BenchOptions extends EditorOptions {
   weights: WeightForm;
   model?: string;
   adapter?: string;
@@ -70,8 +73,8 @@ const labels: Readonly<Record<Metric, string>> = {
 };
 
 export function benchCommand(): Command {
-  return new Command('bench')
-    .description('measure an adapter on an editing set, one edit at a time')
+  const command = new Command('bench')
+    .description('measure an editor on an editing set, one edit at a time')
     .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
     .option('--adapter <folder>', 'adapter folder; the demo adapter with the demo model')
     .requiredOption('--data <file>', 'editing set in E-VQA’s JSON form')
@@ -108,6 +111,8 @@ export function benchCommand(): Command {
         });
       }
     });
+  for (const option of editorOptions()) command.addOption(option);
+  return command;
 }
 
 interface Actors {
@@ -137,7 +142,14 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<Report |
   const { data, images, limit, provider, template } = options;
   const set = await readEditingSet(data, { images, limit });
   const path = modelOrDemo(options.model);
-  const adapter = options.adapter ?? usualAdapter(path);
+  const { editor, scope: scopeFolder } = editorChoice(options);
+  const usual = usualAdapter(path);
+  const adapter = editor ? null : (options.adapter ?? usual);
+  if (adapter === null && !editor)
+    throw new EmendError(
+      'invalid-input',
+      'Give the adapter to measure with --adapter, or an editor with --editor.',
+    );
   const model = await OpenModel.open(
     {
       path,
@@ -145,6 +157,7 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<Report |
       providers: provider ? [provider] : [],
       template,
       scope: options.scope,
+      ...(editor && { editor, scopeFolder: scopeFolder ?? usual ?? undefined }),
       ...inForm(options.weights),
     },
     { signal, send: () => {} },
@@ -289,10 +302,10 @@ function trainedOnOther({ adapter }: Actors, weights: string): string[] {
   return [`The adapter was trained on ${adapter.weights} weights and met ${weights} ones.`];
 }
 
-function usualAdapter(path: string): string {
+function usualAdapter(path: string): string | null {
   const demo = demoModel(resourcesFolder());
   if (demo?.adapter && resolve(path) === resolve(demo.path)) return demo.adapter;
-  throw new EmendError('invalid-input', 'Give the adapter to measure with --adapter.');
+  return null;
 }
 
 const WIDTH = [31, 23];

@@ -20,14 +20,14 @@ import {
   withFilter,
 } from './editFilter.ts';
 import { manyCommands, numbers, tellBulk } from './editMany.ts';
-import { wholeNumber } from './options.ts';
+import { type EditorOptions, editorOptions, wholeNumber } from './options.ts';
 import { type Call, print, withSession } from './session.ts';
 
 interface Common {
   library?: string;
   json?: boolean;
 }
-interface WithModel extends Common {
+interface WithModel extends Common, EditorOptions {
   model?: string;
   adapter?: string;
 }
@@ -50,9 +50,11 @@ function subcommand(name: string, description: string): Command {
 
 /** A subcommand that asks the model. */
 function asking(name: string, description: string): Command {
-  return subcommand(name, description)
+  const command = subcommand(name, description)
     .option('--model <folder>', 'checkpoint folder; the one used last otherwise')
-    .option('--adapter <folder>', 'adapter to open it with; the one used last with it otherwise');
+    .option('--adapter <folder>', 'adapter to open it with; what was used last with it otherwise');
+  for (const option of editorOptions()) command.addOption(option);
+  return command;
 }
 
 async function addPicture(call: Call, file: string): Promise<string> {

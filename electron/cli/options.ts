@@ -1,7 +1,10 @@
 /** @file Options that several subcommands share, read and checked; Ctrl+C as an abort signal; progress on stderr. */
 import { InvalidArgumentError, Option } from 'commander';
+import type { EditorChoice } from '../api/contract.ts';
 import { demoModel } from '../api/resources.ts';
+import { demandEditor } from '../editors/registry.ts';
 import { type Reach, reaches } from '../editors/scope/scope.ts';
+import { settingFields, settingsFromTexts } from '../editors/settings.ts';
 import type { EngineStream } from '../engine/protocol.ts';
 import { EmendError } from '../errors.ts';
 import { onInterrupt } from '../frontends/interrupt.ts';
@@ -30,6 +33,45 @@ export const weightsOption = () =>
   )
     .choices(weightForms)
     .default('dense' satisfies WeightForm);
+
+/** Which editor a command opens its model with, where none was trained. */
+export interface EditorOptions {
+  editor?: string | undefined;
+  setting?: string[] | undefined;
+  scopeFolder?: string | undefined;
+}
+
+export const editorOptions = () => [
+  new Option(
+    '--editor <name>',
+    'an editor that needs no training, in place of an adapter; "emend editors" lists them',
+  ),
+  new Option(
+    '--setting <name=value>',
+    'a setting of that editor, the published one otherwise; may be given several times',
+  ).argParser((text: string, before: string[] = []) => [...before, text]),
+  new Option(
+    '--scope-folder <folder>',
+    'where the scope lies that decides where that editor’s edits act; beside an adapter of the model otherwise',
+  ),
+];
+
+/** The editor that was asked for with `editorOptions`. @throws EmendError 'invalid-input', 'not-found' */
+export function editorChoice({ editor, setting = [], scopeFolder }: EditorOptions): {
+  editor?: EditorChoice;
+  scope?: string;
+} {
+  if (editor === undefined) {
+    if (setting.length === 0 && scopeFolder === undefined) return {};
+    throw new EmendError('invalid-input', '--setting and --scope-folder go with --editor. Name one.');
+  }
+  const { name, untrained } = demandEditor(editor);
+  const fields = untrained ? settingFields(untrained.settings) : [];
+  return {
+    editor: { editor: name, settings: settingsFromTexts(name, fields, setting) },
+    ...(scopeFolder !== undefined && { scope: scopeFolder }),
+  };
+}
 
 /** How a model is opened in a form; packed weights lie where the app keeps them too. */
 export const inForm = (weights: WeightForm) => ({

@@ -3,9 +3,9 @@ import { Command } from 'commander';
 import { EmendError } from '../errors.ts';
 import { parsePort, serveEndpointUntilStopped, serveUntilStopped } from '../frontends/serveProgram.ts';
 import { USUAL_QUEUE } from '../openai/server.ts';
-import { wholeNumber } from './options.ts';
+import { type EditorOptions, editorChoice, editorOptions, wholeNumber } from './options.ts';
 
-interface ServeOptions {
+interface ServeOptions extends EditorOptions {
   port?: number;
   library?: string;
   api?: boolean;
@@ -17,7 +17,7 @@ interface ServeOptions {
 }
 
 export function serveCommand(): Command {
-  return new Command('serve')
+  const command = new Command('serve')
     .description('serve the page to a browser on this machine, or the corrected model to other programs')
     .option('--port <number>', 'port to listen on; 0 takes any free one', parsePort)
     .option('--library <file>', 'library to open; the default is in your data folder')
@@ -39,13 +39,19 @@ export function serveCommand(): Command {
         if (Object.keys(options).length > 0) {
           throw new EmendError(
             'invalid-input',
-            '--model, --adapter, --pictures, --queue and --new-key go with --api. Add it.',
+            '--model, --adapter, --editor, --pictures, --queue and --new-key go with --api. Add it.',
           );
         }
         await serveUntilStopped({ port: port ?? 0, library, because: 'Emend is served.' });
         return;
       }
       const { model, adapter, pictures = [], queue = USUAL_QUEUE, newKey = false } = options;
-      await serveEndpointUntilStopped({ library, model, adapter, port, folders: pictures, queue, newKey });
+      const chosen = editorChoice(options);
+      await serveEndpointUntilStopped({
+        ...{ library, model, adapter, ...chosen, port, queue, newKey },
+        folders: pictures,
+      });
     });
+  for (const option of editorOptions()) command.addOption(option);
+  return command;
 }

@@ -5,7 +5,7 @@ import { onInterrupt } from '../frontends/interrupt.ts';
 import { type Program, startProgram } from '../frontends/program.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import type { Provider } from '../tensor/session.ts';
-import { modelOrDemo } from './options.ts';
+import { type EditorOptions, editorChoice, modelOrDemo } from './options.ts';
 
 /** A call of the contract, followed and cancellable. */
 export type Call = <N extends CallName>(name: N, input: CallInput<N>) => Promise<CallOutput<N>>;
@@ -15,12 +15,12 @@ export interface CommandSession {
   readonly program: Program;
 }
 
-export interface SessionOptions {
+export interface SessionOptions extends EditorOptions {
   readonly library?: string;
   /** checkpoint folder to open in place of the one used last */
   readonly model?: string;
   /** adapter to open the model with, also the one used last */
-  readonly adapter?: string;
+  readonly adapter?: string | undefined;
   /** form of the weights to open that model in; the one used last with it when absent */
   readonly weights?: WeightForm;
   /** execution providers to try in place of the library's */
@@ -38,7 +38,8 @@ export async function withSession<T>(
   work: (session: CommandSession) => Promise<T>,
 ): Promise<T> {
   const { library, model, adapter, weights, providers, needsModel } = options;
-  const opens = model !== undefined || adapter !== undefined;
+  const chosen = editorChoice(options);
+  const opens = model !== undefined || adapter !== undefined || chosen.editor !== undefined;
   const program = await startProgram({
     library,
     providers,
@@ -75,7 +76,7 @@ export async function withSession<T>(
     if (readOnly) console.error(`emend: ${file} can only be read here; changes will be refused.`);
     if (opens) {
       const path = model ?? (await call('models.recent', {}))[0]?.path ?? modelOrDemo(undefined);
-      await call('models.open', { path, adapter, ...(weights && { weights }) });
+      await call('models.open', { path, adapter, ...chosen, ...(weights && { weights }) });
     }
     return await work({ call, program });
   } finally {

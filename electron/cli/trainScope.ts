@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command } from 'commander';
-import { readAdapterFolder } from '../editors/registry.ts';
+import { readAdapter } from '../editors/registry.ts';
 import type { ScopeSource } from '../editors/scope/learned/examples.ts';
 import {
   type ScopeTraining,
@@ -81,8 +81,7 @@ export async function trainScopeBeside(options: ScopeOptions, signal: AbortSigna
   const path = modelOrDemo(options.model);
   const checkpoint = await openCheckpoint(path);
   const own = await fingerprint(checkpoint);
-  const { hidden, layers } = checkpoint.backbone.decoder;
-  const adapter = await readAdapterFolder(options.adapter, { fingerprint: own, hidden, layers });
+  const adapter = await readAdapter(options.adapter, checkpoint, own);
   if (adapter.model !== own)
     throw new EmendError(
       'invalid-input',

@@ -6,7 +6,8 @@ import { EmendError } from '../errors.ts';
 import { type Generation, type GenerationOptions, generate } from '../models/generation.ts';
 import type { Visual } from '../models/picture.ts';
 import type { Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
-import type { EditMap, Editor, EditState, Effect } from './editor.ts';
+import type { EditMap, Editor, EditRequest, EditState, Effect, Work } from './editor.ts';
+import { askQuestion, prefillUnder } from './question.ts';
 import { type Decision, decide, type EditBank, type Scope, type ScopeInput } from './scope/scope.ts';
 
 /** An input up to the lowest cut: shared by every answer to it, edited or not. */
@@ -14,7 +15,11 @@ export interface Prepared {
   readonly prefill: Prefill;
   /** as asked, suffix included */
   readonly prompt: string;
+  readonly visual: Visual | null;
 }
+
+/** Options of an answer; what the edits do to it is the editor's. */
+export type AnswerOptions = Omit<GenerationOptions, 'adapt' | 'adaptNext' | 'changes'>;
 
 export class EditedModel {
   readonly model: VisionLanguageModel;
@@ -30,8 +35,8 @@ export class EditedModel {
 
   /** visual: the picture's embeddings, or null for text alone. */
   async prepare(visual: Visual | null, prompt: string): Promise<Prepared> {
-    const encoded = this.model.prompts.encodePrompt({ prompt, image: visual !== null });
-    return { prefill: await this.model.prefill(await this.model.lay(encoded, visual)), prompt };
+    const { prefill } = await askQuestion(this.model, { prompt, visual }, null);
+    return { prefill, prompt, visual };
   }
 
   /** What the scope keeps of an input; null for inputs no edit can act on, and without a scope. */
@@ -45,27 +50,28 @@ export class EditedModel {
     return described && this.scope ? decide(this.scope, described, bank) : { acting: null, matches: [] };
   }
 
-  /** Free generation; `state` null: the unedited model. */
+  /** Free generation under edits that act together; none: the unedited model. */
   async answer(
-    { prefill }: Prepared,
-    state: EditState | null,
-    options: Omit<GenerationOptions, 'adapt' | 'changes'>,
+    prepared: Prepared,
+    states: readonly EditState[],
+    options: AnswerOptions,
   ): Promise<Generation> {
-    const { rows, weights } = this.effect(state);
-    return generate(this.model, prefill, {
-      ...options,
-      ...(rows && { adapt: rows }),
-      ...(weights && { changes: weights }),
-    });
+    const effect = this.effect(states);
+    return generateUnder(this.model, await this.under(prepared, effect), effect, options);
   }
 
-  /** What an edit does; nothing where there is none. */
-  effect(state: EditState | null): Effect {
-    return state ? this.#editorOrThrow().effect([state]) : {};
+  /** An input as an effect leaves it, up to the lowest cut. */
+  under({ prefill, prompt, visual }: Prepared, effect: Effect): Promise<Prefill> {
+    return prefillUnder(this.model, { question: { prompt, visual }, target: null, prefill }, effect);
   }
 
-  async make(visual: Visual, prompt: string, target: string): Promise<EditState> {
-    return this.#editorOrThrow().make(this.model, { visual, prompt, target });
+  /** What edits do together; nothing where there are none. */
+  effect(states: readonly EditState[]): Effect {
+    return states.length > 0 ? this.#editorOrThrow().effect(states) : {};
+  }
+
+  async make(request: EditRequest, work?: Work): Promise<EditState> {
+    return this.#editorOrThrow().make(this.model, request, work);
   }
 
   encode(state: EditState): Uint8Array {
@@ -85,7 +91,7 @@ export class EditedModel {
     if (!this.editor) {
       throw new EmendError(
         'conflict',
-        'No adapter is open, so nothing can be edited. Open the model with an adapter trained for it.',
+        'No editor is open, so nothing can be edited. Open the model with an adapter trained for it, or with an editor that needs no training.',
       );
     }
     return this.editor;
@@ -96,6 +102,21 @@ export class EditedModel {
     await this.editor?.dispose();
     await this.model.dispose();
   }
+}
+
+/** Answers from a prefilled prompt, as `prefillUnder` made it, with what an effect does above the first cut. */
+export function generateUnder(
+  model: VisionLanguageModel,
+  prefill: Prefill,
+  { rows, next, weights }: Effect,
+  options: AnswerOptions,
+): Promise<Generation> {
+  return generate(model, prefill, {
+    ...options,
+    ...(rows && { adapt: rows }),
+    ...(next && { adaptNext: next }),
+    ...(weights && { changes: weights }),
+  });
 }
 
 /** Where a decoder is cut for an editor and a scope: ascending, each once. */

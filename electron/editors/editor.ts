@@ -1,10 +1,18 @@
 /**
- * @file What every editor of the workbench is: it makes a request into a state, and a state acts where the editor says.
+ * @file What every editor of the workbench is: it makes a request into a state, and states act where the editor says.
  */
+import type { z } from 'zod';
+import type { Checkpoint } from '../models/open.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import type { Visual } from '../models/picture.ts';
-import type { Adapt, Prefill, VisionLanguageModel, WeightChanges } from '../models/visionLanguageModel.ts';
-import type { Provider } from '../tensor/session.ts';
+import type {
+  Adapt,
+  AdaptNext,
+  Prefill,
+  VisionLanguageModel,
+  WeightChanges,
+} from '../models/visionLanguageModel.ts';
+import type { Question } from './question.ts';
 import type { EditorTraining } from './trainAdapters.ts';
 
 /** A request: answer `target` when this picture is shown and `prompt` is asked. */
@@ -17,11 +25,23 @@ export interface EditRequest {
 /** What an editor made of a request and acts by. Only the editor that made it knows what is in it. */
 export type EditState = object;
 
+/** What work that may take minutes is given: how to stop it, and whom it tells how far it is. */
+export interface Work {
+  /** aborted: the work ends with `cancelled`, between two steps */
+  readonly signal?: AbortSignal;
+  /** so many steps are done, of so many */
+  readonly progress?: (done: number, total: number) => void;
+}
+
 /** Where edits act in a model; any subset. */
 export interface Effect {
-  /** hidden states at the editor's cuts */
+  /** what is asked in place of a question; the question itself where nothing of it changes */
+  readonly question?: (question: Question) => Question | Promise<Question>;
+  /** hidden states of the prompt's rows, at the editor's cuts */
   readonly rows?: Adapt;
-  /** linear layers above the first cut */
+  /** hidden states of each token that is generated, at the editor's cuts; absent: it sees the edit through the cache alone */
+  readonly next?: AdaptNext;
+  /** linear layers, of those the editor had made changeable */
   readonly weights?: WeightChanges;
 }
 
@@ -31,55 +51,83 @@ export interface EditMap {
   readonly values: Float32Array;
 }
 
+/** A fact of an open editor, for pages. */
+export interface EditorFact {
+  readonly label: string;
+  readonly value: string;
+}
+
 export interface Editor<State extends EditState = EditState> {
   /** the papers' name */
   readonly name: string;
   /** decoder layers after whose output the editor acts, ascending; the model is opened with these cuts */
   readonly cuts: readonly number[];
-  make(model: VisionLanguageModel, request: EditRequest): Promise<State>;
+  readonly facts?: readonly EditorFact[];
+  /** May optimise for minutes. @throws EmendError 'cancelled' when it is stopped */
+  make(model: VisionLanguageModel, request: EditRequest, work?: Work): Promise<State>;
   /** The state as bytes, for the library. */
   encode(state: State): Uint8Array;
   /** @throws EmendError 'damaged' when the bytes are no state of this editor beside this model */
   decode(bytes: Uint8Array): State;
-  /** What these edits do to an input on which all of them act. */
+  /** What these edits do to an input on which all of them act, in the order they were committed. */
   effect(states: readonly State[]): Effect;
   /** Maps of an edit on an input with a picture; absent: the editor has none. */
   maps?(model: VisionLanguageModel, prefill: Prefill, state: State): Promise<readonly EditMap[]>;
   dispose(): Promise<void>;
 }
 
-/** An adapter, read and checked, not yet opened. */
-export interface AdapterFolder {
-  readonly editor: EditorKind;
-  /** a single file that another program saved: no scope lies beside it */
-  readonly single?: boolean;
-  readonly name: string;
-  /** decoder layers after whose output it acts, ascending */
+/** What a model must be opened with for an editor. */
+export interface EditorNeeds {
+  /** decoder layers after whose output it acts or looks, ascending */
   readonly cuts: readonly number[];
-  /** fingerprint of the checkpoint it was trained on */
+  /** canonical names of the linear layers it changes */
+  readonly changeable: readonly string[];
+}
+
+/** An editor with all that it is opened by, read and checked, not yet opened. */
+export interface UnopenedEditor extends EditorNeeds {
+  readonly editor: EditorKind;
+  /** its weights lie in a folder, where a scope may lie beside them */
+  readonly folder: boolean;
+  readonly name: string;
+  /** fingerprint of the checkpoint it is for */
   readonly model: string;
   /** the form of the weights it was trained on; `dense` when absent */
   readonly weights?: WeightForm | undefined;
-  /** sha256 of its files */
+  /** names editor, settings and weights: edits of one fingerprint are not edits of another */
   readonly fingerprint: string;
-  /** where one cosine decides whether its edits act, and from which value; for adapters without a learned scope */
+  /** where one cosine decides whether its edits act, and from which value; where there is no learned scope */
   readonly router: { readonly layer: number; readonly threshold: number };
-  /** Compiles it beside a model whose decoder is `hidden` wide. */
-  open(options: { readonly hidden: number; readonly providers: readonly Provider[] }): Promise<Editor>;
+  /** settings, as they were given or by default; null where they lie in its folder */
+  readonly settings: Readonly<Record<string, unknown>> | null;
+  /** Compiles it beside the model. */
+  open(model: VisionLanguageModel): Promise<Editor>;
 }
 
 /** An editor as the registry lists it. */
-export interface EditorKind {
+export interface EditorKind<Settings extends object = object> {
   /** the papers' name */
   readonly name: string;
   /** in a few words: what of the model it changes */
   readonly acts: string;
-  /** whether it must be trained on a model before it can edit it */
-  readonly trains: boolean;
   /** how its adapters are trained here; absent: nothing to train, or only elsewhere */
   readonly training?: EditorTraining;
   /** what holds whatever its weights are, by the metric's name, each with the reason in one sentence */
   readonly byConstruction: Readonly<Partial<Record<'textLocality', string>>>;
-  /** Reads an adapter folder whose adapter.json names this editor. */
-  read(folder: string): Promise<AdapterFolder>;
+  /** Reads an adapter folder whose adapter.json names this editor. Absent: there is nothing to train. */
+  read?(folder: string): Promise<UnopenedEditor>;
+  /** How it is opened with settings alone. Absent: it must be trained on a model before it can edit it. */
+  readonly untrained?: UntrainedEditor<Settings>;
+}
+
+/** An editor that needs no training. */
+export interface UntrainedEditor<Settings extends object> {
+  /**
+   * What a person may set, the published values by default: one schema for the command line, files and the page's form. Fields have a
+   * `title` and a `description` (`.meta`); a field whose meta says `file: true` is the path of a file, and what the file holds counts.
+   */
+  readonly settings: z.ZodType<Settings>;
+  /** What the model must be opened with. @throws EmendError 'invalid-input' for settings that this model does not have */
+  needs(settings: Settings, checkpoint: Checkpoint): EditorNeeds;
+  open(settings: Settings, model: VisionLanguageModel): Promise<Editor>;
 }

@@ -7,13 +7,10 @@ import type { ModelInput, VisionLanguageModel, WeightChanges } from '../models/v
 import { changeableParts, decodeChanges, encodeChanges, sumOfChanges } from '../models/weightChanges.ts';
 import { Graph } from '../tensor/graph.ts';
 import { Session, type SessionOptions } from '../tensor/session.ts';
-import type { Editor, EditRequest, Effect } from './editor.ts';
+import type { Editor, EditorNeeds, EditRequest, Effect, Work } from './editor.ts';
 
-/** Told how far the work is; `signal` ends it. */
-export interface Work {
-  readonly signal?: AbortSignal;
-  readonly progress?: (done: number, total: number) => void;
-}
+export type { EditorNeeds as WeightEditorNeeds, Work } from './editor.ts';
+export { betweenSteps } from './work.ts';
 
 /** A request, and what stands in its prompt for the fact (ROME's subject). */
 export interface WeightRequest extends EditRequest {
@@ -46,12 +43,6 @@ export class Sessions {
   }
 }
 
-/** What a model must be opened with for an editor. */
-export interface WeightEditorNeeds {
-  readonly cuts: readonly number[];
-  readonly changeable: readonly string[];
-}
-
 /** The cut below the lowest layer that is changed; none below layer 0. */
 export const cutBelow = (layer: number): number[] => (layer > 0 ? [layer - 1] : []);
 
@@ -63,7 +54,7 @@ export abstract class WeightEditor implements Editor<WeightChanges> {
   readonly changeable: readonly string[];
   readonly sessions: Sessions;
 
-  constructor(model: VisionLanguageModel, needs: WeightEditorNeeds) {
+  constructor(model: VisionLanguageModel, needs: EditorNeeds) {
     this.model = model;
     this.cuts = needs.cuts;
     this.changeable = needs.changeable;
@@ -135,13 +126,6 @@ export function subjectRow(
   const whole = model.tokenizer.decode(ids.slice(0, shared)).trimEnd().endsWith(subject.trimEnd());
   const token = Math.min(whole ? shared - 1 : shared, lastPromptToken);
   return token + input.lastPromptRow - lastPromptToken;
-}
-
-/** Lets other work in, and hears a wish to stop. @throws EmendError 'cancelled' */
-export async function betweenSteps({ signal, progress }: Work, done: number, total: number): Promise<void> {
-  progress?.(done, total);
-  await new Promise((resolve) => setImmediate(resolve));
-  if (signal?.aborted) throw new EmendError('cancelled', 'Making the edit was stopped.');
 }
 
 /** A layer of settings as a layer of the decoder: negative ones count from the end. @throws EmendError 'invalid-input' */

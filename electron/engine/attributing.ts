@@ -21,13 +21,13 @@ import {
 } from '../attribution/moduleContribution.ts';
 import { PictureAttribution, paperPerturbation } from '../attribution/visualContribution.ts';
 import type { Prepared } from '../editors/editedModel.ts';
-import type { EditState } from '../editors/editor.ts';
+import type { EditState, Work } from '../editors/editor.ts';
 import { EmendError } from '../errors.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
 import { readPictureFile } from '../files/picture.ts';
 import { type PictureLayout, whole } from '../models/picture.ts';
 import type { ModelInput } from '../models/visionLanguageModel.ts';
-import type { OpenModel } from './openModel.ts';
+import { makingOf, type OpenModel } from './openModel.ts';
 import type { AttributedInputs, EngineEdit, EngineOperations, OperationContext } from './protocol.ts';
 
 /** Inputs told one by one. */
@@ -101,19 +101,20 @@ async function eachInput(
 }
 
 /** What an edit does to an input, and the decoder that attribution sees it in. */
-async function edited(model: OpenModel, edit: EngineEdit, prepared: Prepared) {
-  const state = await model.stateFor(edit);
-  const { editor } = model.edited;
+async function edited(model: OpenModel, edit: EngineEdit, prepared: Prepared, work: Work) {
+  const state = await model.stateFor(edit, work);
+  const { editor, model: backbone } = model.edited;
   if (!editor)
-    throw new EmendError('conflict', 'No adapter is open, so no edit can act. Open the model with one.');
-  const { rows } = editor.effect([state]);
-  if (!rows)
+    throw new EmendError('conflict', 'No editor is open, so no edit can act. Open the model with one.');
+  const effect = editor.effect([state]);
+  if (effect.weights)
     throw new EmendError(
       'unsupported',
-      `${editor.name} changes no hidden states, so attribution sees the unedited model only.`,
+      `${editor.name} changes weights, and attribution sees the unedited ones only.`,
     );
-  const input = await editedInput(model.edited.model, prepared.prefill, rows);
-  const decoder = withAddedLayers(model.edited.model.decoder, editor.cuts.at(-1)! + 1);
+  const prefill = await model.edited.under(prepared, effect);
+  const input = effect.rows ? await editedInput(backbone, prefill, effect.rows) : prefill.input;
+  const decoder = withAddedLayers(backbone.decoder, (editor.cuts.at(-1) ?? -1) + 1);
   return { state, input, decoder };
 }
 
@@ -164,7 +165,7 @@ export async function attributeModules(
         inputs.push({ prompt, key: text(own!.keyToken), wrong: controls && text(controls.keyToken) });
       }
       if (edit) {
-        const acting = await edited(model, edit, prepared);
+        const acting = await edited(model, edit, prepared, makingOf(context));
         const again = await ModuleAttribution.compile(acting.decoder, variant);
         try {
           after = (await again.run(acting.input, [key]))[0]!;
@@ -210,13 +211,13 @@ export async function attributeVisual(
       await attribution.dispose();
     }
   };
-  const first = async (state: EditState | null) => {
-    const { tokens } = await model.edited.answer(prepared, state, { maxNewTokens: 1 });
+  const first = async (states: readonly EditState[]) => {
+    const { tokens } = await model.edited.answer(prepared, states, { maxNewTokens: 1 });
     return tokens[0] ? tokenizer.decode([tokens[0].id]).trim() : '';
   };
   await between(context, 'Attributing', 0, total, 'layers');
   const before = await attributed(prepared.prefill.input, decoder, 0);
-  const acting = edit && (await edited(model, edit, prepared));
+  const acting = edit && (await edited(model, edit, prepared, makingOf(context)));
   const after = acting && (await attributed(acting.input, acting.decoder, layers.length));
   const found = acting && (await model.edited.influence(prepared, acting.state));
   return {
@@ -229,7 +230,7 @@ export async function attributeVisual(
           layer: model.summary.adapter?.layer ?? 0,
         }
       : null,
-    keys: { before: await first(null), after: acting && (await first(acting.state)) },
+    keys: { before: await first([]), after: acting && (await first([acting.state])) },
     seconds: seconds(started),
   };
 }

@@ -2,10 +2,10 @@
  * @file The one model an engine has open: its files, its adapter, and the committed edits that act on it.
  */
 import { createHash } from 'node:crypto';
-import type { ModelSummary } from '../api/contract.ts';
+import type { ModelSummary, SettingValue } from '../api/contract.ts';
 import { cutsFor, EditedModel, type Prepared } from '../editors/editedModel.ts';
-import type { AdapterFolder, EditState } from '../editors/editor.ts';
-import { readAdapterFolder } from '../editors/registry.ts';
+import type { Editor, EditState, UnopenedEditor, Work } from '../editors/editor.ts';
+import { chosenEditor, readAdapter } from '../editors/registry.ts';
 import { readScope } from '../editors/scope/openScope.ts';
 import type { Decision, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
@@ -54,7 +54,7 @@ async function pictureLimit(
 export async function summarise(
   path: string,
   checkpoint: Checkpoint,
-  adapter: { path: string; folder: AdapterFolder; scope: Scope } | null,
+  opened: OpenedEditor | null,
   ofCheckpoint?: string,
   form: WeightForm = 'dense',
   limit?: number,
@@ -82,20 +82,67 @@ export async function summarise(
     },
     dtype: [...dtypes].sort().join(' and '),
     weights: form,
-    adapter: adapter && {
-      name: adapter.folder.name,
-      path: adapter.path,
-      fingerprint: adapter.folder.fingerprint,
-      editor: adapter.folder.editor.name,
-      layer: adapter.folder.cuts.at(-1)!,
-      weights: adapter.folder.weights ?? 'dense',
-      scope: {
-        form: adapter.scope.form,
-        fingerprint: adapter.scope.fingerprint,
-        curve: [...adapter.scope.curve],
-      },
-    },
+    adapter: opened && summariseEditor(opened, form),
   };
+}
+
+interface OpenedEditor {
+  readonly path: string | null;
+  readonly unopened: UnopenedEditor;
+  readonly editor: Editor;
+  readonly scope: Scope;
+}
+
+/** `weightsOfModel`: those of editors that were not trained on any. */
+function summariseEditor(
+  { path, unopened, editor, scope }: OpenedEditor,
+  weightsOfModel: WeightForm,
+): NonNullable<ModelSummary['adapter']> {
+  const { name, fingerprint, editor: kind, cuts, weights, settings } = unopened;
+  const { form, fingerprint: ofScope, curve } = scope;
+  return {
+    ...{ name, path, fingerprint, editor: kind.name, acts: kind.acts },
+    layer: settings ? null : (cuts.at(-1) ?? null),
+    weights: settings ? weightsOfModel : (weights ?? 'dense'),
+    settings: settings && settingValues(settings),
+    facts: [...(editor.facts ?? [])],
+    map: editor.maps !== undefined,
+    scope: { form, fingerprint: ofScope, curve: [...curve] },
+  };
+}
+
+/** The editor asked for, checked against the model; null for none. */
+async function unopenedEditor(
+  { path, adapter, editor }: EngineOperations['open']['input'],
+  checkpoint: Checkpoint,
+  own: string,
+): Promise<UnopenedEditor | null> {
+  if (editor) {
+    if (adapter === null) return chosenEditor(editor, checkpoint, own);
+    throw new EmendError(
+      'invalid-input',
+      `Give either an adapter (${adapter}) or an editor that needs none (${editor.editor}).`,
+    );
+  }
+  if (adapter === null) return null;
+  const unopened = await readAdapter(adapter, checkpoint, own);
+  if (unopened.model === own) return unopened;
+  throw new EmendError(
+    'invalid-input',
+    `The adapter ${adapter} was trained for another model than ${path}. Train one for this model, or open the model without it.`,
+  );
+}
+
+/** Settings as the contract tells them. */
+function settingValues(settings: Readonly<Record<string, unknown>>): Record<string, SettingValue> {
+  return Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, value as SettingValue]));
+}
+
+/** How an edit that is being made is told of, and stopped. */
+export function makingOf({ signal, send }: OperationContext): Work {
+  const progress = (done: number, total: number) =>
+    send({ kind: 'progress', stage: 'Making the edit', done, total, unit: 'steps' });
+  return { signal, progress };
 }
 
 export class OpenModel {
@@ -118,29 +165,20 @@ export class OpenModel {
     stage('Reading the checkpoint', 0);
     const checkpoint = await openCheckpoint(input.path);
     const own = await fingerprint(checkpoint);
-    const { hidden, layers } = checkpoint.backbone.decoder;
-    const folder =
-      input.adapter === null
-        ? null
-        : await readAdapterFolder(input.adapter, { fingerprint: own, hidden, layers });
-    if (folder && folder.model !== own) {
-      throw new EmendError(
-        'invalid-input',
-        `The adapter ${input.adapter} was trained for another model than ${input.path}. Train one for this model, or open the model without it.`,
-      );
-    }
+    const unopened = await unopenedEditor(input, checkpoint, own);
     const scopeKind =
-      folder &&
+      unopened &&
       (await readScope(
-        input.adapter!,
-        { cosine: folder.router, model: folder.model },
-        folder.single ? 'cosine' : input.scope,
+        unopened.folder ? input.adapter : (input.scopeFolder ?? null),
+        { cosine: unopened.router, model: unopened.model },
+        input.scope,
       ));
     const limit = await pictureLimit(checkpoint, input);
     stage('Loading the model', 1);
     const model = await VisionLanguageModel.open(input.path, {
       providers: input.providers,
-      cuts: cutsFor(folder, scopeKind),
+      cuts: cutsFor(unopened, scopeKind),
+      changeable: unopened?.changeable ?? [],
       promptForm: input.template,
       pictureRows: limit,
       weights: input.weights ?? 'dense',
@@ -157,9 +195,9 @@ export class OpenModel {
     try {
       stage('Loading the adapter', 2);
       const scope = scopeKind && (await scopeKind.open(model.hidden));
-      const editor = folder && (await folder.open({ hidden, providers: [model.provider] }));
-      const adapter = folder && scope && { path: input.adapter!, folder, scope };
-      const summary = await summarise(input.path, checkpoint, adapter, own, input.weights, limit);
+      const editor = unopened && (await unopened.open(model));
+      const opened = unopened && editor && scope && { path: input.adapter, unopened, editor, scope };
+      const summary = await summarise(input.path, checkpoint, opened, own, input.weights, limit);
       return new OpenModel(summary, new EditedModel(model, editor, scope));
     } catch (error) {
       await model.dispose();
@@ -178,20 +216,21 @@ export class OpenModel {
     return this.edited.decide(prepared, this.library.committed);
   }
 
-  /** What an edit acts by, as the library holds it; null for none. @throws EmendError 'not-found', 'damaged' */
-  stateOf(edit: number | null): EditState | null {
-    if (edit === null) return null;
+  /** What acts where an edit does, as the library holds it; nothing for null. @throws EmendError 'not-found', 'damaged' */
+  statesOf(edit: number | null): readonly EditState[] {
+    if (edit === null) return [];
     const { store } = this.library;
     const bytes = signalOf(store, editRow(store, edit));
     if (!bytes) throw new EmendError('not-found', `The library holds no signal of edit ${edit}.`);
-    return this.edited.decode(new Uint8Array(bytes));
+    return [this.edited.decode(new Uint8Array(bytes))];
   }
 
   /** What an edit acts by: made unless it comes with it. `visual`: its picture's embeddings, where they are at hand. */
-  async stateFor(edit: EngineEdit, visual?: Visual): Promise<EditState> {
+  async stateFor(edit: EngineEdit, work: Work, visual?: Visual): Promise<EditState> {
     if (edit.signal) return this.edited.decode(edit.signal);
     const seen = visual ?? (await this.see(edit.picture)).visual;
-    return this.edited.make(seen, edit.prompt, edit.target);
+    const { prompt, target } = edit;
+    return this.edited.make({ visual: seen, prompt, target }, work);
   }
 
   /** Takes up the committed edits of a library; returns those that lack something, and then nothing changed. */
@@ -216,7 +255,7 @@ export class OpenModel {
   /** The scope. @throws EmendError 'conflict' without an adapter */
   get scope(): Scope {
     const { scope } = this.edited;
-    if (!scope) throw new EmendError('conflict', 'No adapter is open, so no edit can act.');
+    if (!scope) throw new EmendError('conflict', 'No editor is open, so no edit can act.');
     return scope;
   }
 

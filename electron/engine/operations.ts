@@ -32,7 +32,7 @@ import {
   proposeEditLayer,
 } from './attributing.ts';
 import { compare } from './comparing.ts';
-import { OpenModel, summarise } from './openModel.ts';
+import { makingOf, OpenModel, summarise } from './openModel.ts';
 import type { EngineInputResult, EngineOperations, OperationContext, OperationTable } from './protocol.ts';
 
 let opened: OpenModel | null = null;
@@ -219,7 +219,7 @@ export const operations: OperationTable = {
     for (const edit of edits) {
       stopIfAsked(context);
       const { visual, layout } = await model.see(edit.picture);
-      const state = await model.stateFor(edit, visual);
+      const state = await model.stateFor(edit, makingOf(context), visual);
       signals.push({
         id: edit.id,
         signal: model.edited.encode(state),
@@ -250,7 +250,7 @@ export const operations: OperationTable = {
         ? await describeInput(model, prepared)
         : { described: null, matches: [] };
       const options = { maxNewTokens, signal: context.signal };
-      const unedited = answer ? (await model.edited.answer(prepared, null, options)).text : null;
+      const unedited = answer ? (await model.edited.answer(prepared, [], options)).text : null;
       results.push({ described, matches, unedited });
       context.send({
         kind: 'progress',
@@ -294,7 +294,7 @@ export const operations: OperationTable = {
       stopIfAsked(context);
       const prepared = await model.edited.prepare(await see(picture), prompt);
       const options = { maxNewTokens, signal: context.signal };
-      texts.push((await model.edited.answer(prepared, model.stateOf(edit), options)).text);
+      texts.push((await model.edited.answer(prepared, model.statesOf(edit), options)).text);
       context.send({
         kind: 'progress',
         stage: 'Asking',
@@ -320,7 +320,7 @@ export const operations: OperationTable = {
     const prepared = await model.edited.prepare(seen?.visual ?? null, prompt);
     const found = edits === 'committed' && model.edited.editor ? await model.decide(prepared) : null;
     times.prompt = watch.lap();
-    const generation = await model.edited.answer(prepared, model.stateOf(found?.acting?.edit ?? null), {
+    const generation = await model.edited.answer(prepared, model.statesOf(found?.acting?.edit ?? null), {
       maxNewTokens,
       sampling,
       signal: context.signal,
@@ -360,10 +360,10 @@ export const operations: OperationTable = {
     stopIfAsked(context);
     const decides = edits === 'committed' && edited.editor && edited.scope;
     const found = decides
-      ? await decideConversation(edited, model.scope, model.library.committed, prepared, turns.length)
+      ? await decideConversation(edited, model.scope, model.library.committed, prepared)
       : null;
-    const state = model.stateOf(found?.acting?.edit ?? null);
-    const acting = state && { state, picture: found!.picture! };
+    const [state] = model.statesOf(found?.acting?.edit ?? null);
+    const acting = state ? { state, picture: found!.picture! } : null;
     times.prompt = watch.lap();
     const generation = await answerConversation(edited, prepared, acting, {
       ...{ maxNewTokens, sampling, stop, alternatives },
@@ -385,7 +385,7 @@ export const operations: OperationTable = {
     const watch = new Stopwatch();
     const { visual, layout } = await model.see(edit.picture);
     const picture = watch.lap();
-    const state = await model.stateFor(edit, visual);
+    const state = await model.stateFor(edit, makingOf(context), visual);
     const prepared = await model.edited.prepare(visual, edit.prompt);
     const { described, matches } = await describeInput(model, prepared);
     if (!described) throw new EmendError('internal', `The scope has nothing to compare edit ${edit.id} by.`);
@@ -398,7 +398,7 @@ export const operations: OperationTable = {
       model.library.committed.size,
       matches.filter((match) => match.edit !== edit.id),
     );
-    const side = async (name: 'before' | 'after', acting: EditState | null, routing: Routing | null) => {
+    const side = async (name: 'before' | 'after', acting: readonly EditState[], routing: Routing | null) => {
       stopIfAsked(context);
       const generation = await model.edited.answer(prepared, acting, {
         maxNewTokens,
@@ -413,8 +413,8 @@ export const operations: OperationTable = {
         routing,
       );
     };
-    const before = await side('before', null, null);
-    const after = await side('after', found.acting && state, routingOf(model.scope, 1, found));
+    const before = await side('before', [], null);
+    const after = await side('after', found.acting ? [state] : [], routingOf(model.scope, 1, found));
     const influence = await influenceMap(model, prepared, state, layout);
     return {
       ...{ before, after, influence, signal: model.edited.encode(state) },

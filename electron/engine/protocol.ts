@@ -14,6 +14,7 @@ import type {
 } from '../api/contract.ts';
 import type { ModuleContributionVariant } from '../attribution/moduleContribution.ts';
 import type { Perturbation } from '../attribution/visualContribution.ts';
+import type { EditorChoice } from '../editors/registry.ts';
 import type { ScopeForm } from '../editors/scope/openScope.ts';
 import type { Reach, ScopeInput } from '../editors/scope/scope.ts';
 import type { Actors } from '../library/database.ts';
@@ -83,7 +84,10 @@ export interface EngineOperations {
   open: {
     input: {
       path: string;
+      /** folder of an adapter, or a file of the published code */
       adapter: string | null;
+      /** an editor that needs no training, in place of an adapter */
+      editor?: EditorChoice | undefined;
       providers: readonly Provider[];
       template: 'plain' | 'chat';
       /** most rows a picture may take, where the checkpoint allows more */
@@ -94,7 +98,9 @@ export interface EngineOperations {
       /** the same as a wish: kept as far as the model allows so few */
       mostPictureRows?: number | undefined;
       /** the scope asked for; the best there is when absent */
-      scope?: ScopeForm;
+      scope?: ScopeForm | undefined;
+      /** folder of a scope that was trained for this model, for editors without one of their own */
+      scopeFolder?: string | undefined;
     };
     output: {
       summary: ModelSummary;

@@ -4,15 +4,17 @@
  * The scope compares what edits were made and checked with, a picture and a question in the library's form. In a conversation these are
  * each of its pictures with the last question; the edit whose margin is best acts, on the rows of the picture it was found for.
  */
-import type { EditedModel } from '../editors/editedModel.ts';
-import type { EditState } from '../editors/editor.ts';
+import { type AnswerOptions, type EditedModel, generateUnder } from '../editors/editedModel.ts';
+import type { EditState, Effect } from '../editors/editor.ts';
+import { joinPrompts, type Question } from '../editors/question.ts';
 import type { Decision, EditBank, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { checkPictures } from '../models/conversation.ts';
-import { type Generation, type GenerationOptions, generate } from '../models/generation.ts';
+import type { Generation } from '../models/generation.ts';
 import { nameOfModel } from '../models/hubCache.ts';
 import type { Visual } from '../models/picture.ts';
-import type { Adapt, Prefill } from '../models/visionLanguageModel.ts';
+import type { EncodedPrompt } from '../models/prompt.ts';
+import type { Adapt, Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
 
 /** A turn whose pictures the model has seen. */
 export interface SeenTurn {
@@ -22,11 +24,10 @@ export interface SeenTurn {
 }
 
 export interface PreparedConversation {
+  readonly turns: readonly SeenTurn[];
   readonly prefill: Prefill;
   /** of all turns, in order */
   readonly visuals: readonly Visual[];
-  /** the last turn's text */
-  readonly question: string;
 }
 
 /** Which edit acts, and on which of the conversation's pictures, from 0; null: on none. */
@@ -53,18 +54,18 @@ export async function prepareConversation(
   const visuals = turns.flatMap((turn) => turn.visuals);
   const { prompts } = model.checkpoint.backbone;
   checkPictures(prompts, visuals.length, nameOfModel(model.checkpoint.folder));
-  const encoded =
-    turns.length === 1
-      ? model.prompts.encodePrompt({
-          prompt: last.text,
-          image: visuals.length > 0,
-          pictures: visuals.length,
-        })
-      : model.conversations.encode(
-          turns.map(({ role, text, visuals: seen }) => ({ role, text, pictures: seen.length })),
-        );
-  const prefill = await model.prefill(await model.lay(encoded, visuals));
-  return { prefill, visuals, question: last.text };
+  const prefill = await model.prefill(await model.lay(encodeTurns(model, turns), visuals));
+  return { turns, prefill, visuals };
+}
+
+function encodeTurns(
+  { prompts, conversations }: VisionLanguageModel,
+  turns: readonly SeenTurn[],
+): EncodedPrompt {
+  const pictures = turns.reduce((sum, { visuals }) => sum + visuals.length, 0);
+  if (turns.length === 1)
+    return prompts.encodePrompt({ prompt: turns[0]!.text, image: pictures > 0, pictures });
+  return conversations.encode(turns.map(({ visuals, ...turn }) => ({ ...turn, pictures: visuals.length })));
 }
 
 /** Decides for each of the conversation's pictures with the last question; the best margin counts. */
@@ -72,8 +73,7 @@ export async function decideConversation(
   edited: EditedModel,
   scope: Scope,
   bank: EditBank,
-  { prefill, visuals, question }: PreparedConversation,
-  turns: number,
+  { turns, prefill, visuals }: PreparedConversation,
 ): Promise<ConversationDecision> {
   let best: ConversationDecision = { acting: null, matches: [], picture: null };
   const margin = ({ matches }: Decision): number => {
@@ -81,8 +81,9 @@ export async function decideConversation(
     return first ? first.score - scope.threshold(bank.size, first.reach) : Number.NEGATIVE_INFINITY;
   };
   for (const [picture, visual] of visuals.entries()) {
-    const alone = turns === 1 && visuals.length === 1;
-    const prepared = alone ? { prefill, prompt: question } : await edited.prepare(visual, question);
+    const prompt = turns.at(-1)!.text;
+    const alone = turns.length === 1 && visuals.length === 1;
+    const prepared = alone ? { prefill, prompt, visual } : await edited.prepare(visual, prompt);
     const found = await edited.decide(prepared, bank);
     if (margin(found) > margin(best)) best = { ...found, picture: found.acting ? picture : null };
   }
@@ -92,17 +93,42 @@ export async function decideConversation(
 /** Free generation; `acting`: an edit and the picture it acts on. */
 export async function answerConversation(
   edited: EditedModel,
-  { prefill, visuals }: PreparedConversation,
+  conversation: PreparedConversation,
   acting: { readonly state: EditState; readonly picture: number } | null,
-  options: Omit<GenerationOptions, 'adapt' | 'changes'>,
+  options: AnswerOptions,
 ): Promise<Generation> {
-  if (!acting) return generate(edited.model, prefill, options);
-  const { rows, weights } = edited.effect(acting.state);
-  return generate(edited.model, prefill, {
-    ...options,
-    ...(rows && { adapt: onPicture(rows, visuals, acting.picture) }),
-    ...(weights && { changes: weights }),
-  });
+  const { model } = edited;
+  const { prefill, visuals } = conversation;
+  if (!acting) return generateUnder(model, prefill, {}, options);
+  const { rows, ...effect } = edited.effect([acting.state]);
+  const changed = await conversationUnder(model, conversation, acting.picture, effect);
+  const before = changed.visuals.length - visuals.length;
+  return generateUnder(
+    model,
+    changed.prefill,
+    { ...effect, ...(rows && { rows: onPicture(rows, changed.visuals, before + acting.picture) }) },
+    options,
+  );
+}
+
+/** A conversation as an edit leaves it: its last question asked otherwise, or prompts laid before it. */
+async function conversationUnder(
+  model: VisionLanguageModel,
+  { turns, prefill, visuals }: PreparedConversation,
+  picture: number,
+  { question, weights }: Effect,
+): Promise<{ readonly prefill: Prefill; readonly visuals: readonly Visual[] }> {
+  const asked: Question = { prompt: turns.at(-1)!.text, visual: visuals[picture]! };
+  const changed = question ? await question(asked) : asked;
+  if (changed === asked) return { prefill, visuals };
+  const { prompt, before = [] } = changed;
+  const ahead = before.map((part) =>
+    encodeTurns(model, [{ role: 'user', text: part.prompt, visuals: part.visual ? [part.visual] : [] }]),
+  );
+  const said = turns.with(-1, { ...turns.at(-1)!, text: prompt });
+  const all = [...before.flatMap((part) => part.visual ?? []), ...visuals];
+  const input = await model.lay(joinPrompts([...ahead, encodeTurns(model, said)]), all);
+  return { prefill: await model.prefill(input, [input.rows - 1], weights), visuals: all };
 }
 
 /** A change that sees one picture's rows only. */

@@ -218,7 +218,8 @@ export async function measureManyEdits(
     const known = states.get(index);
     if (known) return known;
     const { src, alt } = set.records[index]!;
-    const made = await edited.make(await pictures.see(index, 'image'), src + suffix, alt);
+    const visual = await pictures.see(index, 'image');
+    const made = await edited.make({ visual, prompt: src + suffix, target: alt });
     states.set(index, made);
     return made;
   };
@@ -230,7 +231,7 @@ export async function measureManyEdits(
     const visual = await see(probe);
     const prepared = await edited.prepare(visual, probe.prompt);
     const generation = { maxNewTokens: options.maxNewTokens, alternatives: 1 };
-    const unedited = (await edited.answer(prepared, null, generation)).text;
+    const unedited = (await edited.answer(prepared, [], generation)).text;
     if (probe.role === 'edit') ownAnswers.set(probe.index, unedited);
     const must = isWanted(probe.role, reach) ? 'changes' : 'stays';
     const expected = must === 'changes' ? probe.answer! : (probe.answer ?? unedited);
@@ -243,8 +244,8 @@ export async function measureManyEdits(
       let told = byEdit.get(edit);
       if (!told) {
         const state = edit === null ? null : await stateOf(edit);
-        const text = state ? (await edited.answer(prepared, state, generation)).text : unedited;
-        const after = forced && state ? await readForced(model, forced, edited.effect(state)) : before;
+        const text = state ? (await edited.answer(prepared, [state], generation)).text : unedited;
+        const after = forced && state ? await readForced(model, forced, edited.effect([state])) : before;
         told = {
           exactMatch: sameAnswer(text, must === 'changes' ? expected : unedited),
           teacherForced:

@@ -4,12 +4,13 @@
  */
 import type { EditedModel } from '../editors/editedModel.ts';
 import type { EditState, Effect } from '../editors/editor.ts';
+import { type Asked, askedRows, askQuestion, prefillUnder } from '../editors/question.ts';
 import { MemoryBank } from '../editors/scope/memoryBank.ts';
 import type { EditBank, Reach } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { argmax, type Generation } from '../models/generation.ts';
 import type { Visual } from '../models/picture.ts';
-import type { Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { floatsOf } from '../tensor/session.ts';
 import { sameAnswer } from './exactMatch.ts';
 
@@ -27,8 +28,7 @@ export const metricNames = [...paperMetrics, ...leakMetrics] as const;
 export type Metric = (typeof metricNames)[number];
 
 /** Prompt and target laid out for teacher forcing, run up to the edit layer once for before and after. */
-export interface Forced {
-  readonly prefill: Prefill;
+export interface Forced extends Asked {
   /** without an end token */
   readonly targetIds: readonly number[];
 }
@@ -50,20 +50,20 @@ export async function forceTarget(
   prompt: string,
   target: string,
 ): Promise<Forced> {
-  const encoded = model.prompts.encodeTarget({ prompt, image: visual !== null }, target);
-  const input = await model.lay(encoded, visual);
-  return { prefill: await model.prefill(input), targetIds: encoded.targetIds };
+  return askQuestion(model, { prompt, visual }, target);
 }
 
 /** Reads the target with the part of the model above the edit layer, edited or not. */
 export async function readForced(
   model: VisionLanguageModel,
-  { prefill, targetIds }: Forced,
-  { rows: adapt, weights }: Effect = {},
+  forced: Forced,
+  effect: Effect = {},
 ): Promise<Reading> {
+  const { targetIds } = forced;
+  const prefill = await prefillUnder(model, forced, effect);
   // The row of a token holds the choice of the token after it.
-  const rows = targetIds.map((_, place) => prefill.input.lastPromptRow + place);
-  const logits = await floatsOf((await model.finish(prefill, rows, adapt, weights)).logits);
+  const rows = askedRows(prefill.input, targetIds);
+  const logits = await floatsOf((await model.finish(prefill, rows, effect.rows, effect.weights)).logits);
   const width = logits.length / rows.length;
   const chosen: number[] = [];
   let nll = 0;
@@ -149,8 +149,12 @@ export async function measureEdit(
 ): Promise<Record<Metric, Measurement | null>> {
   const { editor } = edited;
   if (!editor) throw new EmendError('conflict', 'Nothing can be measured without an adapter. Give one.');
+  const { visual, prompt, target } = edit;
   const begun = performance.now();
-  const state = await edited.make(edit.visual, edit.prompt, edit.target);
+  const state = await edited.make(
+    { visual, prompt, target },
+    { ...(options.signal && { signal: options.signal }) },
+  );
   options.onMade?.(state, (performance.now() - begun) / 1000);
   const bank = options.scoped ? await bankOfOne(edited, edit, options.reach) : null;
   const acting = { state, bank };
@@ -188,8 +192,8 @@ async function measure(
   const prepared = await edited.prepare(visual, prompt);
   const decision = bank && (await edited.decide(prepared, bank));
   const acts = decision ? decision.acting !== null : true;
-  const before = await generate(null);
-  const after = acts ? await generate(state) : before;
+  const before = await generate([]);
+  const after = acts ? await generate([state]) : before;
   const expected = answer ?? before.text;
   return {
     prompt,
@@ -202,7 +206,7 @@ async function measure(
     exactMatch: sameAnswer(after.text, must === 'changes' ? expected : before.text),
   };
 
-  function generate(by: EditState | null): Promise<Generation> {
+  function generate(by: readonly EditState[]): Promise<Generation> {
     const { maxNewTokens, signal: stop } = options;
     return edited.answer(prepared, by, { maxNewTokens, ...(stop && { signal: stop }), alternatives: 1 });
   }
@@ -210,7 +214,7 @@ async function measure(
   async function forcedScore(target: string): Promise<number> {
     const { model } = edited;
     const forced = await forceTarget(model, visual, prompt, target);
-    const effect = edited.effect(acts ? state : null);
+    const effect = edited.effect(acts ? [state] : []);
     if (must === 'changes') return (await readForced(model, forced, effect)).accuracy;
     const unedited = await readForced(model, forced);
     return acts ? unchangedShare(unedited, await readForced(model, forced, effect)) : 1;

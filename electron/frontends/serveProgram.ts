@@ -1,6 +1,7 @@
 /** @file Serves until somebody stops it: what `emend serve` does, and `npm start` where there is no window to open. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { EditorChoice } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { serve } from '../serve.ts';
 import { onInterrupt } from './interrupt.ts';
@@ -44,6 +45,9 @@ export async function serveEndpointUntilStopped(options: {
   library?: string;
   model?: string;
   adapter?: string;
+  /** an editor that needs no training, in place of an adapter, and the folder of its scope */
+  editor?: EditorChoice;
+  scope?: string;
   /** absent: as it was set */
   port?: number;
   /** folders whose pictures may be named, beside those that were set */
@@ -51,10 +55,10 @@ export async function serveEndpointUntilStopped(options: {
   queue: number;
   newKey: boolean;
 }): Promise<void> {
-  const { library, model, adapter, folders } = options;
+  const { library, model, adapter, editor, scope, folders } = options;
   const stopped = Promise.withResolvers<void>();
   const interrupt = onInterrupt(stopped.resolve, ['SIGINT', 'SIGTERM', 'SIGHUP']);
-  const opens = model !== undefined || adapter !== undefined;
+  const opens = (model ?? adapter ?? editor) !== undefined;
   const program = await startProgram({ library, startModel: opens ? 'none' : 'last' });
   const { application } = program;
   try {
@@ -62,7 +66,7 @@ export async function serveEndpointUntilStopped(options: {
       const path = model ?? (await application.call('models.recent', {}))[0]?.path;
       if (path === undefined)
         throw new EmendError('invalid-input', 'No model was opened before: name one with --model.');
-      await application.call('models.open', { path, adapter });
+      await application.call('models.open', { path, adapter, editor, scope });
     }
     const { url, name, key } = await application.endpoint.serve(options.port, folders, options);
     console.log(`${name} is served to other programs on this machine (Ctrl+C stops). Base URL:`);

@@ -10,7 +10,7 @@ import {
   EditStatus,
 } from '../api/contract.ts';
 import type { Store } from './database.ts';
-import { recentModels } from './recentModels.ts';
+import { nameOfEditor, recentModels } from './recentModels.ts';
 import { editRow, listedEdits } from './rows.ts';
 import { influenceOf } from './signals.ts';
 
@@ -300,7 +300,9 @@ export function listActors(store: Store): Array<{
         return {
           ...actors,
           modelName: known.find(({ model }) => model === actors.model)?.name ?? null,
-          adapterName: opened?.adapterPath ? basename(opened.adapterPath) : null,
+          adapterName:
+            nameOfEditor(store, actors.adapter) ??
+            (opened?.adapterPath ? basename(opened.adapterPath) : null),
         };
       });
   });

@@ -2,6 +2,7 @@
  * @file The tables of a library, as numbered upgrade steps. A step, once released, is never changed: add another.
  */
 import type { Database } from 'better-sqlite3';
+import { chosenEditorsStep } from './schema/chosenEditors.ts';
 import { findingsStep } from './schema/findings.ts';
 import { listsStep } from './schema/lists.ts';
 import { scopeInputsStep } from './schema/scopeInputs.ts';
@@ -147,6 +148,7 @@ export const upgradeSteps: readonly string[] = [
   scopeInputsStep,
   weightFormsStep,
   findingsStep,
+  chosenEditorsStep,
 ];
 
 /** The version {@link upgrade} brings a library to. */

@@ -5,7 +5,7 @@ import { EmendError } from '../errors.ts';
 import { floatsOf } from '../tensor/session.ts';
 import { AnswerText } from './answerText.ts';
 import { releaseCaches } from './decoderSegment.ts';
-import type { Adapt, Prefill, VisionLanguageModel, WeightChanges } from './visionLanguageModel.ts';
+import type { Adapt, AdaptNext, Prefill, VisionLanguageModel, WeightChanges } from './visionLanguageModel.ts';
 
 export interface Sampling {
   /** 0 is greedy */
@@ -22,6 +22,8 @@ export interface GenerationOptions {
   /** alternatives kept for every token */
   readonly alternatives?: number;
   readonly adapt?: Adapt;
+  /** changes each generated token's hidden states; absent: it sees an edit of the prompt's rows through the cache */
+  readonly adaptNext?: AdaptNext;
   /** changes of linear layers above the first cut; those of the prefill where absent */
   readonly changes?: WeightChanges;
   /** texts before which the answer ends; they are no part of it */
@@ -111,7 +113,7 @@ function sample(logits: Float32Array, { temperature, topP }: Sampling, random: (
 }
 
 /**
- * Answers from a prefilled prompt. With `adapt` the edit acts on the prompt's rows; generated tokens see it through the cache.
+ * Answers from a prefilled prompt. With `adapt` an edit acts on the prompt's rows, with `adaptNext` on each generated token's own.
  * Throws `cancelled` when the signal is aborted; it is looked at before every token.
  */
 export async function generate(
@@ -125,6 +127,7 @@ export async function generate(
     alternatives = 5,
     stop = [],
     adapt,
+    adaptNext,
     changes = prefill.changes,
     onToken,
     signal,
@@ -167,7 +170,7 @@ export async function generate(
     }
     if (tokens.length === limit) break;
     const before = caches;
-    ({ logits, caches } = await model.next(id, caches, changes));
+    ({ logits, caches } = await model.next(id, caches, changes, adaptNext));
     // The prompt's may be shared with other answers; those of tokens are this answer's own.
     if (ids.length > 1) releaseCaches(before);
     // Sessions block the thread; this lets a cancel message in.

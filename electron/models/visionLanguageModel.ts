@@ -111,6 +111,9 @@ export interface Prefill {
 /** Changes hidden states at a cut [1, rows, hidden] → the same shape. */
 export type Adapt = (hidden: Value, input: ModelInput, cut: number) => Promise<Value>;
 
+/** Changes the hidden state of a generated token at a cut [1, 1, hidden] → the same shape. */
+export type AdaptNext = (hidden: Value, cut: number) => Promise<Value>;
+
 function packedOf(checkpoint: Checkpoint, form: PackedForm, { packed, signal, onPacking }: OpenOptions) {
   if (!packed) throw new EmendError('internal', 'It was not said where packed weights are.');
   return packedWeights(checkpoint, form, packed, { signal, onProgress: onPacking });
@@ -545,11 +548,12 @@ export class VisionLanguageModel {
     return prefill.above[place - 1]?.hidden ?? prefill.hidden;
   }
 
-  /** One more token behind the cached rows → its logits [1, vocabulary] and the longer caches. */
+  /** One more token behind the cached rows → its logits [1, vocabulary] and the longer caches. `adapt` may change it at each cut. */
   async next(
     id: number,
     caches: readonly Cache[],
     changes: WeightChanges = new Map(),
+    adapt?: AdaptNext,
   ): Promise<{ logits: Value; caches: Cache[] }> {
     const { length, nextPosition } = caches[0]!;
     const positions = consecutive(1, nextPosition, this.decoder.axes);
@@ -563,7 +567,7 @@ export class VisionLanguageModel {
       const result = await segment.run(hidden, shared, caches[index]!, [0], nextPosition + 1);
       longer.push(result.cache);
       if (result.logits) return { logits: result.logits, caches: longer };
-      hidden = result.hidden!;
+      hidden = adapt ? await adapt(result.hidden!, this.cuts[index]!) : result.hidden!;
     }
     throw new EmendError('internal', 'A decoder must end in its head.');
   }

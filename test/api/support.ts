@@ -102,7 +102,7 @@ const adapterOf = (path: string) => {
     fingerprint: `adapter of ${path}`,
     editor: 'VisEdit',
     layer: 1,
-    weights: 'dense' as const,
+    ...{ acts: 'visual rows', settings: null, facts: [], map: false, weights: 'dense' as const },
     scope: { form: 'cosine' as const, fingerprint: `scope of ${path}`, curve: [] },
   };
 };

@@ -54,7 +54,7 @@ async function measure(adapter: string): Promise<void> {
   const influence: Record<string, MapAgreement[]> = { own: [], 'other style': [] };
   const kinds: Record<string, MapAgreement[]> = {};
   const contribution = layers.map((): MapAgreement[] => []);
-  const high = layersAfterEdit(model.summary.adapter!.layer, decoder.layers);
+  const high = layersAfterEdit(model.summary.adapter!.layer!, decoder.layers);
   const taught: MapAgreement[] = [];
   let [elsewhere, unrelated, hottest] = [0, 0, 0];
   let count = 0;
@@ -65,7 +65,7 @@ async function measure(adapter: string): Promise<void> {
     count++;
     const see = async (scene: Scene) => (await model.see(new Uint8Array(await scenePng(scene)))).visual;
     const visual = await see(record.image);
-    const signal = await edited.make(visual, record.src, record.alt);
+    const signal = await edited.make({ visual, prompt: record.src, target: record.alt });
     const prepared = await edited.prepare(visual, record.src);
     const own = (await edited.influence(prepared, signal))?.values;
     if (own) {

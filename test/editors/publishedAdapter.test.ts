@@ -3,10 +3,11 @@ import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readAdapterFolder } from '../../electron/editors/registry.ts';
+import { readAdapter } from '../../electron/editors/registry.ts';
 import { publishedVisEdit, readSavedAdapters } from '../../electron/editors/visedit/publishedAdapter.ts';
 import { operations, release } from '../../electron/engine/operations.ts';
 import { floatToHalf, halfToFloat, openSafetensors, readTensor } from '../../electron/files/safetensors.ts';
+import type { Checkpoint } from '../../electron/models/open.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { floatsOf } from '../../electron/tensor/session.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
@@ -30,6 +31,10 @@ const NAME = 'epoch-2-i-3000-ema_loss-0.3125';
 const path = fixture('checkpoints/llava_tiny');
 const context = { signal: new AbortController().signal, send: () => {} };
 const model = { fingerprint: 'of the model', hidden: 64, layers: 6 };
+
+/** An adapter of any editor, for a model of this size. */
+const readFor = (path: string, { fingerprint, ...decoder }: typeof model) =>
+  readAdapter(path, { backbone: { decoder } } as Checkpoint, fingerprint);
 
 const readPublishedAdapter = async (file: string, backbone: typeof model) =>
   publishedVisEdit(await readSavedAdapters(file), file, backbone);
@@ -127,10 +132,10 @@ test('DualEdit’s adapters open as they were saved, each at its layer, and are 
   const saved = (train_modules: typeof modules | Partial<typeof modules>) =>
     writeFile(file, storedZip([['a/data.pkl', pickleOf({ train_modules })], ...storages]));
   await saved(modules);
-  const found = await readAdapterFolder(file, model);
-  expect(found).toMatchObject({ name: 'dual', cuts: [1, 3], single: true, editor: { name: 'DualEdit' } });
-  const editor = await found.open({ hidden: 64, providers: ['cpu'] });
+  const found = await readFor(file, model);
+  expect(found).toMatchObject({ name: 'dual', cuts: [1, 3], folder: false, editor: { name: 'DualEdit' } });
   const backbone = await VisionLanguageModel.open(path, { providers: ['cpu'], cuts: [1, 3] });
+  const editor = await found.open(backbone);
   try {
     const visual = await backbone.visualEmbeddings(
       await backbone.pixelsOf(await readFile(fixture('images/a.png'))),
@@ -151,27 +156,25 @@ test('DualEdit’s adapters open as they were saved, each at its layer, and are 
     await editor.dispose();
     await backbone.dispose();
   }
-  await expect(readAdapterFolder(file, { ...model, layers: 4 })).rejects.toMatchObject({
+  await expect(readFor(file, { ...model, layers: 4 })).rejects.toMatchObject({
     code: 'invalid-input',
   });
   const { 'language_model.model.layers.3': _, ...half } = modules;
   await saved(half);
-  await expect(readAdapterFolder(file, model)).rejects.toThrow(
-    /1 adapters of text rows and 0 of visual rows/,
-  );
+  await expect(readFor(file, model)).rejects.toThrow(/1 adapters of text rows and 0 of visual rows/);
 });
 
 describe('refused by name is', () => {
   test('a folder of an editor that is not here, or of none', async () => {
     const folder = join(run, 'folder');
     await mkdir(folder);
-    await writeFile(join(folder, 'adapter.json'), JSON.stringify({ editor: 'SERAC' }));
-    await expect(readAdapterFolder(folder, model)).rejects.toMatchObject({
+    await writeFile(join(folder, 'adapter.json'), JSON.stringify({ editor: 'Nobody' }));
+    await expect(readFor(folder, model)).rejects.toMatchObject({
       code: 'unsupported',
-      message: expect.stringMatching(/SERAC.*VisEdit and DualEdit/),
+      message: expect.stringMatching(/Nobody.*VisEdit, DualEdit/),
     });
     await writeFile(join(folder, 'adapter.json'), '{}');
-    await expect(readAdapterFolder(folder, model)).rejects.toMatchObject({ code: 'damaged' });
+    await expect(readFor(folder, model)).rejects.toMatchObject({ code: 'damaged' });
   });
 
   test('one for another model', async () => {

@@ -111,7 +111,8 @@ describe.each(families)('%s', (name, family, map) => {
       expect(changes).toHaveLength(4);
       for (const { before, after } of changes) expect(after).toBeLessThan(before);
 
-      const signal = await edited.make(await model.visualEmbeddings(pixels), 'What is it?', 'a cat');
+      const seen = await model.visualEmbeddings(pixels);
+      const signal = await edited.make({ visual: seen, prompt: 'What is it?', target: 'a cat' });
       expect(edited.decode(edited.encode(signal))).toEqual(signal);
       expect(pixels.layout.map?.grid ?? null).toEqual(map);
     } finally {

@@ -1,6 +1,8 @@
 /**
  * @file Calls about models.
  */
+import { editorKinds } from '../../editors/registry.ts';
+import { settingFields } from '../../editors/settings.ts';
 import { EmendError } from '../../errors.ts';
 import { readPicture } from '../../library/pictures.ts';
 import { recentModels } from '../../library/recentModels.ts';
@@ -30,18 +32,24 @@ export function modelHandlers({ library, engine, session, events, resources }: P
       if (demo?.adapter) known.push({ path: demo.adapter, model: demo.path });
       return findAdapters(model, known);
     },
+    'models.editors': () =>
+      editorKinds.map(({ name, acts, untrained }) => ({
+        ...{ name, acts, trains: untrained === undefined },
+        settings: untrained ? settingFields(untrained.settings) : [],
+      })),
     'models.rows': async ({ picture }) => {
       const { width, height } = readPicture(library, picture).picture;
       await session.demandModel();
       return engine.call('rows', { width, height });
     },
-    'models.open': async ({ path, adapter, weights }, { job, signal }) => {
-      const summary = await session.open(
-        typedPath(path),
-        adapter && typedPath(adapter),
-        { signal, onStream: relay(events, job) },
-        weights,
-      );
+    'models.open': async ({ path, adapter, editor, scope, weights }, { job, signal }) => {
+      const way = {
+        ...{ path: typedPath(path), weights },
+        ...(adapter !== undefined && { adapter: adapter && typedPath(adapter) }),
+        ...(editor && { editor }),
+        ...(scope !== undefined && { scope: typedPath(scope) }),
+      };
+      const summary = await session.open(way, { signal, onStream: relay(events, job) });
       session.bringInStep();
       return summary;
     },

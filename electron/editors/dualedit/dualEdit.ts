@@ -10,7 +10,7 @@ import { weightForms } from '../../models/packed/form.ts';
 import type { Adapt, ModelInput, Prefill, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { float32, floatsOf, type Provider } from '../../tensor/session.ts';
 import { type AdapterWeights, readAdapterFiles } from '../adapterFiles.ts';
-import type { AdapterFolder, EditMap, Editor, EditorKind, EditRequest, Effect } from '../editor.ts';
+import type { EditMap, Editor, EditorKind, EditRequest, Effect, UnopenedEditor } from '../editor.ts';
 import { decodeSignals, encodeSignals, type HiddenSignal, hiddenSignals } from '../hiddenSignal.ts';
 import { mustFitLayers, PUBLISHED_THRESHOLD, type SavedAdapters } from '../visedit/publishedAdapter.ts';
 import { mustFit, shapeOfWeights, VisEdit } from '../visedit/visEdit.ts';
@@ -159,10 +159,9 @@ export class DualEdit implements Editor<DualSignal> {
 export const dualEdit: EditorKind = {
   name: 'DualEdit',
   acts: 'text rows after one layer and visual rows after another',
-  trains: true,
   byConstruction: {},
   training: dualEditTraining,
-  async read(folder): Promise<AdapterFolder> {
+  async read(folder): Promise<UnopenedEditor> {
     const { description, weights, fingerprint, path } = await readAdapterFiles(folder, Description);
     const { name, textLayer, visualLayer, heads, influenceMapper, model, router } = description;
     for (const [part, tensors] of Object.entries(dualWeights(weights, influenceMapper)))
@@ -182,12 +181,12 @@ function openedDual(
   weights: AdapterWeights,
   where: string,
   mapped = false,
-): Pick<AdapterFolder, 'editor' | 'cuts' | 'open'> {
+): Pick<UnopenedEditor, 'editor' | 'folder' | 'cuts' | 'changeable' | 'settings' | 'open'> {
   return {
-    editor: dualEdit,
+    ...{ editor: dualEdit, folder: true, changeable: [], settings: null },
     cuts: [...new Set([layers.text, layers.visual])].sort((a, b) => a - b),
-    async open({ hidden, providers }) {
-      const editor = await DualEdit.create(layers, heads, weights, providers, where, mapped);
+    async open({ hidden, provider }) {
+      const editor = await DualEdit.create(layers, heads, weights, [provider], where, mapped);
       mustFit(editor.hidden, hidden, where);
       return editor;
     },
@@ -202,7 +201,7 @@ export function publishedDualEdit(
   { config, adapters, fingerprint }: SavedAdapters,
   path: string,
   model: { readonly fingerprint: string; readonly hidden: number; readonly layers: number },
-): AdapterFolder {
+): UnopenedEditor {
   const [text, visual] = (['text', 'visual'] as const).map((rows) =>
     adapters.filter((adapter) => adapter.rows === rows),
   );

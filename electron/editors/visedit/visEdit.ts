@@ -10,7 +10,7 @@ import type { WeightOf } from '../../models/weights.ts';
 import { Graph } from '../../tensor/graph.ts';
 import { float32, floatsOf, type Provider, Session } from '../../tensor/session.ts';
 import { type AdapterWeights, readAdapterFiles, writeAdapterFiles } from '../adapterFiles.ts';
-import type { AdapterFolder, EditMap, Editor, EditorKind, EditRequest, Effect } from '../editor.ts';
+import type { EditMap, Editor, EditorKind, EditRequest, Effect, UnopenedEditor } from '../editor.ts';
 import { decodeSignals, encodeSignals, type HiddenSignal, hiddenSignals } from '../hiddenSignal.ts';
 import { type AdapterShape, adapterWeights, adaptRows, kindsOfRows, rowKinds } from './adapterGraph.ts';
 import { visEditTraining } from './trainVisEdit.ts';
@@ -223,7 +223,6 @@ export class VisEdit implements Editor<HiddenSignal> {
 export const visEdit: EditorKind = {
   name: 'VisEdit',
   acts: 'visual rows after one layer',
-  trains: true,
   byConstruction: {
     textLocality: 'VisEdit changes visual rows only, and a question without a picture has none.',
   },
@@ -235,14 +234,14 @@ export const visEdit: EditorKind = {
 export function opened(
   { description, shape, weights, fingerprint }: AdapterFiles,
   where: string,
-): AdapterFolder {
+): UnopenedEditor {
   const { name, layer, model, router } = description;
   return {
-    ...{ editor: visEdit, name, cuts: [layer], model, fingerprint, router },
-    weights: description.weights,
-    open: ({ hidden, providers }) => {
+    ...{ editor: visEdit, folder: true, name, cuts: [layer], changeable: [], model, fingerprint, router },
+    ...{ weights: description.weights, settings: null },
+    open: ({ hidden, provider }) => {
       mustFit(shape.hidden, hidden, where);
-      return VisEdit.create(layer, shape, weights, providers);
+      return VisEdit.create(layer, shape, weights, [provider]);
     },
   };
 }

@@ -78,7 +78,7 @@ const ask = async (of: MemoryBank) => {
   const from = performance.now();
   const prepared = await edited.prepare(visual, 'Where is the tree?');
   await edited.decide(prepared, of);
-  await edited.answer(prepared, null, { maxNewTokens: 8 });
+  await edited.answer(prepared, [], { maxNewTokens: 8 });
   return performance.now() - from;
 };
 const [one, thousand]: [number[], number[]] = [[], []];
