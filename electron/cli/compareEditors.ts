@@ -1,0 +1,189 @@
+/** @file `emend bench --editor all`: every editor measured in a process of its own, and one report of them all. */
+import { fork } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { z } from 'zod';
+import { editorKinds } from '../editors/registry.ts';
+import { EmendError } from '../errors.ts';
+import { type Comparison, comparisonCsv, comparisonHtml, type ComparedEditor } from '../evaluation/comparisonReport.ts';
+import { readEditingSet } from '../evaluation/editingSet.ts';
+import { readJson } from '../files/json.ts';
+import { version } from '../frontends/places.ts';
+
+/** One editor as it is measured: what the table calls it, and how `emend bench` is told to measure it. */
+interface Contender {
+  readonly editor: string;
+  readonly acts: string;
+  readonly scope: string;
+  readonly settings: string;
+  readonly args: readonly string[];
+  /** whether its edits alone, and many of them, are measured like this */
+  readonly measures: ReadonlyArray<'single' | 'many'>;
+}
+
+export interface ComparisonOptions {
+  readonly data: string;
+  readonly at: readonly number[];
+  readonly limit: number;
+  readonly limitProbes: number;
+  readonly out: string;
+  /** adapter folders of the model, or folders that hold such */
+  readonly adapters: readonly string[];
+  /** options of `emend bench` that are the same for all, as typed */
+  readonly common: readonly string[];
+  readonly command: string;
+  readonly signal: AbortSignal;
+}
+
+const Written = z.object({ editor: z.string().max(100), settings: z.record(z.string(), z.unknown()).optional() });
+
+/** Adapter folders among `folders` and what lies directly in them. */
+async function adapterFolders(folders: readonly string[]): Promise<Array<{ folder: string; editor: string }>> {
+  const found: Array<{ folder: string; editor: string }> = [];
+  for (const folder of folders) {
+    const inside = (await readdir(folder, { withFileTypes: true })).filter((entry) => entry.isDirectory());
+    for (const path of [folder, ...inside.map(({ name }) => join(folder, name)).sort()]) {
+      if (!(await stat(join(path, 'adapter.json')).catch(() => null))) continue;
+      const said = Written.safeParse(await readJson(join(path, 'adapter.json')));
+      if (said.success) found.push({ folder: path, editor: said.data.editor });
+    }
+  }
+  return found;
+}
+
+async function contenders(adapters: readonly string[]): Promise<Contender[]> {
+  const folders = await adapterFolders(adapters);
+  return editorKinds.flatMap((kind): Contender[] => {
+    const { name: editor, acts } = kind;
+    const opened = kind.untrained
+      ? [{ args: ['--editor', editor], settings: '' }]
+      : folders
+          .filter((folder) => folder.editor === editor)
+          .map(({ folder }) => ({ args: ['--adapter', folder], settings: `adapter ${basename(folder)}` }));
+    return opened.flatMap(({ args, settings }): Contender[] => [
+      { editor, acts, settings, args, scope: 'no scope', measures: ['single'] },
+      { editor, acts, settings, args: [...args, '--scoped'], scope: 'behind the router', measures: ['single', 'many'] },
+    ]);
+  });
+}
+
+/** What `emend bench` writes, as far as the comparison reads it. */
+type SingleReport = Pick<ComparedEditor, 'verdicts' | 'cost'> &
+  Omit<ComparedEditor['sizes'][number], 'edits'> & {
+    readonly model: Comparison['model'];
+    readonly peakBytes: number;
+  };
+interface ManyReport {
+  readonly sizes: ComparedEditor['sizes'];
+  readonly peakBytes: number;
+}
+
+/**
+ * Measures every editor and writes report.html, report.csv and report.json. What was measured before with the same command,
+ * program and files is taken from `out`; an editor that cannot be measured is told in the report.
+ * @throws EmendError 'cancelled', with everything measured so far kept
+ */
+export async function compareEditors(options: ComparisonOptions): Promise<Comparison> {
+  const { data, at, limit, limitProbes, out, common } = options;
+  const set = await readEditingSet(data, {});
+  const many = at.filter((size) => size > 1);
+  const most = many.at(-1) ?? 1;
+  if (most > set.records.length)
+    throw new EmendError(
+      'invalid-input',
+      `${data} holds ${set.records.length} edits, and ${most} are to act together. Make a larger set, or ask for fewer.`,
+    );
+  await mkdir(join(out, 'runs'), { recursive: true });
+  let model: Comparison['model'] | null = null;
+  const editors: ComparedEditor[] = [];
+  const wanted = await contenders(options.adapters);
+  for (const [place, contender] of wanted.entries()) {
+    const { editor, acts, scope, settings, measures } = contender;
+    const run = <T>(kind: string, args: readonly string[]): Promise<T> =>
+      measured<T>(
+        ['bench', '--data', data, ...common, ...contender.args, ...args],
+        join(out, 'runs', `${editor}, ${scope}, ${kind}`.replaceAll(/[^\w]+/g, '-')),
+        [set.sha256, version()],
+        options.signal,
+      );
+    console.error(`${place + 1}/${wanted.length}  ${editor}, ${scope}`);
+    try {
+      const single = measures.includes('single')
+        ? await run<SingleReport>('single', ['--limit', String(limit)])
+        : null;
+      const together =
+        many.length > 0 && measures.includes('many')
+          ? await run<ManyReport>('many', ['--at', many.join(','), '--limit-probes', String(limitProbes)])
+          : null;
+      model ??= single?.model ?? null;
+      editors.push({
+        ...{ editor, acts, scope, settings },
+        sizes: [
+          ...(single && at.includes(1) ? [{ edits: 1, metrics: single.metrics, meanOfFive: single.meanOfFive }] : []),
+          ...(together?.sizes ?? []),
+        ],
+        verdicts: single?.verdicts ?? null,
+        cost: single?.cost ?? null,
+        peak: Math.max(single?.peakBytes ?? 0, together?.peakBytes ?? 0) || null,
+        failed: null,
+      });
+    } catch (error) {
+      if (!(error instanceof EmendError) || error.code === 'cancelled') throw error;
+      editors.push({
+        ...{ editor, acts, scope, settings, sizes: [], verdicts: null, cost: null, peak: null },
+        failed: error.message,
+      });
+    }
+    const comparison: Comparison = {
+      emend: version(),
+      model: model ?? { name: 'no model', fingerprint: '' },
+      data: { name: basename(data), sha256: set.sha256, single: Math.min(limit, set.records.length), probes: limitProbes },
+      sizes: at,
+      command: options.command,
+      editors,
+    };
+    await writeFile(join(out, 'report.json'), `${JSON.stringify(comparison, null, 1)}\n`);
+    await writeFile(join(out, 'report.csv'), comparisonCsv(comparison));
+    await writeFile(join(out, 'report.html'), comparisonHtml(comparison));
+    if (place === wanted.length - 1) return comparison;
+  }
+  throw new EmendError('not-found', 'There is no editor to measure.');
+}
+
+/** Runs `emend bench`, unless the same was run before: then what it wrote. @throws EmendError what it ended with */
+async function measured<T>(
+  args: readonly string[],
+  stem: string,
+  of: readonly string[],
+  signal: AbortSignal,
+): Promise<T> {
+  const key = createHash('sha256')
+    .update(JSON.stringify([args, of]))
+    .digest('hex');
+  const path = `${stem}.json`;
+  const before = await readFile(`${stem}.key`, 'utf8').catch(() => '');
+  if (before.trim() === key) return JSON.parse(await readFile(path, 'utf8')) as T;
+  const child = fork(process.argv[1]!, [...args, '--json', path], {
+    signal,
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+  });
+  let said = '';
+  child.stderr!.setEncoding('utf8');
+  child.stderr!.on('data', (text: string) => {
+    said = (said + text).slice(-4000);
+    if (process.stderr.isTTY) process.stderr.write(text);
+  });
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', resolve);
+  }).catch((cause: unknown) => {
+    if (signal.aborted)
+      throw new EmendError('cancelled', 'The comparison was stopped; what was measured is kept, and it goes on from there.', { cause });
+    throw cause;
+  });
+  if (code !== 0) throw new EmendError('failed', said.trim().split('\n').at(-1) ?? 'It ended without a word.');
+  const report = JSON.parse(await readFile(path, 'utf8')) as T;
+  await writeFile(`${stem}.key`, key);
+  return report;
+}
