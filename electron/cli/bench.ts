@@ -1,7 +1,8 @@
 /** @file `emend bench`: an adapter measured over an editing set, each metric told twice. */
 
+import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { demoModel } from '../api/resources.ts';
 import { type ScopeForm, scopeForms } from '../editors/scope/openScope.ts';
@@ -23,6 +24,7 @@ import { resourcesFolder, version } from '../frontends/places.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import type { PromptForm } from '../models/prompt.ts';
 import type { Provider } from '../tensor/session.ts';
+import { compareEditors, comparisonText } from './compareEditors.ts';
 import {
   type EditorOptions,
   editorChoice,
@@ -60,6 +62,8 @@ interface BenchOptions extends EditorOptions {
   seed: number;
   provider?: Provider;
   json?: string;
+  out: string;
+  adapters?: string[];
 }
 
 const labels: Readonly<Record<Metric, string>> = {
@@ -101,7 +105,11 @@ export function benchCommand(): Command {
     .addOption(weightsOption())
     .addOption(providerOption())
     .option('--json <file>', 'write everything, edit by edit, to this file')
+    .option('--out <folder>', 'with several editors: where runs and report are kept', 'comparison')
+    .option('--adapters <folders...>', 'with several editors: folders of adapters, or that hold such')
     .action(async (options: BenchOptions) => {
+      if (options.editor === 'all' || options.editor?.includes(','))
+        return untilInterrupted((signal) => compareAll(options, signal));
       const result = await untilInterrupted((signal) => run(options, signal));
       console.log('sizes' in result ? manyTable(result, options) : table(result));
       if (options.json) {
@@ -115,10 +123,55 @@ export function benchCommand(): Command {
   return command;
 }
 
+/** Several editors, each in a process of its own. */
+async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<void> {
+  const { editor, data, at = [1], limit = 300, limitProbes, out, json } = options;
+  if (options.setting || options.adapter || json)
+    throw new EmendError(
+      'invalid-input',
+      'Several editors take no --setting, --adapter or --json: see --adapters and --out.',
+    );
+  const usual = usualAdapter(modelOrDemo(options.model));
+  const usuals =
+    usual === null ? [] : [usual, join(dirname(usual), 'editors')].filter((path) => existsSync(path));
+  const adapters = options.adapters ?? usuals;
+  const own: ReadonlySet<string> = new Set([
+    '--editor',
+    '--at',
+    '--data',
+    '--limit',
+    '--limit-probes',
+    '--out',
+    '--adapters',
+  ]);
+  const typed = process.argv.slice(process.argv.indexOf('bench') + 1);
+  const comparison = await compareEditors({
+    ...{ data, at, limit, limitProbes, out, adapters, signal },
+    editors: editor === 'all' ? undefined : editor!.split(','),
+    common: withoutOptions(typed, own),
+    command: `npx emend bench ${typed.join(' ')}`,
+  });
+  console.log(comparisonText(comparison));
+  console.log(`Written to ${join(out, 'report.html')}, .csv and .json.`);
+}
+
+/** Arguments less some options and their values. */
+function withoutOptions(typed: readonly string[], options: ReadonlySet<string>): string[] {
+  const kept: string[] = [];
+  let dropping = false;
+  for (const text of typed) {
+    if (text.startsWith('--')) dropping = options.has(text.split('=')[0]!);
+    if (!dropping) kept.push(text);
+  }
+  return kept;
+}
+
 interface Actors {
   emend: string;
   model: { name: string; fingerprint: string };
   adapter: { name: string; fingerprint: string; weights: WeightForm };
+  /** the most memory the process held, by the system's account */
+  peakBytes: number;
 }
 type Report = BenchmarkResult & Actors;
 type ManyReport = Actors & {
@@ -157,7 +210,8 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<Report |
       providers: provider ? [provider] : [],
       template,
       scope: options.scope,
-      ...(editor && { editor, scopeFolder: scopeFolder ?? usual ?? undefined }),
+      ...(editor && { editor }),
+      scopeFolder: scopeFolder ?? usual ?? undefined,
       ...inForm(options.weights),
     },
     { signal, send: () => {} },
@@ -172,7 +226,8 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<Report |
     },
   };
   try {
-    if (options.at) return { ...actors, ...(await runTogether(model, set, options, signal)) };
+    const peak = () => ({ peakBytes: process.resourceUsage().maxRSS * 1024 });
+    if (options.at) return { ...actors, ...(await runTogether(model, set, options, signal)), ...peak() };
     const result = await benchmark(model.edited, set, {
       scoped: options.scoped ?? false,
       reach: options.reach,
@@ -183,7 +238,7 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<Report |
       signal,
       onProgress: (done, total) => tellProgress('Edits measured:', done, total),
     });
-    return { ...actors, ...result };
+    return { ...actors, ...result, ...peak() };
   } finally {
     await model.dispose();
   }

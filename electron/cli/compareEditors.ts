@@ -1,15 +1,21 @@
-/** @file `emend bench --editor all`: every editor measured in a process of its own, and one report of them all. */
+/** @file `emend bench --editor all`: editors measured in a process of their own each, and one report of them all. */
 import { fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
-import { editorKinds } from '../editors/registry.ts';
+import { demandEditor, editorKinds } from '../editors/registry.ts';
 import { EmendError } from '../errors.ts';
-import { type Comparison, comparisonCsv, comparisonHtml, type ComparedEditor } from '../evaluation/comparisonReport.ts';
+import {
+  type ComparedEditor,
+  type Comparison,
+  comparisonCsv,
+  comparisonHtml,
+} from '../evaluation/comparisonReport.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
 import { readJson } from '../files/json.ts';
 import { version } from '../frontends/places.ts';
+import { tellProgress } from './options.ts';
 
 /** One editor as it is measured: what the table calls it, and how `emend bench` is told to measure it. */
 interface Contender {
@@ -28,6 +34,8 @@ export interface ComparisonOptions {
   readonly limit: number;
   readonly limitProbes: number;
   readonly out: string;
+  /** names of editors; all of them when absent */
+  readonly editors?: readonly string[] | undefined;
   /** adapter folders of the model, or folders that hold such */
   readonly adapters: readonly string[];
   /** options of `emend bench` that are the same for all, as typed */
@@ -36,13 +44,23 @@ export interface ComparisonOptions {
   readonly signal: AbortSignal;
 }
 
-const Written = z.object({ editor: z.string().max(100), settings: z.record(z.string(), z.unknown()).optional() });
+const Written = z.object({
+  editor: z.string().max(100),
+  settings: z.record(z.string(), z.unknown()).optional(),
+});
 
 /** Adapter folders among `folders` and what lies directly in them. */
-async function adapterFolders(folders: readonly string[]): Promise<Array<{ folder: string; editor: string }>> {
+async function adapterFolders(
+  folders: readonly string[],
+): Promise<Array<{ folder: string; editor: string }>> {
   const found: Array<{ folder: string; editor: string }> = [];
   for (const folder of folders) {
-    const inside = (await readdir(folder, { withFileTypes: true })).filter((entry) => entry.isDirectory());
+    const entries = await readdir(folder, { withFileTypes: true }).catch((cause: NodeJS.ErrnoException) => {
+      throw new EmendError('not-found', `The folder of adapters ${folder} cannot be read (${cause.code}).`, {
+        cause,
+      });
+    });
+    const inside = entries.filter((entry) => entry.isDirectory());
     for (const path of [folder, ...inside.map(({ name }) => join(folder, name)).sort()]) {
       if (!(await stat(join(path, 'adapter.json')).catch(() => null))) continue;
       const said = Written.safeParse(await readJson(join(path, 'adapter.json')));
@@ -52,9 +70,10 @@ async function adapterFolders(folders: readonly string[]): Promise<Array<{ folde
   return found;
 }
 
-async function contenders(adapters: readonly string[]): Promise<Contender[]> {
+async function contenders({ adapters, editors }: ComparisonOptions): Promise<Contender[]> {
+  const kinds = editors?.map(demandEditor) ?? editorKinds;
   const folders = await adapterFolders(adapters);
-  return editorKinds.flatMap((kind): Contender[] => {
+  return kinds.flatMap((kind): Contender[] => {
     const { name: editor, acts } = kind;
     const opened = kind.untrained
       ? [{ args: ['--editor', editor], settings: '' }]
@@ -63,7 +82,14 @@ async function contenders(adapters: readonly string[]): Promise<Contender[]> {
           .map(({ folder }) => ({ args: ['--adapter', folder], settings: `adapter ${basename(folder)}` }));
     return opened.flatMap(({ args, settings }): Contender[] => [
       { editor, acts, settings, args, scope: 'no scope', measures: ['single'] },
-      { editor, acts, settings, args: [...args, '--scoped'], scope: 'behind the router', measures: ['single', 'many'] },
+      {
+        editor,
+        acts,
+        settings,
+        args: [...args, '--scoped'],
+        scope: 'behind the router',
+        measures: ['single', 'many'],
+      },
     ]);
   });
 }
@@ -97,17 +123,17 @@ export async function compareEditors(options: ComparisonOptions): Promise<Compar
   await mkdir(join(out, 'runs'), { recursive: true });
   let model: Comparison['model'] | null = null;
   const editors: ComparedEditor[] = [];
-  const wanted = await contenders(options.adapters);
+  const wanted = await contenders(options);
   for (const [place, contender] of wanted.entries()) {
     const { editor, acts, scope, settings, measures } = contender;
     const run = <T>(kind: string, args: readonly string[]): Promise<T> =>
       measured<T>(
         ['bench', '--data', data, ...common, ...contender.args, ...args],
-        join(out, 'runs', `${editor}, ${scope}, ${kind}`.replaceAll(/[^\w]+/g, '-')),
+        join(out, 'runs', `${editor} ${settings} ${scope} ${kind}`.replaceAll(/[^\w]+/g, '-')),
         [set.sha256, version()],
         options.signal,
       );
-    console.error(`${place + 1}/${wanted.length}  ${editor}, ${scope}`);
+    tellProgress(`${editor}, ${scope}:`, place, wanted.length);
     try {
       const single = measures.includes('single')
         ? await run<SingleReport>('single', ['--limit', String(limit)])
@@ -120,7 +146,9 @@ export async function compareEditors(options: ComparisonOptions): Promise<Compar
       editors.push({
         ...{ editor, acts, scope, settings },
         sizes: [
-          ...(single && at.includes(1) ? [{ edits: 1, metrics: single.metrics, meanOfFive: single.meanOfFive }] : []),
+          ...(single && at.includes(1)
+            ? [{ edits: 1, metrics: single.metrics, meanOfFive: single.meanOfFive }]
+            : []),
           ...(together?.sizes ?? []),
         ],
         verdicts: single?.verdicts ?? null,
@@ -138,7 +166,12 @@ export async function compareEditors(options: ComparisonOptions): Promise<Compar
     const comparison: Comparison = {
       emend: version(),
       model: model ?? { name: 'no model', fingerprint: '' },
-      data: { name: basename(data), sha256: set.sha256, single: Math.min(limit, set.records.length), probes: limitProbes },
+      data: {
+        name: basename(data),
+        sha256: set.sha256,
+        single: Math.min(limit, set.records.length),
+        probes: limitProbes,
+      },
       sizes: at,
       command: options.command,
       editors,
@@ -148,7 +181,27 @@ export async function compareEditors(options: ComparisonOptions): Promise<Compar
     await writeFile(join(out, 'report.html'), comparisonHtml(comparison));
     if (place === wanted.length - 1) return comparison;
   }
-  throw new EmendError('not-found', 'There is no editor to measure.');
+  throw new EmendError(
+    'not-found',
+    'There is nothing to measure: no adapter of these editors was found. Name its folder with --adapters.',
+  );
+}
+
+/** The comparison for a terminal: mean of the five at every size. */
+export function comparisonText({ editors, sizes }: Comparison): string {
+  const heads = sizes.map((size) => (size === 1 ? 'each alone' : `${size} edits`).padStart(15));
+  const share = (found: { readonly mean: number } | null) => (found ? (100 * found.mean).toFixed(1) : '–');
+  return [
+    'mean of the five, teacher-forced / exact match, %',
+    `${''.padEnd(34)}${heads.join('')}`,
+    ...editors.map(({ editor, scope, sizes: found, failed }) => {
+      const cells = sizes.map((edits) => {
+        const mean = found.find((size) => size.edits === edits)?.meanOfFive;
+        return (mean ? `${share(mean.teacherForced)} / ${share(mean.exactMatch)}` : '–').padStart(15);
+      });
+      return `${`${editor}, ${scope}`.padEnd(34)}${failed ? `  ${failed}` : cells.join('')}`;
+    }),
+  ].join('\n');
 }
 
 /** Runs `emend bench`, unless the same was run before: then what it wrote. @throws EmendError what it ended with */
@@ -179,10 +232,15 @@ async function measured<T>(
     child.on('close', resolve);
   }).catch((cause: unknown) => {
     if (signal.aborted)
-      throw new EmendError('cancelled', 'The comparison was stopped; what was measured is kept, and it goes on from there.', { cause });
+      throw new EmendError(
+        'cancelled',
+        'The comparison was stopped; what was measured is kept, and it goes on from there.',
+        { cause },
+      );
     throw cause;
   });
-  if (code !== 0) throw new EmendError('failed', said.trim().split('\n').at(-1) ?? 'It ended without a word.');
+  if (code !== 0)
+    throw new EmendError('engine', said.trim().split('\n').at(-1) ?? 'It ended without a word.');
   const report = JSON.parse(await readFile(path, 'utf8')) as T;
   await writeFile(`${stem}.key`, key);
   return report;

@@ -169,7 +169,9 @@ export class OpenModel {
     const scopeKind =
       unopened &&
       (await readScope(
-        unopened.folder ? input.adapter : (input.scopeFolder ?? null),
+        [unopened.folder ? input.adapter : null, input.scopeFolder].filter(
+          (folder) => typeof folder === 'string',
+        ),
         { cosine: unopened.router, model: unopened.model },
         input.scope,
       ));

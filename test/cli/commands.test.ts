@@ -1,7 +1,7 @@
 /** @file The command line as people run it: real child processes on tiny checkpoints. */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -535,6 +535,45 @@ describe('emend bench', () => {
       said: expect.stringMatching(/^emend: (Stopped|Generation was stopped|Opening was stopped)[^\n]*\n$/),
     });
   });
+
+  it('compares editors in one report, goes on where it was, and tells an editor that cannot be measured', async () => {
+    const [, , , , , ...rest] = await arrange(2);
+    const folder = at('compared-adapters');
+    await writeTinyAdapter(join(folder, 'own'), model, 0.9);
+    const other = at('compared-other');
+    await writeTinyCheckpoint(other, { seed: 3 });
+    await writeTinyAdapter(join(folder, 'strange'), other, 0.9);
+    const out = at('comparison');
+    const command = [
+      ...['bench', '--model', model, ...rest, '--editor', 'VisEdit,IKE', '--adapters', folder, '--out', out],
+      ...['--at', '1,2', '--limit', '1', '--limit-probes', '1', '--max-new-tokens', '3'],
+    ];
+    const said = await succeed(...command);
+    expect(said).toMatch(/^VisEdit, no scope +[\d.]+ \/ [\d.]+ +–$/m);
+    expect(said).toMatch(/^VisEdit, behind the router +[\d.]+ \/ [\d.]+ +[\d.]+ \/ [\d.]+$/m);
+    expect(said).toMatch(/^VisEdit, no scope +.*trained for another model/m);
+    expect(said).toMatch(/^IKE, behind the router +[\d.]+/m);
+    const report = JSON.parse(await readFile(join(out, 'report.json'), 'utf8'));
+    expect(report.editors).toHaveLength(6);
+    expect(report.editors[0]).toMatchObject({
+      editor: 'VisEdit',
+      cost: { bytes: expect.any(Number) },
+      failed: null,
+    });
+    expect(await readFile(join(out, 'report.html'), 'utf8')).toContain('IKE');
+
+    // What was measured stays; what is missing is measured again.
+    const runs = (await readdir(join(out, 'runs'))).filter((name) => name.endsWith('.json'));
+    const times = async () =>
+      Promise.all(runs.map(async (name) => (await stat(join(out, 'runs', name))).mtimeMs));
+    const before = await times();
+    const again = runs.findIndex((name) => name.startsWith('IKE-no-scope'));
+    await rm(join(out, 'runs', runs[again]!.replace('.json', '.key')));
+    expect(await succeed(...command)).toBe(said);
+    expect((await times()).map((time, place) => time !== before[place])).toEqual(
+      runs.map((_, place) => place === again),
+    );
+  }, 120_000);
 
   it('refuses an adapter of another model', async () => {
     const [bench, , , ...rest] = await arrange(1);

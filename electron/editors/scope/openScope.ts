@@ -18,21 +18,24 @@ export interface ScopeKind {
 }
 
 /**
- * Reads the scope of an adapter folder; null: there is no folder where one could lie. `form`: the one asked for; the learned one where it is there and was trained on this model,
- * else the cosine, when absent. Throws `not-found` when a learned scope is asked for and there is none for this model.
+ * Reads the scope of a model from the first of the folders where one lies that was trained on it: the adapter's own, then another's.
+ * `form`: the one asked for; the learned one where there is one, else the cosine, when absent.
+ * @throws EmendError 'not-found' when a learned scope is asked for and there is none for this model
  */
 export async function readScope(
-  folder: string | null,
+  folders: readonly string[],
   adapter: { readonly cosine: CosineSettings; readonly model: string },
   form?: ScopeForm,
 ): Promise<ScopeKind> {
-  const files = form === 'cosine' || folder === null ? null : await readScopeFiles(folder);
-  if (files && files.description.model === adapter.model)
-    return { cuts: cutsOfScope(files), open: (width) => LearnedScope.open(files, width) };
+  for (const folder of form === 'cosine' ? [] : folders) {
+    const files = await readScopeFiles(folder);
+    if (files && files.description.model === adapter.model)
+      return { cuts: cutsOfScope(files), open: (width) => LearnedScope.open(files, width) };
+  }
   if (form === 'learned')
     throw new EmendError(
       'not-found',
-      `There is no scope that was trained for this model${folder === null ? '' : ` in ${folder}`}. Train one with "emend train scope", or use the cosine.`,
+      `There is no scope that was trained for this model${folders.length === 0 ? '' : ` in ${folders.join(' or ')}`}. Train one with "emend train scope", or use the cosine.`,
     );
   const { cosine } = adapter;
   return { cuts: [cosine.layer], open: async (width) => cosineScope(cosine, width) };

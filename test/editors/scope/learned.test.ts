@@ -349,12 +349,12 @@ describe('a scope trained on a tiny model', () => {
 
   it('gives way to the cosine for another model, and says when it was asked for by name', async () => {
     const cosine = { layer: 1, threshold: 0.8 };
-    expect((await readScope(base, { cosine, model: own })).cuts).toEqual(scopeCuts(4));
-    expect((await (await readScope(base, { cosine, model: 'another' })).open(32)).form).toBe('cosine');
-    await expect(readScope(base, { cosine, model: 'another' }, 'learned')).rejects.toMatchObject({
+    expect((await readScope([base], { cosine, model: own })).cuts).toEqual(scopeCuts(4));
+    expect((await (await readScope([base], { cosine, model: 'another' })).open(32)).form).toBe('cosine');
+    await expect(readScope([base], { cosine, model: 'another' }, 'learned')).rejects.toMatchObject({
       code: 'not-found',
     });
-    expect((await (await readScope(base, { cosine, model: own }, 'cosine')).open(32)).form).toBe('cosine');
+    expect((await (await readScope([base], { cosine, model: own }, 'cosine')).open(32)).form).toBe('cosine');
     await expect(LearnedScope.open((await readScopeFiles(base))!, 64)).rejects.toMatchObject({
       code: 'invalid-input',
     });
