@@ -8,12 +8,13 @@ import { OUT_OF_MEMORY } from '../engine/supervisor.ts';
 import { EmendError } from '../errors.ts';
 import { actingKey, keepActing } from '../library/acting.ts';
 import { type EditState, editState, recordSignal } from '../library/edits.ts';
+import { unplacedActing } from '../library/freshness.ts';
 import type { Library } from '../library/library.ts';
 import { readPicture } from '../library/pictures.ts';
 import { type ChosenEditor, recentModels, rememberModel } from '../library/recentModels.ts';
 import { type DescribedInput, isDescribed, keepInputs, unsettledInputs } from '../library/scopeInputs.ts';
 import { readSettings } from '../library/settings.ts';
-import { type Comparison, placeEdit, settleInputs, unplacedEdits } from '../library/watched.ts';
+import { type Comparison, placeEdit, settleInputs } from '../library/watched.ts';
 import type { PackedCache } from '../models/packed/cache.ts';
 import type { Provider } from '../tensor/session.ts';
 import { type EditorChoice, type EngineState, type ModelSummary, WeightForm } from './contract.ts';
@@ -426,7 +427,9 @@ export class ModelSession {
       await this.prepareEdits(missing.slice(0, PREPARED_AT_ONCE));
       return;
     }
-    const unplaced = unplacedEdits(library).slice(0, PREPARED_AT_ONCE);
+    const unplaced = unplacedActing(library)
+      .slice(0, PREPARED_AT_ONCE)
+      .map(({ edit }) => edit);
     if (unplaced.length > 0) {
       const found = await this.#engine.call('compare', { edits: unplaced, with: 'all', inputs: [] });
       if (!isCurrent()) return;

@@ -2,7 +2,6 @@
  * @file What acts: the open model, its adapter and scope, and the committed edits made for them.
  */
 import type { Actors, Store } from './database.ts';
-import { reviewAll } from './freshness.ts';
 import { commitChanges, keepScope, type ScopeFacts } from './scopes.ts';
 
 /** Names what acts now: it changes when the model, its adapter, the form of prompts or the committed edits do. */
@@ -19,9 +18,8 @@ export function keepActing(
   scope: ScopeFacts | null,
 ): void {
   store.keep(() => {
-    const changed = scope !== null && keepScope(store, actors, scope);
+    if (scope !== null) keepScope(store, actors, scope);
     store.actors = actors;
     store.template = template;
-    if (changed) reviewAll(store);
   });
 }

@@ -2,18 +2,11 @@
  * @file Checks: planned on the state of the library, decided by what the scope compared, recorded with it, read back with their freshness.
  */
 import type { z } from 'zod';
-import type {
-  Check as CheckShape,
-  Finding,
-  Probe,
-  ProbeResult,
-  Routing,
-  StaleReason,
-} from '../api/contract.ts';
+import type { Check as CheckShape, Finding, Probe, ProbeResult, Routing } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { sameAnswer } from '../evaluation/exactMatch.ts';
 import { now, parseStored, prepared, type Store } from './database.ts';
-import { latestCheckOf, reviewFreshness, signalState, stateFingerprint } from './freshness.ts';
+import { keepState, latestCheckOf, reviewFreshness, signalState, stateFingerprint } from './freshness.ts';
 import { remember } from './history.ts';
 import { demandDraft, type PlannedProbe, probesOf } from './probes.ts';
 import { type EditRow, editRow } from './rows.ts';
@@ -119,11 +112,19 @@ function insertCheck(
   const overtaken = commitChanges(store) === plan.commits ? 0 : 1;
   const { lastInsertRowid } = prepared(
     store,
-    `INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, groups, commits, overtaken, unchanged, finding, finding_edit, supersede)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    `INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, state, groups, commits, overtaken, unchanged, finding, finding_edit, supersede)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   ).run(
-    ...[plan.edit.id, now(), seconds, verdict, plan.fingerprint, JSON.stringify(groups), plan.commits],
-    ...[overtaken, unchanged, finding.kind, finding.edit, plan.supersede],
+    ...[plan.edit.id, now(), seconds, verdict, plan.fingerprint, keepState(store, plan.fingerprint)],
+    ...[
+      JSON.stringify(groups),
+      plan.commits,
+      overtaken,
+      unchanged,
+      finding.kind,
+      finding.edit,
+      plan.supersede,
+    ],
   );
   return Number(lastInsertRowid);
 }
@@ -208,13 +209,13 @@ export function latestCheck(store: Store, edit: EditRow): Check | null {
   ).get(latest.id)!;
   const { groups, finding, findingEdit, ...told } = row;
   const where = `check ${row.id}`;
-  const staleBecause = parseStored<StaleReason[]>(latest.staleBecause, where);
+  const staleBecause = [...latest.staleBecause];
   return {
     ...told,
     edit: edit.id,
     fresh: staleBecause.length === 0,
     staleBecause,
-    staleBy: parseStored<number[]>(latest.staleBy, where),
+    staleBy: [...latest.staleBy],
     // Checks of before did not say.
     finding: { kind: finding ?? (row.verdict === 'passes' ? 'holds' : 'fails'), edit: findingEdit },
     groups: parseStored<Group[]>(groups, where),

@@ -3,7 +3,7 @@
  */
 import { basename, resolve } from 'node:path';
 import { type Actors, openDatabase, type Store, telling } from './database.ts';
-import { reviewShared } from './freshness.ts';
+import { hasChecks, presentState } from './freshness.ts';
 import { changedSince, lastChange } from './history.ts';
 import { recentModels } from './recentModels.ts';
 import { refreshFreshness } from './review.ts';
@@ -44,17 +44,13 @@ export function openLibrary(path: string): Library {
       return actors;
     },
     set actors(next) {
-      if (next.model === actors.model && next.adapter === actors.adapter) return;
       actors = next;
-      refresh();
     },
     get template() {
       return template;
     },
     set template(next) {
-      if (next === template) return;
       template = next;
-      refresh();
     },
     read: (work) => telling(file, () => database.transaction(work).deferred()),
     write: (work) => {
@@ -78,6 +74,7 @@ export function openLibrary(path: string): Library {
       }
     },
     onChange: (listener) => {
+      if (listeners.size === 0) look();
       listeners.add(listener);
       return () => void listeners.delete(listener);
     },
@@ -88,17 +85,26 @@ export function openLibrary(path: string): Library {
     },
   };
 
-  /** Writes anew how checks stand, for what acts now. */
-  function refresh(): void {
-    library.keep(() => reviewShared(library));
-  }
+  const last = recentModels(library)[0];
+  if (last) actors = { model: last.model, adapter: last.adapter };
+  template = readSettings(library).promptTemplate;
 
   let seen = lastChange(library);
+  let stateSeen = presentState(library);
+  function look(): void {
+    seen = lastChange(library);
+    stateSeen = presentState(library);
+  }
   function tellListeners(): void {
     if (listeners.size === 0 || !database.open) return;
     const { edits, last } = changedSince(library, seen);
+    const state = presentState(library);
+    // In another state every check may count otherwise.
+    const all =
+      (state.state !== stateSeen.state || state.commits !== stateSeen.commits) && hasChecks(library);
     seen = last;
-    for (const listener of [...listeners]) listener(edits);
+    stateSeen = state;
+    for (const listener of [...listeners]) listener(all ? null : edits);
   }
 
   const version = () => database.pragma('data_version', { simple: true }) as number;
@@ -116,9 +122,5 @@ export function openLibrary(path: string): Library {
   }, POLL);
   poll.unref();
 
-  const last = recentModels(library)[0];
-  // How checks stand was written when they last changed, for these.
-  if (last) actors = { model: last.model, adapter: last.adapter };
-  template = readSettings(library).promptTemplate;
   return library;
 }

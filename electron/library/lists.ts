@@ -9,7 +9,8 @@ import {
   type EditSort,
   EditStatus,
 } from '../api/contract.ts';
-import type { Store } from './database.ts';
+import { prepared, type Store } from './database.ts';
+import { elsewhere, presentState, statusIn, statusOf } from './freshness.ts';
 import { nameOfEditor, recentModels } from './recentModels.ts';
 import { editRow, listedEdits } from './rows.ts';
 import { influenceOf } from './signals.ts';
@@ -17,7 +18,8 @@ import { influenceOf } from './signals.ts';
 /** A condition on a column of `edits`, with the values it asks for. */
 interface Condition {
   readonly column: string;
-  readonly test: string;
+  /** what follows the column, or all of it from the column as it is to be written */
+  readonly test: string | ((column: string) => string);
   readonly values: Array<string | number>;
 }
 
@@ -28,15 +30,17 @@ interface Where {
 }
 
 /** Columns a list can be sorted by, as their index has them. */
-const sortColumns: Readonly<Record<EditSort['by'], string>> = {
+const sortColumns: Readonly<Record<Exclude<EditSort['by'], 'status'>, string>> = {
   id: 'id',
   updated: 'updated',
   created: 'created',
   committed: 'committed',
   prompt: 'prompt COLLATE NOCASE',
   target: 'target COLLATE NOCASE',
-  status: 'status',
 };
+
+/** Statuses as a list sorted by status has them. */
+const statusOrder = EditStatus.options.toSorted();
 
 /**
  * The words of a search as SQLite's FTS5 takes them: each one a beginning, all of them demanded. Empty where there is none.
@@ -91,13 +95,35 @@ function periodConditions(filter: EditFilter): Condition[] {
   });
 }
 
-function conditionsOf(filter: EditFilter): Condition[] {
+/** Edits that have one of these statuses now: those with a check of another state are stale, whatever is stored. */
+function statusCondition(store: Store, statuses: readonly EditStatus[]): Condition {
+  const wanted = EditStatus.options.filter((status) => statuses.includes(status));
+  const ofChecks = wanted.filter(
+    (status) => status === 'checked' || status === 'failed' || status === 'stale',
+  );
+  if (ofChecks.length === 0 || ofChecks.length === 3)
+    return { column: 'status', test: `IN (${wanted.map((status) => `'${status}'`).join(', ')})`, values: [] };
+  const { state, commits } = presentState(store);
+  const other = elsewhere(state, commits);
+  const test = (column: string) =>
+    wanted
+      .map((status) => {
+        if (status === 'stale')
+          return `${column} = 'stale' OR (${column} IN ('checked', 'failed') AND ${other})`;
+        if (status === 'checked' || status === 'failed') return `(${column} = '${status}' AND NOT ${other})`;
+        return `${column} = '${status}'`;
+      })
+      .join(' OR ');
+  return { column: 'status', test, values: [] };
+}
+
+function conditionsOf(store: Store, filter: EditFilter): Condition[] {
   const { status, verdict, finding, reach, tags = [], text } = filter;
   const anyOf = (column: string, values: readonly string[]) => {
     return { column, test: `IN (${places(values)})`, values: [...values] };
   };
   const conditions: Condition[] = [];
-  if (status) conditions.push(anyOf('status', status));
+  if (status) conditions.push(statusCondition(store, status));
   if (verdict) conditions.push(anyOf('verdict', verdict));
   if (finding) conditions.push(anyOf('finding', finding));
   if (reach) conditions.push({ column: 'reach', test: '= ?', values: [reach] });
@@ -116,10 +142,12 @@ function conditionsOf(filter: EditFilter): Condition[] {
  * soon over where many match; otherwise SQLite finds what matches by whatever index tells, and sorts it. It cannot know which is better:
  * a plus before a column keeps it from looking for an index of it.
  */
-function whereOf(filter: EditFilter, walked: EditSort['by'] | null = null): Where {
-  const conditions = conditionsOf(filter);
-  const written = ({ column, test }: Condition) =>
-    walked === null || column === walked ? `${column} ${test}` : `+${column} ${test}`;
+function whereOf(store: Store, filter: EditFilter, walked: EditSort['by'] | null = null): Where {
+  const conditions = conditionsOf(store, filter);
+  const written = ({ column, test }: Condition) => {
+    const sought = walked === null || column === walked ? column : `+${column}`;
+    return typeof test === 'string' ? `${sought} ${test}` : test(sought);
+  };
   return {
     sql: conditions.map((condition) => `(${written(condition)})`).join(' AND ') || 'true',
     values: conditions.flatMap(({ values }) => values),
@@ -129,10 +157,13 @@ function whereOf(filter: EditFilter, walked: EditSort['by'] | null = null): Wher
 /** Where more edits match than this, their list is walked. */
 const MANY = 1000;
 
-/** `ORDER BY` of a list: ties stand in the order of their numbers, so that every page continues the one before. */
+/**
+ * `ORDER BY` of a list: ties stand in the order of their numbers, so that every page continues the one before. A list sorted by status is
+ * read status by status.
+ */
 function orderOf({ by, descending }: EditSort, backwards = false): string {
   const direction = descending !== backwards ? 'DESC' : 'ASC';
-  return by === 'id'
+  return by === 'id' || by === 'status'
     ? `ORDER BY id ${direction}`
     : `ORDER BY ${sortColumns[by]} ${direction}, id ${direction}`;
 }
@@ -153,7 +184,7 @@ export function countMatches(store: Store, filter: EditFilter): number {
       .pluck()
       .get(...found.values)!;
   }
-  const { sql, values } = whereOf(filter);
+  const { sql, values } = whereOf(store, filter);
   return store.database
     .prepare<unknown[], number>(`SELECT count(*) FROM edits WHERE ${sql}`)
     .pluck()
@@ -175,11 +206,54 @@ export function editNumbers(store: Store, page: Page): number[] {
 /** As {@link editNumbers}, of `total` that match. */
 function numbersOf(store: Store, { filter, sort, offset, limit }: Page, total: number): number[] {
   if (total <= offset) return [];
-  const { sql, values } = whereOf(filter, total > MANY ? sort.by : null);
+  if (sort.by === 'status') return numbersByStatus(store, { filter, sort, offset, limit });
+  const { sql, values } = whereOf(store, filter, total > MANY ? sort.by : null);
   return store.database
     .prepare<unknown[], number>(`SELECT id FROM edits WHERE ${sql} ${orderOf(sort)} LIMIT ? OFFSET ?`)
     .pluck()
     .all(...values, limit, offset);
+}
+
+/** As {@link editNumbers}, sorted by status: the statuses one after the other, each in the order of numbers. */
+function numbersByStatus(store: Store, { filter, sort: { descending }, offset, limit }: Page): number[] {
+  const wanted = statusOrder.filter((status) => filter.status?.includes(status) ?? true);
+  const counts = offset > 0 ? statusCounts(store, filter) : null;
+  const found: number[] = [];
+  let skipped = 0;
+  for (const status of descending ? wanted.toReversed() : wanted) {
+    const before = Math.max(0, offset - skipped);
+    skipped += Math.min(before, counts?.[status] ?? 0);
+    if (counts && counts[status] <= before) continue;
+    const left = limit < 0 ? -1 : limit - found.length;
+    // What is stale lies in several places of the index, and is looked for in the order of numbers.
+    const { sql, values } = whereOf(
+      store,
+      { ...filter, status: [status] },
+      status === 'stale' ? 'id' : 'status',
+    );
+    const rows = store.database
+      .prepare<unknown[], number>(
+        `SELECT id FROM edits WHERE ${sql} ${orderOf({ by: 'id', descending })} LIMIT ? OFFSET ?`,
+      )
+      .pluck()
+      .all(...values, left, before);
+    found.push(...rows);
+    if (found.length === limit) break;
+  }
+  return found;
+}
+
+/** How many of the edits a filter lets through have each status. */
+function statusCounts(store: Store, filter: EditFilter): Record<EditStatus, number> {
+  const { state, commits } = presentState(store);
+  const { sql, values } = whereOf(store, filter);
+  const rows = store.database
+    .prepare<unknown[], [EditStatus, number]>(
+      `SELECT ${statusIn(state, commits)} AS now, count(*) FROM edits WHERE ${sql} GROUP BY now`,
+    )
+    .raw()
+    .all(...values);
+  return { ...noEdits, ...Object.fromEntries(rows) };
 }
 
 /** One page of a list, and how long the whole list is. */
@@ -214,9 +288,7 @@ export function neighbours(
   { id, filter, sort }: { id: number; filter: EditFilter; sort: EditSort },
 ): { previous: number | null; next: number | null; place: number; total: number } {
   return store.read(() => {
-    const { sql, values } = whereOf(filter, sort.by);
-    const column = sortColumns[sort.by];
-    const key = editRow(store, id)[sort.by];
+    const { sql, values } = whereOf(store, filter, sort.by === 'status' ? 'id' : sort.by);
     const order = (backwards: boolean) => orderOf(sort, backwards);
 
     /** the first edit of a part of the list, from one side of the edit on; null where there is none */
@@ -233,11 +305,23 @@ export function neighbours(
         .pluck()
         .get(...keys, ...values)!;
 
+    const is = (status: EditStatus) => whereOf(store, { status: [status] }, 'id').sql;
+
     /** what lies on one side of the edit: those with the same key, then those with others; no date is before every date */
     const beyond = (backwards: boolean): Array<[where: string, ...keys: unknown[]]> => {
       const upwards = sort.descending === backwards;
       const than = upwards ? '>' : '<';
+      const edit = editRow(store, id);
       if (sort.by === 'id') return [[`id ${than} ?`, id]];
+      if (sort.by === 'status') {
+        const own = statusOf(store, id);
+        const further = upwards
+          ? statusOrder.filter((status) => status > own)
+          : statusOrder.filter((status) => status < own).toReversed();
+        return [[`${is(own)} AND id ${than} ?`, id], ...further.map((status): [string] => [is(status)])];
+      }
+      const column = sortColumns[sort.by];
+      const key = edit[sort.by];
       const tied: [string, ...unknown[]] =
         key === null
           ? [`${column} IS NULL AND id ${than} ?`, id]
@@ -308,11 +392,34 @@ export function listActors(store: Store): Array<{
   });
 }
 
+const noEdits = Object.fromEntries(EditStatus.options.map((status) => [status, 0])) as Record<
+  EditStatus,
+  number
+>;
+
 /** How many edits have each status. */
 export function countEdits(store: Store): Record<EditStatus, number> {
-  const rows = store.database
-    .prepare<[], [EditStatus, number]>('SELECT status, edits FROM edit_counts')
-    .raw()
-    .all();
-  return Object.fromEntries(rows) as Record<EditStatus, number>;
+  return store.read(() => {
+    const now = presentState(store);
+    const counts = { ...noEdits };
+    const kept = prepared<[], { status: EditStatus; state: number; edits: number }>(
+      store,
+      'SELECT status, state, edits FROM edit_counts',
+    ).all();
+    for (const { status, state, edits } of kept) {
+      const isStale = (status === 'checked' || status === 'failed') && state !== now.state;
+      counts[isStale ? 'stale' : status] += edits;
+    }
+    if (now.commits === 0) return counts;
+    // Of those with a check of this state, the ones that do not know of an edit that nothing was compared with yet.
+    const overtaken = prepared<[number, number], { status: EditStatus; edits: number }>(
+      store,
+      `SELECT status, count(*) AS edits FROM edits WHERE status IN ('checked', 'failed') AND check_state = ? AND check_commits < ? GROUP BY status`,
+    ).all(now.state, now.commits);
+    for (const { status, edits } of overtaken) {
+      counts[status] -= edits;
+      counts.stale += edits;
+    }
+    return counts;
+  });
 }

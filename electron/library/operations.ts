@@ -5,6 +5,7 @@
 import type { Operation, ProbeKind } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { now, parseStored, prepared, type Store } from './database.ts';
+import { statusOf } from './freshness.ts';
 import { remember } from './history.ts';
 import { type Parts, parts, untilTimeIsUp, wholly } from './inParts.ts';
 import { committedInPlaceOf, type EditRow, editRow, tagsOf } from './rows.ts';
@@ -314,7 +315,7 @@ function movement(
       `Edit ${edit} cannot act again: edit ${other.id} is committed for the same prompt on the same picture. Retire edit ${other.id} first.`,
     );
   }
-  if (direction === 'again' && row.status !== 'checked' && !to.overrideReason) {
+  if (direction === 'again' && statusOf(store, edit) !== 'checked' && !to.overrideReason) {
     throw new EmendError(
       'conflict',
       `Edit ${edit} has no fresh passing check any more. Check it, then commit it.`,

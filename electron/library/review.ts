@@ -2,14 +2,14 @@
  * @file What a transaction changed, and what that means for checks: written before it ends, whatever made the change.
  */
 import { prepared, type Store } from './database.ts';
-import { reviewFreshness, reviewShared } from './freshness.ts';
+import { reviewFreshness } from './freshness.ts';
 import { editRow } from './rows.ts';
 import { committedCount } from './scopes.ts';
 import { afterCommit, afterGrowth, afterRetirement, type Comparison } from './watched.ts';
 
 interface Change {
   readonly id: number;
-  readonly what: 'committed' | 'left' | 'edit' | 'all';
+  readonly what: 'committed' | 'left' | 'edit';
   readonly edit: number | null;
 }
 
@@ -34,6 +34,5 @@ export function refreshFreshness(store: Store, comparison: Comparison | null = n
     last = edit.id;
   }
   if (last !== null) afterGrowth(store, was, last);
-  if (changes.some(({ what }) => what === 'all')) reviewShared(store);
   reviewFreshness(store, [...new Set(changes.flatMap(({ edit }) => edit ?? []))]);
 }

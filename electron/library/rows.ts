@@ -5,6 +5,7 @@ import type { Edit, EditStatus, Finding, Probe, ProbeKind, Reach } from '../api/
 import { EmendError } from '../errors.ts';
 import { normaliseAnswer } from '../evaluation/exactMatch.ts';
 import { prepared, type Store } from './database.ts';
+import { presentState, statusIn } from './freshness.ts';
 
 export interface EditRow {
   readonly id: number;
@@ -23,13 +24,12 @@ export interface EditRow {
   readonly overrideReason: string | null;
   readonly restored: number;
   readonly reach: Reach;
-  /** kept by triggers, from the stage and the latest check */
-  readonly status: EditStatus;
+  /** of the latest check, kept by triggers */
   readonly verdict: Edit['verdict'];
 }
 
 const EDIT_COLUMNS =
-  'id, picture, prompt, target, before, after, note, stage, model, adapter, created, updated, committed, override_reason AS overrideReason, restored, reach, status, verdict';
+  'id, picture, prompt, target, before, after, note, stage, model, adapter, created, updated, committed, override_reason AS overrideReason, restored, reach, verdict';
 
 /** An edit as the contract has it. */
 export function asEdit(store: Store, row: EditRow): Edit {
@@ -37,24 +37,26 @@ export function asEdit(store: Store, row: EditRow): Edit {
 }
 
 interface ListedRow extends EditRow {
+  readonly status: EditStatus;
   /** JSON list */
   readonly tags: string;
   readonly findingKind: Finding['kind'] | null;
   readonly findingEdit: number | null;
 }
 
-/** The edits of the given numbers that are there, in that order, as the contract has them. */
+/** The edits of the given numbers that are there, in that order, as the contract has them, with the status they have now. */
 export function listedEdits(store: Store, ids: readonly number[]): Edit[] {
+  const now = presentState(store);
   const columns = EDIT_COLUMNS.replaceAll(/(^|, )/g, '$1edits.');
-  return prepared<[string], ListedRow>(
+  return prepared<[number, number, string], ListedRow>(
     store,
-    `SELECT ${columns}, checks.finding AS findingKind, checks.finding_edit AS findingEdit,
+    `SELECT ${columns}, ${statusIn('?', '?')} AS status, checks.finding AS findingKind, checks.finding_edit AS findingEdit,
          (SELECT json_group_array(name ORDER BY name) FROM edit_tags JOIN tags ON tags.id = tag WHERE edit = edits.id) AS tags
        FROM json_each(?) AS wanted CROSS JOIN edits ON edits.id = wanted.value
          LEFT JOIN checks ON checks.id = edits.last_check
        ORDER BY wanted.key`,
   )
-    .all(JSON.stringify(ids))
+    .all(now.state, now.commits, JSON.stringify(ids))
     .map(({ stage, restored, findingKind, findingEdit, ...row }) => ({
       ...row,
       tags: JSON.parse(row.tags) as string[],

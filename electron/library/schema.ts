@@ -2,6 +2,7 @@
  * @file The tables of a library, as numbered upgrade steps. A step, once released, is never changed: add another.
  */
 import type { Database } from 'better-sqlite3';
+import { checkStatesStep } from './schema/checkStates.ts';
 import { chosenEditorsStep } from './schema/chosenEditors.ts';
 import { findingsStep } from './schema/findings.ts';
 import { listsStep } from './schema/lists.ts';
@@ -149,6 +150,7 @@ export const upgradeSteps: readonly string[] = [
   weightFormsStep,
   findingsStep,
   chosenEditorsStep,
+  checkStatesStep,
 ];
 
 /** The version {@link upgrade} brings a library to. */

@@ -53,19 +53,18 @@ export function thresholdSteps(scope: Pick<Scope, 'threshold'>): ThresholdStep[]
 const told = (_name: string, value: unknown): unknown =>
   typeof value === 'number' && !Number.isFinite(value) ? String(value) : value;
 
-/** Keeps what the scope of a model and adapter is; returns whether it is another than before. Called inside a `write`. */
+/** Keeps what the scope of a model and adapter is. Called inside a `write`. */
 export function keepScope(
   store: Store,
   { model, adapter }: Actors,
   { fingerprint, candidates, thresholds }: ScopeFacts,
-): boolean {
-  const { changes } = prepared(
+): void {
+  prepared(
     store,
     `INSERT INTO scopes (model, adapter, fingerprint, candidates, thresholds) VALUES (?, ?, ?, ?, ?)
        ON CONFLICT DO UPDATE SET fingerprint = excluded.fingerprint, candidates = excluded.candidates, thresholds = excluded.thresholds
        WHERE fingerprint <> excluded.fingerprint`,
   ).run(model, adapter, fingerprint, candidates, JSON.stringify(thresholds, told));
-  return changes > 0;
 }
 
 /** One parsed scope per open file: decisions ask for it often. */

@@ -8,7 +8,7 @@ import type { Reach } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import { readAnswer } from './answers.ts';
 import { prepared, type Store } from './database.ts';
-import { reviewAll, reviewFreshness, signalState } from './freshness.ts';
+import { reviewFreshness, signalState } from './freshness.ts';
 import { type EditRow, editRow, ownProbes } from './rows.ts';
 import {
   actorOf,
@@ -99,7 +99,6 @@ export function afterCommit(store: Store, edit: EditRow, comparison: Comparison 
       edit.id,
       commitChanges(store),
     );
-    if (acts) reviewAll(store);
     return;
   }
   const compared = comparison?.edits.includes(edit.id) ? comparison : compareByKey(store, edit);
@@ -112,18 +111,6 @@ export function placeEdit(store: Store, id: number, comparison: Comparison): voi
   if (!scope) throw new EmendError('internal', 'There is no scope to place an edit by.');
   prepared(store, 'DELETE FROM unplaced WHERE edit = ?').run(id);
   place(store, scope, editRow(store, id), comparison);
-  reviewAll(store);
-}
-
-/** Committed edits that act and were not compared with what is kept. */
-export function unplacedEdits(store: Store): number[] {
-  const { model, adapter } = store.actors;
-  return prepared<[string, string], { edit: number }>(
-    store,
-    `SELECT edit FROM unplaced JOIN edits ON edits.id = edit WHERE stage = 'committed' AND model = ? AND adapter = ? ORDER BY edit`,
-  )
-    .all(model, adapter)
-    .map(({ edit }) => edit);
 }
 
 /** Keeps matches of inputs as the engine found them anew, unless the committed set changed meanwhile. Called inside a `write`. */
@@ -169,8 +156,7 @@ export function afterGrowth(store: Store, was: number, cause: number): void {
 /** What follows from a retirement, in its transaction. */
 export function afterRetirement(store: Store, edit: EditRow): void {
   unsettleOtherStates(store);
-  const { changes: unplaced } = prepared(store, 'DELETE FROM unplaced WHERE edit = ?').run(edit.id);
-  if (unplaced > 0) reviewAll(store);
+  prepared(store, 'DELETE FROM unplaced WHERE edit = ?').run(edit.id);
   prepared(store, 'DELETE FROM watched WHERE edit = ?').run(edit.id);
   const scope = scopeOf(store);
   if (!scope) return;
