@@ -11,8 +11,9 @@ import { EmendError } from '../errors.ts';
 import type { DraftFormat } from '../evaluation/sets/readDrafts.ts';
 import { type Check, latestCheck } from './checks.ts';
 import type { Store } from './database.ts';
+import { asEdit } from './listedEdits.ts';
 import { readPicture } from './pictures.ts';
-import { asEdit, editRow, ownProbes } from './rows.ts';
+import { editRow, ownProbes } from './rows.ts';
 
 export interface ExportOptions {
   readonly format: DraftFormat;

@@ -11,8 +11,9 @@ import {
 } from '../api/contract.ts';
 import { prepared, type Store } from './database.ts';
 import { elsewhere, presentState, statusIn, statusOf } from './freshness.ts';
+import { listedEdits } from './listedEdits.ts';
 import { nameOfEditor, recentModels } from './recentModels.ts';
-import { editRow, listedEdits } from './rows.ts';
+import { editRow } from './rows.ts';
 import { influenceOf } from './signals.ts';
 
 /** A condition on a column of `edits`, with the values it asks for. */
