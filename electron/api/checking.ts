@@ -9,6 +9,7 @@ import { stateFingerprint } from '../library/freshness.ts';
 import {
   type DecidedCheck,
   decideCheck,
+  decideEverywhere,
   knownAnswer,
   resultOf,
   signalName,
@@ -17,7 +18,7 @@ import {
 } from '../library/localCheck.ts';
 import { editRow } from '../library/rows.ts';
 import { findInput, keepInputs, unsettleWithout } from '../library/scopeInputs.ts';
-import { commitChanges } from '../library/scopes.ts';
+import { allAct, commitChanges } from '../library/scopes.ts';
 import type { Comparison } from '../library/watched.ts';
 import type { ProbeResult } from './contract.ts';
 import { unlessAborted } from './jobs.ts';
@@ -57,6 +58,7 @@ export async function runCheck(
     await unlessAborted(session.demandSettled(listener.signal), listener.signal);
     const adapter = await session.demandAdapter();
     const plan = planCheck(library, id, supersede);
+    const everywhere = allAct(library);
     const decided = await decide(parts, plan, listener);
     if (!decided) continue;
     await ask(parts, wantedAnswers(library, decided.probes), plan.maxNewTokens, listener);
@@ -67,7 +69,8 @@ export async function runCheck(
     for (const result of results) listener.result?.(result);
     const { unchanged, watched } = decided;
     const seconds = (performance.now() - started) / 1000;
-    return recordCheck(library, plan, { results, unchanged, watched, seconds, editor: adapter.editor });
+    const { editor } = adapter;
+    return recordCheck(library, plan, { results, unchanged, watched, everywhere, seconds, editor });
   }
 }
 
@@ -79,7 +82,11 @@ export function isCurrent({ library }: Parts, { edit, fingerprint, commits }: Ch
 }
 
 /** Which edits act on the inputs of a plan; null when the library changed meanwhile. */
-async function decide(parts: Parts, plan: CheckPlan, listener: CheckListener): Promise<DecidedCheck | null> {
+export async function decide(
+  parts: Parts,
+  plan: CheckPlan,
+  listener: CheckListener,
+): Promise<DecidedCheck | null> {
   const { library } = parts;
   await signEdit(parts, plan.edit.id, listener.signal);
   await lookAt(
@@ -88,6 +95,9 @@ async function decide(parts: Parts, plan: CheckPlan, listener: CheckListener): P
     plan.maxNewTokens,
     listener,
   );
+  if (allAct(library)) {
+    return isCurrent(parts, plan) ? library.read(() => decideEverywhere(library, plan)) : null;
+  }
   const comparison = await compareWithProbes(parts, plan, listener.signal);
   if (comparison.commits !== plan.commits || !isCurrent(parts, plan)) return null;
   try {
@@ -100,7 +110,7 @@ async function decide(parts: Parts, plan: CheckPlan, listener: CheckListener): P
 }
 
 /** Compares a plan's edit with its inputs and with the probes of committed edits. */
-export function compareWithProbes(
+function compareWithProbes(
   { engine, library }: Parts,
   plan: CheckPlan,
   signal: AbortSignal,
@@ -138,8 +148,8 @@ export async function lookAt(
   const bytes = session.pictureReader();
   const unknown = byPicture(inputs).flatMap(({ picture, prompt }) => {
     const input = picture === null ? null : findInput(library, picture, prompt);
-    const describe = picture !== null && input === null;
-    const answer = knownAnswer(library, { picture, prompt, edit: null }) === null;
+    const describe = picture !== null && input === null && !allAct(library);
+    const answer = knownAnswer(library, { picture, prompt, edits: [] }) === null;
     return describe || answer ? [{ picture, prompt, describe, answer }] : [];
   });
   progress(0, unknown.length);
@@ -182,7 +192,7 @@ export async function ask(
   const items = byPicture(wanted);
   for (let first = 0; first < items.length; first += AT_ONCE) {
     const part = items.slice(first, first + AT_ONCE);
-    const names = part.map(({ edit }) => signalName(library, edit));
+    const names = part.map(({ edits }) => signalName(library, edits));
     const { texts } = await engine.call(
       'answer',
       {

@@ -44,9 +44,16 @@ export const ScopeMatch = z.object({
 });
 export type ScopeMatch = z.infer<typeof ScopeMatch>;
 
-/** What decides where edits act: learned, or the cosine similarity at the last prompt token where none was trained. */
+/**
+ * What decides where edits act: `learned`, or the `cosine` similarity at the last prompt token where none was trained; `everywhere`: nothing,
+ * all act on every input together; `own`: the editor itself.
+ */
+export const ScopeForm = z.enum(['learned', 'cosine', 'everywhere', 'own']);
+export type ScopeForm = z.infer<typeof ScopeForm>;
+
+/** The scope of an open model. */
 export const ScopeSummary = z.object({
-  form: z.enum(['learned', 'cosine']),
+  form: ScopeForm,
   fingerprint: z.string(),
   /** what was measured on held-out inputs at sizes of a library; empty where it was not calibrated so */
   curve: z.array(
@@ -295,7 +302,7 @@ export const ProbeResult = z.object({
   /** the edit that acted on each of the two; null for none, whose answer is the unedited model's */
   acting: z.object({ before: EditId.nullable(), after: EditId.nullable() }),
   /** where what must stay was changed by an edit committed earlier: not blamed on this one */
-  drift: z.object({ edit: EditId }).nullable(),
+  drift: z.object({ edit: EditId.nullable() }).nullable(),
   /** what must change passes with the target, what must stay with `before` */
   passes: z.boolean(),
   /** the decision with the edit; its three best matches */
@@ -346,6 +353,8 @@ export const Check = z.object({
   groups: z.array(CheckGroup),
   /** probes of committed edits on which this edit cannot act: not asked, counted as passed */
   unchanged: z.number().int(),
+  /** whether all committed edits act on every input, so that every probe of every committed edit was asked */
+  everywhere: z.boolean(),
   /** the edit's own probes, the standing set, and those probes of committed edits that it changes */
   results: z.array(ProbeResult),
 });
@@ -484,6 +493,15 @@ export const EditorChoice = z.object({
 });
 export type EditorChoice = z.infer<typeof EditorChoice>;
 
+/** What decides where edits act. */
+export const ScopeChoice = z.object({
+  /** without, what the editor proposes */
+  form: ScopeForm.optional(),
+  /** of a learned scope, for editors that have no folder; the one beside an adapter of the model otherwise */
+  folder: z.string().max(4096).optional(),
+});
+export type ScopeChoice = z.infer<typeof ScopeChoice>;
+
 /** An editor of the workbench. */
 export const EditorSummary = z.object({
   name: z.string(),
@@ -491,6 +509,8 @@ export const EditorSummary = z.object({
   acts: z.string(),
   /** whether it must be trained on a model before it can edit it */
   trains: z.boolean(),
+  /** what decides where its edits act unless a person chooses: the best scope of the model, nothing, or the editor itself */
+  scope: z.enum(['routed', 'everywhere', 'own']),
   settings: z.array(SettingField),
 });
 export type EditorSummary = z.infer<typeof EditorSummary>;
@@ -838,13 +858,12 @@ export const calls = {
   'models.open': {
     /** adapter: without, the editor or adapter last used with the model; null: none */
     /** editor: one that needs no training, in place of an adapter */
-    /** scope: folder of the scope that decides where its edits act; the one found beside an adapter of the model otherwise */
     /** weights: without, the form last used with the model */
     input: z.object({
       path: z.string().min(1),
       adapter: z.string().nullish(),
       editor: EditorChoice.optional(),
-      scope: z.string().optional(),
+      scope: ScopeChoice.optional(),
       weights: WeightForm.optional(),
     }),
     output: ModelSummary,

@@ -3,9 +3,10 @@
  */
 import { planOf } from '../library/checks.ts';
 import { recordHealth } from '../library/health.ts';
-import { decideCheck, resultOf, wantedAnswers } from '../library/localCheck.ts';
+import { type DecidedProbe, resultOf, wantedAnswers } from '../library/localCheck.ts';
 import { editRow } from '../library/rows.ts';
-import { ask, type CheckListener, compareWithProbes, isCurrent, lookAt, signEdit } from './checking.ts';
+import { allAct } from '../library/scopes.ts';
+import { ask, type CheckListener, decide, isCurrent } from './checking.ts';
 import type { Health } from './contract.ts';
 import type { Parts } from './parts.ts';
 
@@ -16,26 +17,27 @@ export async function checkHealth(parts: Parts, id: number, listener: CheckListe
     await session.demandSettled(listener.signal);
     const whole = planOf(library, editRow(library, id));
     const plan = { ...whole, probes: whole.probes.filter(({ probe }) => probe.edit === id) };
-    await signEdit(parts, id, listener.signal);
-    await lookAt(
-      parts,
-      plan.probes.map(({ probe }) => probe),
-      plan.maxNewTokens,
-      listener,
-    );
-    const comparison = await compareWithProbes(parts, plan, listener.signal);
-    if (comparison.commits !== plan.commits || !isCurrent(parts, plan)) continue;
-    const { probes } = library.read(() => decideCheck(library, plan, comparison));
+    const decided = await decide(parts, plan, listener);
+    if (!decided) continue;
     const { stage, model, adapter } = plan.edit;
     const actsNow =
       stage === 'committed' && model === library.actors.model && adapter === library.actors.adapter;
-    const own = probes
+    const own = decided.probes
       .filter(({ probe, owner }) => owner === null && probe.edit === id)
       // One that acts is asked as the library acts now.
-      .map((row) => (actsNow ? { ...row, acting: { ...row.acting, after: row.acting.before } } : row));
+      .map((row) => (actsNow && !allAct(library) ? asItActs(row) : row));
     await ask(parts, wantedAnswers(library, own), plan.maxNewTokens, listener);
     if (!isCurrent(parts, plan)) continue;
     const rows = own.map((probe) => resultOf(library, probe));
     return recordHealth(library, id, rows, plan.policy);
   }
+}
+
+/** A probe of an edit that acts, as the library answers it. */
+function asItActs({ acting: { before }, actors, ...row }: DecidedProbe): DecidedProbe {
+  return {
+    ...row,
+    acting: { before, after: before },
+    actors: { before: actors.before, after: actors.before },
+  };
 }

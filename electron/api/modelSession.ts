@@ -11,20 +11,26 @@ import { type EditState, editState, recordSignal } from '../library/edits.ts';
 import { unplacedActing } from '../library/freshness.ts';
 import type { Library } from '../library/library.ts';
 import { readPicture } from '../library/pictures.ts';
-import { type ChosenEditor, recentModels, rememberModel } from '../library/recentModels.ts';
+import { type Chosen, recentModels, rememberModel } from '../library/recentModels.ts';
 import { type DescribedInput, isDescribed, keepInputs, unsettledInputs } from '../library/scopeInputs.ts';
+import { allAct } from '../library/scopes.ts';
 import { readSettings } from '../library/settings.ts';
 import { type Comparison, placeEdit, settleInputs } from '../library/watched.ts';
 import type { PackedCache } from '../models/packed/cache.ts';
 import type { Provider } from '../tensor/session.ts';
-import { type EditorChoice, type EngineState, type ModelSummary, WeightForm } from './contract.ts';
+import {
+  type EditorChoice,
+  type EngineState,
+  type ModelSummary,
+  type ScopeChoice,
+  WeightForm,
+} from './contract.ts';
 import type { EngineCallOptions, EngineClient } from './engineClient.ts';
 import { demoModel } from './resources.ts';
 
 /** By what a model is edited: an adapter or an editor that needs none; neither, where it is only asked. */
-interface Editing {
+interface Editing extends Chosen {
   readonly adapter: string | null;
-  readonly editor: ChosenEditor | null;
 }
 
 interface OpenModel extends Readonly<EngineOperations['open']['output']> {
@@ -54,8 +60,7 @@ export interface Way {
   readonly adapter?: string | null | undefined;
   /** one that needs no training, in place of an adapter */
   readonly editor?: EditorChoice | undefined;
-  /** folder of the scope of that editor's edits; one that was trained for the model otherwise */
-  readonly scope?: string | undefined;
+  readonly scope?: ScopeChoice | undefined;
   /** without, the form last used with it */
   readonly weights?: WeightForm | undefined;
 }
@@ -163,7 +168,6 @@ export class ModelSession {
     const form = way.weights ?? this.#usualForm(folder);
     const usual = way.adapter === undefined && way.editor === undefined;
     const editing = usual ? await this.#usualEditing(folder) : await givenEditing(way);
-    const none = { adapter: null, editor: null };
     if (!asked && this.#opening?.asked) throw new EmendError('cancelled', 'Another model is being opened.');
     this.#opening?.controller.abort();
     const controller = new AbortController();
@@ -173,9 +177,9 @@ export class ModelSession {
       controller,
       done: this.#open(folder, editing, form, { ...options, signal }).catch((error: unknown) => {
         const unfit = error instanceof EmendError && error.code === 'invalid-input';
-        if (!usual || (editing.adapter ?? editing.editor) === null || !unfit) throw error;
+        if (!usual || (editing.adapter ?? editing.editor ?? null) === null || !unfit) throw error;
         this.#failure = new EmendError(error.code, `${error.message} It was opened without.`);
-        return this.#open(folder, none, form, { ...options, signal });
+        return this.#open(folder, { adapter: null }, form, { ...options, signal });
       }),
     };
     this.#opening = opening;
@@ -193,8 +197,9 @@ export class ModelSession {
     weights: WeightForm,
     options: EngineCallOptions,
   ): Promise<ModelSummary> {
-    const { adapter, editor } = editing;
-    const scopeFolder = editor ? (editor.scope ?? (await this.#usualScope(path))) : null;
+    const { adapter, ...chosen } = editing;
+    const { editor, scope } = chosen;
+    const scopeFolder = editor && (scope?.folder ?? (await this.#usualScope(path)) ?? undefined);
     const providers = this.providers;
     const { promptTemplate: template, pictureRows } = readSettings(this.#library);
     const mostPictureRows = pictureRows ?? undefined;
@@ -202,8 +207,7 @@ export class ModelSession {
       'open',
       {
         ...{ path, adapter, providers, template, weights, mostPictureRows, packed: this.packedCache },
-        ...(editor && { editor: { editor: editor.editor, settings: editor.settings } }),
-        ...(scopeFolder !== null && { scopeFolder }),
+        ...{ editor, scope: scope?.form, scopeFolder },
       },
       options,
     );
@@ -217,7 +221,7 @@ export class ModelSession {
     this.#deathsInOpening = 0;
     keepActing(this.#library, actors, template, opened.scope);
     rememberModel(this.#library, {
-      ...{ path, name: summary.name, weights, editor, ...actors },
+      ...{ path, name: summary.name, weights, chosen, ...actors },
       adapterPath: editor ? await this.#usualAdapter(path) : adapter,
       ...(summary.adapter && { editorName: summary.adapter.name }),
     });
@@ -243,8 +247,8 @@ export class ModelSession {
 
   /** What a model was last edited by, as far as it is still there. */
   async #usualEditing(path: string): Promise<Editing> {
-    const editor = recentModels(this.#library).find((model) => model.path === path)?.editor ?? null;
-    return { adapter: editor ? null : await this.#usualAdapter(path), editor };
+    const chosen = recentModels(this.#library).find((model) => model.path === path)?.chosen ?? {};
+    return { adapter: chosen.editor ? null : await this.#usualAdapter(path), ...chosen };
   }
 
   /** Where the scope of an editor without a folder lies: beside the adapter last used with the model, or the demo's. */
@@ -292,9 +296,8 @@ export class ModelSession {
     }
     const { path, editing, summary } = this.#model;
     const { weights } = summary;
-    const { adapter, editor } = editing;
-    const scope = editor?.scope ?? undefined;
-    this.#inBackground([editor ? { path, editor, scope, weights } : { path, adapter, weights }]);
+    const { adapter, editor, scope } = editing;
+    this.#inBackground([editor ? { path, editor, scope, weights } : { path, adapter, scope, weights }]);
   }
 
   #inBackground(ways: readonly Way[]): void {
@@ -391,7 +394,7 @@ export class ModelSession {
    */
   async compareForCommit(edits: readonly number[], signal?: AbortSignal): Promise<Comparison | null> {
     try {
-      if (!(await this.demandModel()).adapter) return null;
+      if (!(await this.demandModel()).adapter || allAct(this.#library)) return null;
       await this.demandSettled(signal);
       const described = edits.filter((id) => isDescribed(this.#library, id));
       if (described.length === 0) return null;
@@ -427,7 +430,7 @@ export class ModelSession {
       await this.prepareEdits(missing.slice(0, PREPARED_AT_ONCE));
       return;
     }
-    const unplaced = unplacedActing(library)
+    const unplaced = (allAct(library) ? [] : unplacedActing(library))
       .slice(0, PREPARED_AT_ONCE)
       .map(({ edit }) => edit);
     if (unplaced.length > 0) {
@@ -447,7 +450,7 @@ export class ModelSession {
     const states = ids.map((id) => editState(library, id));
     const bytes = this.pictureReader();
     const unsigned = states.filter((state) => !state.signal);
-    const undescribed = states.filter(({ edit }) => !isDescribed(library, edit.id));
+    const undescribed = allAct(library) ? [] : states.filter(({ edit }) => !isDescribed(library, edit.id));
     const model = this.#model;
     const { signals } =
       unsigned.length === 0
@@ -530,10 +533,11 @@ async function givenEditing({ adapter, editor, scope }: Way): Promise<Editing> {
       'invalid-input',
       `Give either an adapter (${adapter}) or an editor that needs none (${editor.editor}).`,
     );
-  const folder = scope === undefined ? null : await demandFolder(scope, 'scope');
+  const folder = scope?.folder === undefined ? undefined : await demandFolder(scope.folder, 'scope');
   return {
     adapter: adapter ? await demandPath(adapter, 'adapter') : null,
-    editor: editor ? { ...editor, scope: folder } : null,
+    ...(editor && { editor }),
+    ...(scope && { scope: { ...scope, ...(folder !== undefined && { folder }) } }),
   };
 }
 

@@ -2,6 +2,7 @@
  * @file Which edits of a set disturb each other: committed together, one answers probes of another.
  */
 import { type Disturbance, disturbancesIn, pairsOf, wantedOf } from '../library/disturbance.ts';
+import { allAct } from '../library/scopes.ts';
 import { readSettings } from '../library/settings.ts';
 import { ask, type CheckListener } from './checking.ts';
 import type { DisturbingPair } from './contract.ts';
@@ -17,7 +18,8 @@ export async function disturbingPairs(
   listener: CheckListener,
 ): Promise<DisturbingPair[]> {
   const { engine, library, session } = parts;
-  if (edits.length < 2) return [];
+  // Where all act everywhere, each is checked anew after the one before it was committed.
+  if (edits.length < 2 || allAct(library)) return [];
   await session.demandSettled(listener.signal);
   const found: Disturbance[] = [];
   for (let first = 0; first < edits.length; first += AT_ONCE) {

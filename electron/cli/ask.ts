@@ -118,13 +118,13 @@ async function askModel(options: AskOptions, model: string, picture: Uint8Array 
 
 async function askEdited(options: AskOptions, file: Uint8Array | null): Promise<Answer> {
   const { library, model, adapter, provider, maxNewTokens } = options;
-  const { editor, setting, scopeFolder } = options;
+  const { editor, setting, scope, scopeFolder } = options;
   if (options.weights !== 'dense' && (model ?? adapter ?? editor) === undefined)
     throw new EmendError('invalid-input', '--weights goes with --model here: say which model to open so.');
   const providers = provider && [provider];
   return withSession(
     {
-      ...{ library, model, adapter, editor, setting, scopeFolder, providers },
+      ...{ library, model, adapter, editor, setting, scope, scopeFolder, providers },
       ...{ weights: options.weights, needsModel: true },
     },
     async ({ call }) => {

@@ -210,13 +210,13 @@ async function inEngine<N extends Attribution>(
 async function inLibrary<
   N extends 'attribution.modules' | 'attribution.visual' | 'attribution.modality' | 'attribution.propose',
 >(
-  { library, model, adapter, editor, setting, scopeFolder, provider, edit }: Options,
+  { library, model, adapter, editor, setting, scope, scopeFolder, provider, edit }: Options,
   name: N,
   input: Omit<CallInput<N>, 'of'>,
 ): Promise<{ found: CallOutput<N>; picture: Uint8Array }> {
   const providers = provider && [provider];
   return withSession(
-    { library, model, adapter, editor, setting, scopeFolder, providers, needsModel: true },
+    { library, model, adapter, editor, setting, scope, scopeFolder, providers, needsModel: true },
     async ({ call }) => {
       const shown = await call('edits.show', { id: edit! });
       const found = await call(name, { ...input, of: { edit: edit! } } as CallInput<N>);

@@ -3,9 +3,9 @@
 import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, InvalidArgumentError } from 'commander';
 import { demoModel } from '../api/resources.ts';
-import { type ScopeForm, scopeForms } from '../editors/scope/openScope.ts';
+import type { ScopeForm } from '../editors/scope/openScope.ts';
 import type { Reach } from '../editors/scope/scope.ts';
 import { OpenModel } from '../engine/openModel.ts';
 import { EmendError } from '../errors.ts';
@@ -51,7 +51,6 @@ interface BenchOptions extends EditorOptions {
   limit?: number;
   scoped?: boolean;
   reach: Reach;
-  scope?: ScopeForm;
   at?: number[];
   fresh?: string;
   limitProbes: number;
@@ -90,9 +89,6 @@ export function benchCommand(): Command {
       'with --at: edits whose probes are asked, from the first',
       wholeNumber(1, 1_000_000),
       150,
-    )
-    .addOption(
-      new Option('--scope <form>', 'the scope that decides; the best there is otherwise').choices(scopeForms),
     )
     .option('--limit <number>', 'take only the first edits', wholeNumber(1, 1_000_000))
     .option('--scoped', 'let the scope decide whether an edit acts; the papers have none')
@@ -195,7 +191,7 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<Report |
   const { data, images, limit, provider, template } = options;
   const set = await readEditingSet(data, { images, limit });
   const path = modelOrDemo(options.model);
-  const { editor, scope: scopeFolder } = editorChoice(options);
+  const { editor, scope } = editorChoice(options);
   const usual = usualAdapter(path);
   const adapter = editor ? null : (options.adapter ?? usual);
   if (adapter === null && !editor)
@@ -209,9 +205,9 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<Report |
       adapter,
       providers: provider ? [provider] : [],
       template,
-      scope: options.scope,
+      scope: scope?.form,
       ...(editor && { editor }),
-      scopeFolder: scopeFolder ?? usual ?? undefined,
+      scopeFolder: scope?.folder ?? usual ?? undefined,
       ...inForm(options.weights),
     },
     { signal, send: () => {} },

@@ -319,7 +319,17 @@ function healthReport({ results, seconds }: CallOutput<'checks.health'>): string
 }
 
 /** The check's groups, every probe that failed, and drift that earlier edits caused. */
-function report({ verdict, finding, fresh, staleBy, seconds, groups, unchanged, results }: Check): string {
+function report({
+  verdict,
+  finding,
+  fresh,
+  staleBy,
+  seconds,
+  groups,
+  unchanged,
+  everywhere,
+  results,
+}: Check): string {
   const asked = groups.filter(({ total }) => total > 0);
   return [
     ...asked.map(({ kind, passed, total, required, passes, byConstruction }) => {
@@ -337,9 +347,11 @@ function report({ verdict, finding, fresh, staleBy, seconds, groups, unchanged, 
     ...results.flatMap(({ probe, unedited, before, drift }) =>
       drift === null
         ? []
-        : [`  drift: ${probe.prompt}  ${quoted(unedited)} → ${quoted(before)}, by edit ${drift.edit}`],
+        : [
+            `  drift: ${probe.prompt}  ${quoted(unedited)} → ${quoted(before)}, ${drift.edit === null ? 'by edits committed before' : `by edit ${drift.edit}`}`,
+          ],
     ),
-    `The check ${verdict}: ${found(finding)} (${results.length} probes, ${unchanged} more of committed edits cannot change, ${seconds.toFixed(1)} s)${staleness(fresh, staleBy)}.`,
+    `The check ${verdict}: ${found(finding)} (${results.length} probes, ${everywhere ? 'every one of committed edits among them, for edits act everywhere' : `${unchanged} more of committed edits cannot change`}, ${seconds.toFixed(1)} s)${staleness(fresh, staleBy)}.`,
   ].join('\n');
 }
 

@@ -4,6 +4,12 @@ import type { SettingField } from '../api/contract.ts';
 import { editorKinds } from '../editors/registry.ts';
 import { settingFields } from '../editors/settings.ts';
 
+const scopeWords = {
+  routed: 'the scope decides where its edits act',
+  everywhere: 'its edits act everywhere',
+  own: 'it decides itself where its edits act',
+} as const;
+
 export function editorsCommand(): Command {
   return new Command('editors')
     .description(
@@ -13,6 +19,7 @@ export function editorsCommand(): Command {
     .action(({ json }: { json?: boolean }) => {
       const list = editorKinds.map(({ name, acts, untrained, byConstruction }) => ({
         ...{ name, acts, trains: untrained === undefined, byConstruction },
+        scope: untrained?.scope ?? 'routed',
         settings: untrained ? settingFields(untrained.settings) : [],
       }));
       if (json) {
@@ -20,9 +27,9 @@ export function editorsCommand(): Command {
         return;
       }
       const width = Math.max(...list.map(({ name }) => name.length));
-      for (const { name, acts, trains, settings } of list) {
+      for (const { name, acts, trains, scope, settings } of list) {
         console.log(
-          `${name.padEnd(width)}  changes ${acts}; ${trains ? 'trained on a model first (an adapter)' : 'nothing to train'}`,
+          `${name.padEnd(width)}  changes ${acts}; ${trains ? 'trained on a model first (an adapter)' : 'nothing to train'}; ${scopeWords[scope]}`,
         );
         for (const field of settings) console.log(`${' '.repeat(width)}    ${settingLine(field)}`);
       }

@@ -1,8 +1,9 @@
 /** @file Options that several subcommands share, read and checked; Ctrl+C as an abort signal; progress on stderr. */
 import { InvalidArgumentError, Option } from 'commander';
-import type { EditorChoice } from '../api/contract.ts';
+import type { EditorChoice, ScopeChoice } from '../api/contract.ts';
 import { demoModel } from '../api/resources.ts';
 import { demandEditor } from '../editors/registry.ts';
+import { type ScopeForm, scopeForms } from '../editors/scope/openScope.ts';
 import { type Reach, reaches } from '../editors/scope/scope.ts';
 import { settingFields, settingsFromTexts } from '../editors/settings.ts';
 import type { EngineStream } from '../engine/protocol.ts';
@@ -38,6 +39,7 @@ export const weightsOption = () =>
 export interface EditorOptions {
   editor?: string | undefined;
   setting?: string[] | undefined;
+  scope?: ScopeForm | undefined;
   scopeFolder?: string | undefined;
 }
 
@@ -51,25 +53,33 @@ export const editorOptions = () => [
     'a setting of that editor, the published one otherwise; may be given several times',
   ).argParser((text: string, before: string[] = []) => [...before, text]),
   new Option(
+    '--scope <form>',
+    'what decides where edits act: a learned scope, one cosine, nothing (all act everywhere), or the editor itself',
+  ).choices(scopeForms),
+  new Option(
     '--scope-folder <folder>',
     'where the scope lies that decides where that editor’s edits act; beside an adapter of the model otherwise',
   ),
 ];
 
 /** The editor that was asked for with `editorOptions`. @throws EmendError 'invalid-input', 'not-found' */
-export function editorChoice({ editor, setting = [], scopeFolder }: EditorOptions): {
+export function editorChoice({ editor, setting = [], scope: form, scopeFolder: folder }: EditorOptions): {
   editor?: EditorChoice;
-  scope?: string;
+  scope?: ScopeChoice;
 } {
+  const scope = {
+    ...(form !== undefined && { form }),
+    ...(folder !== undefined && { folder }),
+  };
   if (editor === undefined) {
-    if (setting.length === 0 && scopeFolder === undefined) return {};
+    if (setting.length === 0 && folder === undefined) return form === undefined ? {} : { scope };
     throw new EmendError('invalid-input', '--setting and --scope-folder go with --editor. Name one.');
   }
   const { name, untrained } = demandEditor(editor);
   const fields = untrained ? settingFields(untrained.settings) : [];
   return {
     editor: { editor: name, settings: settingsFromTexts(name, fields, setting) },
-    ...(scopeFolder !== undefined && { scope: scopeFolder }),
+    scope,
   };
 }
 

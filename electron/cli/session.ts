@@ -39,7 +39,7 @@ export async function withSession<T>(
 ): Promise<T> {
   const { library, model, adapter, weights, providers, needsModel } = options;
   const chosen = editorChoice(options);
-  const opens = model !== undefined || adapter !== undefined || chosen.editor !== undefined;
+  const opens = (model ?? adapter ?? chosen.editor ?? chosen.scope) !== undefined;
   const program = await startProgram({
     library,
     providers,

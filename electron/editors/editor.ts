@@ -98,6 +98,8 @@ export interface UnopenedEditor extends EditorNeeds {
   readonly fingerprint: string;
   /** where one cosine decides whether its edits act, and from which value; where there is no learned scope */
   readonly router: { readonly layer: number; readonly threshold: number };
+  /** what decides where its edits act unless a person chooses */
+  readonly scope: EditorScope;
   /** settings, as they were given or by default; null where they lie in its folder */
   readonly settings: Readonly<Record<string, unknown>> | null;
   /** Compiles it beside the model. */
@@ -120,6 +122,8 @@ export interface EditorKind<Settings extends object = object> {
   readonly untrained?: UntrainedEditor<Settings>;
 }
 
+export type EditorScope = 'routed' | 'everywhere' | 'own';
+
 /** An editor that needs no training. */
 export interface UntrainedEditor<Settings extends object> {
   /**
@@ -127,6 +131,11 @@ export interface UntrainedEditor<Settings extends object> {
    * `title` and a `description` (`.meta`); a field whose meta says `file: true` is the path of a file, and what the file holds counts.
    */
   readonly settings: z.ZodType<Settings>;
+  /**
+   * What decides where its edits act unless a person chooses: `routed`, the best scope there is for the model; `everywhere`, nothing, as
+   * published; `own`, the editor itself.
+   */
+  readonly scope: EditorScope;
   /** What the model must be opened with. @throws EmendError 'invalid-input' for settings that this model does not have */
   needs(settings: Settings, checkpoint: Checkpoint): EditorNeeds;
   open(settings: Settings, model: VisionLanguageModel): Promise<Editor>;

@@ -63,6 +63,7 @@ export async function chosenEditor(
       layer: Math.max(0, Math.ceil(checkpoint.backbone.decoder.layers / 2) - 1),
       threshold: PUBLISHED_THRESHOLD,
     },
+    scope: untrained.scope,
     settings: { ...settings },
     open: (model) => untrained.open(settings, model),
   };

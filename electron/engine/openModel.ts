@@ -6,9 +6,11 @@ import type { ModelSummary, SettingValue } from '../api/contract.ts';
 import { cutsFor, EditedModel, type Prepared } from '../editors/editedModel.ts';
 import type { Editor, EditState, UnopenedEditor, Work } from '../editors/editor.ts';
 import { chosenEditor, readAdapter } from '../editors/registry.ts';
+import { actsEverywhere } from '../editors/scope/everywhere.ts';
 import { readScope } from '../editors/scope/openScope.ts';
 import type { Decision, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
+import { signalState } from '../library/freshness.ts';
 import { type LibraryReader, openReader } from '../library/reader.ts';
 import { editRow } from '../library/rows.ts';
 import { signalOf } from '../library/signals.ts';
@@ -150,6 +152,7 @@ export class OpenModel {
   readonly edited: EditedModel;
   /** the library whose committed edits act, once it was named */
   #held: HeldLibrary | null = null;
+  #states: { readonly key: string; readonly states: readonly EditState[] } | null = null;
 
   private constructor(summary: ModelSummary, edited: EditedModel) {
     this.summary = summary;
@@ -173,7 +176,7 @@ export class OpenModel {
           (folder) => typeof folder === 'string',
         ),
         { cosine: unopened.router, model: unopened.model },
-        input.scope,
+        input.scope ?? (unopened.scope === 'routed' ? undefined : unopened.scope),
       ));
     const limit = await pictureLimit(checkpoint, input);
     stage('Loading the model', 1);
@@ -218,13 +221,31 @@ export class OpenModel {
     return this.edited.decide(prepared, this.library.committed);
   }
 
-  /** What acts where an edit does, as the library holds it; nothing for null. @throws EmendError 'not-found', 'damaged' */
-  statesOf(edit: number | null): readonly EditState[] {
-    if (edit === null) return [];
+  /**
+   * What edits act by, as the library holds it; those asked for last are held, for the same edits act on one input after the other.
+   * @throws EmendError 'not-found', 'damaged'
+   */
+  statesOf(edits: readonly number[]): readonly EditState[] {
     const { store } = this.library;
-    const bytes = signalOf(store, editRow(store, edit));
-    if (!bytes) throw new EmendError('not-found', `The library holds no signal of edit ${edit}.`);
-    return [this.edited.decode(new Uint8Array(bytes))];
+    const rows = edits.map((edit) => editRow(store, edit));
+    const key = rows.map((row) => signalState(store, row)).join();
+    if (this.#states?.key !== key) {
+      const states = rows.map((row) => {
+        const bytes = signalOf(store, row);
+        if (!bytes) throw new EmendError('not-found', `The library holds no signal of edit ${row.id}.`);
+        return this.edited.decode(new Uint8Array(bytes));
+      });
+      this.#states = { key, states };
+    }
+    return this.#states.states;
+  }
+
+  /** Which edits act on an input, and how that was decided: all committed ones where none is compared, else the best match. */
+  async acting(prepared: Prepared): Promise<{ edits: readonly number[]; decision: Decision | null }> {
+    const { committed } = this.library;
+    if (actsEverywhere(this.scope)) return { edits: committed.ids, decision: null };
+    const decision = await this.decide(prepared);
+    return { edits: decision.acting ? [decision.acting.edit] : [], decision };
   }
 
   /** What an edit acts by: made unless it comes with it. `visual`: its picture's embeddings, where they are at hand. */
@@ -247,7 +268,7 @@ export class OpenModel {
       const width = this.scope.keyWidth;
       this.#held = {
         store,
-        committed: new CommittedBank(store, width),
+        committed: new CommittedBank(store, width, !actsEverywhere(this.scope)),
         inputs: new CommittedInputs(store, width),
       };
     }

@@ -4,8 +4,9 @@
 import type { Answer, InfluenceMap, Routing } from '../api/contract.ts';
 import type { Prepared } from '../editors/editedModel.ts';
 import type { EditState } from '../editors/editor.ts';
+import { actsEverywhere } from '../editors/scope/everywhere.ts';
 import { MemoryBank } from '../editors/scope/memoryBank.ts';
-import { decide } from '../editors/scope/scope.ts';
+import { type Decision, decide, type Scope, type ScopeInput } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import {
   answerConversation,
@@ -33,7 +34,13 @@ import {
 } from './attributing.ts';
 import { compare } from './comparing.ts';
 import { makingOf, OpenModel, summarise } from './openModel.ts';
-import type { EngineInputResult, EngineOperations, OperationContext, OperationTable } from './protocol.ts';
+import type {
+  EngineEdit,
+  EngineInputResult,
+  EngineOperations,
+  OperationContext,
+  OperationTable,
+} from './protocol.ts';
 
 let opened: OpenModel | null = null;
 
@@ -155,6 +162,17 @@ function tellTokens(
 ): NonNullable<GenerationOptions['onToken']> {
   return (token, text) =>
     context.send({ kind: 'token', side, token: { ...token, alternatives: [...token.alternatives] }, text });
+}
+
+/** Whether an edit alone acts on an input. */
+async function decideAlone(
+  scope: Scope,
+  { id, reach }: Pick<EngineEdit, 'id' | 'reach'>,
+  described: ScopeInput,
+): Promise<Decision> {
+  const alone = new MemoryBank(scope.keyWidth);
+  alone.add(id, reach, described);
+  return decide(scope, described, alone);
 }
 
 export const operations: OperationTable = {
@@ -290,11 +308,11 @@ export const operations: OperationTable = {
     const model = open();
     const see = pictures(model);
     const texts: string[] = [];
-    for (const { picture, prompt, edit } of items) {
+    for (const { picture, prompt, edits } of items) {
       stopIfAsked(context);
       const prepared = await model.edited.prepare(await see(picture), prompt);
       const options = { maxNewTokens, signal: context.signal };
-      texts.push((await model.edited.answer(prepared, model.statesOf(edit), options)).text);
+      texts.push((await model.edited.answer(prepared, model.statesOf(edits), options)).text);
       context.send({
         kind: 'progress',
         stage: 'Asking',
@@ -318,9 +336,10 @@ export const operations: OperationTable = {
     const seen = picture ? await model.see(picture) : null;
     const times = { picture: watch.lap(), prompt: 0, generation: 0, total: 0 };
     const prepared = await model.edited.prepare(seen?.visual ?? null, prompt);
-    const found = edits === 'committed' && model.edited.editor ? await model.decide(prepared) : null;
+    const found = edits === 'committed' && model.edited.editor ? await model.acting(prepared) : null;
     times.prompt = watch.lap();
-    const generation = await model.edited.answer(prepared, model.statesOf(found?.acting?.edit ?? null), {
+    const states = found ? model.statesOf(found.edits) : [];
+    const generation = await model.edited.answer(prepared, states, {
       maxNewTokens,
       sampling,
       signal: context.signal,
@@ -332,7 +351,7 @@ export const operations: OperationTable = {
       model,
       generation,
       times,
-      found && routingOf(model.scope, model.library.committed.size, found),
+      found?.decision ? routingOf(model.scope, model.library.committed.size, found.decision) : null,
     );
   },
 
@@ -359,11 +378,14 @@ export const operations: OperationTable = {
     const prepared = await prepareConversation(edited, seen);
     stopIfAsked(context);
     const decides = edits === 'committed' && edited.editor && edited.scope;
-    const found = decides
-      ? await decideConversation(edited, model.scope, model.library.committed, prepared)
-      : null;
-    const [state] = model.statesOf(found?.acting?.edit ?? null);
-    const acting = state ? { state, picture: found!.picture! } : null;
+    const everywhere = decides && actsEverywhere(model.scope);
+    const found =
+      decides && !everywhere
+        ? await decideConversation(edited, model.scope, model.library.committed, prepared)
+        : null;
+    const acting = everywhere
+      ? { states: model.statesOf(model.library.committed.ids), picture: null }
+      : { states: model.statesOf(found?.acting ? [found.acting.edit] : []), picture: found?.picture ?? null };
     times.prompt = watch.lap();
     const generation = await answerConversation(edited, prepared, acting, {
       ...{ maxNewTokens, sampling, stop, alternatives },
@@ -388,16 +410,13 @@ export const operations: OperationTable = {
     const state = await model.stateFor(edit, makingOf(context), visual);
     const prepared = await model.edited.prepare(visual, edit.prompt);
     const { described, matches } = await describeInput(model, prepared);
-    if (!described) throw new EmendError('internal', `The scope has nothing to compare edit ${edit.id} by.`);
+    const everywhere = actsEverywhere(model.scope);
+    if (!described && !everywhere)
+      throw new EmendError('internal', `The scope has nothing to compare edit ${edit.id} by.`);
     const prompt = watch.lap();
-    const alone = new MemoryBank(model.scope.keyWidth);
-    alone.add(edit.id, edit.reach, described);
-    const found = await decide(model.scope, described, alone);
-    const now = decisionOf(
-      model.scope,
-      model.library.committed.size,
-      matches.filter((match) => match.edit !== edit.id),
-    );
+    const found = described && (await decideAlone(model.scope, edit, described));
+    const others = matches.filter((match) => match.edit !== edit.id);
+    const now = described && decisionOf(model.scope, model.library.committed.size, others);
     const side = async (name: 'before' | 'after', acting: readonly EditState[], routing: Routing | null) => {
       stopIfAsked(context);
       const generation = await model.edited.answer(prepared, acting, {
@@ -414,7 +433,11 @@ export const operations: OperationTable = {
       );
     };
     const before = await side('before', [], null);
-    const after = await side('after', found.acting ? [state] : [], routingOf(model.scope, 1, found));
+    const after = await side(
+      'after',
+      everywhere || found?.acting ? [state] : [],
+      found && routingOf(model.scope, 1, found),
+    );
     const influence = await influenceMap(model, prepared, state, layout);
     return {
       ...{ before, after, influence, signal: model.edited.encode(state) },

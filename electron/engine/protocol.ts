@@ -97,7 +97,7 @@ export interface EngineOperations {
       packed?: PackedCache | undefined;
       /** the same as a wish: kept as far as the model allows so few */
       mostPictureRows?: number | undefined;
-      /** the scope asked for; the best there is when absent */
+      /** the scope asked for; the editor's own choice when absent, where that is to be routed the best there is */
       scope?: ScopeForm | undefined;
       /** folder of a scope that was trained for this model, for editors without one of their own */
       scopeFolder?: string | undefined;
@@ -150,10 +150,10 @@ export interface EngineOperations {
     output: { matches: ReadonlyArray<readonly KeptMatch[]>; changes: number };
   };
   compare: { input: ComparisonRequest; output: Comparison };
-  /** Answers of inputs under an edit whose signal the library holds; `edit` null: of the unedited model. */
+  /** Answers of inputs under edits that act together, whose signals the library holds; none: of the unedited model. */
   answer: {
     input: {
-      items: ReadonlyArray<{ picture: Uint8Array | null; prompt: string; edit: number | null }>;
+      items: ReadonlyArray<{ picture: Uint8Array | null; prompt: string; edits: readonly number[] }>;
       maxNewTokens: number;
     };
     output: { texts: readonly string[] };

@@ -90,35 +90,34 @@ export async function decideConversation(
   return best;
 }
 
-/** Free generation; `acting`: an edit and the picture it acts on. */
+/** Free generation; `acting`: edits that act together, and the picture they act on, or null for the conversation as a whole. */
 export async function answerConversation(
   edited: EditedModel,
   conversation: PreparedConversation,
-  acting: { readonly state: EditState; readonly picture: number } | null,
+  acting: { readonly states: readonly EditState[]; readonly picture: number | null },
   options: AnswerOptions,
 ): Promise<Generation> {
   const { model } = edited;
-  const { prefill, visuals } = conversation;
-  if (!acting) return generateUnder(model, prefill, {}, options);
-  const { rows, ...effect } = edited.effect([acting.state]);
+  const { visuals } = conversation;
+  const { rows, ...effect } = edited.effect(acting.states);
   const changed = await conversationUnder(model, conversation, acting.picture, effect);
   const before = changed.visuals.length - visuals.length;
-  return generateUnder(
-    model,
-    changed.prefill,
-    { ...effect, ...(rows && { rows: onPicture(rows, changed.visuals, before + acting.picture) }) },
-    options,
-  );
+  const adapt =
+    rows && acting.picture !== null ? onPicture(rows, changed.visuals, before + acting.picture) : rows;
+  return generateUnder(model, changed.prefill, { ...effect, ...(adapt && { rows: adapt }) }, options);
 }
 
 /** A conversation as an edit leaves it: its last question asked otherwise, or prompts laid before it. */
 async function conversationUnder(
   model: VisionLanguageModel,
   { turns, prefill, visuals }: PreparedConversation,
-  picture: number,
+  picture: number | null,
   { question, weights }: Effect,
 ): Promise<{ readonly prefill: Prefill; readonly visuals: readonly Visual[] }> {
-  const asked: Question = { prompt: turns.at(-1)!.text, visual: visuals[picture]! };
+  const asked: Question = {
+    prompt: turns.at(-1)!.text,
+    visual: (picture === null ? visuals.at(-1) : visuals[picture]) ?? null,
+  };
   const changed = question ? await question(asked) : asked;
   if (changed === asked) return { prefill, visuals };
   const { prompt, before = [] } = changed;

@@ -1,7 +1,7 @@
 /** @file Serves until somebody stops it: what `emend serve` does, and `npm start` where there is no window to open. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { EditorChoice } from '../api/contract.ts';
+import type { EditorChoice, ScopeChoice } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { serve } from '../serve.ts';
 import { onInterrupt } from './interrupt.ts';
@@ -45,9 +45,9 @@ export async function serveEndpointUntilStopped(options: {
   library?: string;
   model?: string;
   adapter?: string;
-  /** an editor that needs no training, in place of an adapter, and the folder of its scope */
+  /** an editor that needs no training, in place of an adapter */
   editor?: EditorChoice;
-  scope?: string;
+  scope?: ScopeChoice;
   /** absent: as it was set */
   port?: number;
   /** folders whose pictures may be named, beside those that were set */

@@ -36,6 +36,8 @@ export interface CheckOutcome {
   readonly results: readonly ProbeResult[];
   /** probes of committed edits that the edit cannot change */
   readonly unchanged: number;
+  /** whether all committed edits act on every input, so that every probe was asked */
+  readonly everywhere: boolean;
   /** the inputs it rests on */
   readonly watched: readonly NewWatch[];
   readonly seconds: number;
@@ -106,25 +108,19 @@ interface Judged {
 function insertCheck(
   store: Store,
   plan: CheckPlan,
-  { seconds, unchanged }: CheckOutcome,
+  { seconds, unchanged, everywhere }: CheckOutcome,
   { groups, verdict, finding }: Judged,
 ): number {
   const overtaken = commitChanges(store) === plan.commits ? 0 : 1;
   const { lastInsertRowid } = prepared(
     store,
-    `INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, state, groups, commits, overtaken, unchanged, finding, finding_edit, supersede)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    `INSERT INTO checks (edit, finished, seconds, verdict, fingerprint, state, groups, commits, overtaken, unchanged, everywhere, finding,
+       finding_edit, supersede)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   ).run(
     ...[plan.edit.id, now(), seconds, verdict, plan.fingerprint, keepState(store, plan.fingerprint)],
-    ...[
-      JSON.stringify(groups),
-      plan.commits,
-      overtaken,
-      unchanged,
-      finding.kind,
-      finding.edit,
-      plan.supersede,
-    ],
+    ...[JSON.stringify(groups), plan.commits, overtaken, unchanged, everywhere ? 1 : 0],
+    ...[finding.kind, finding.edit, plan.supersede],
   );
   return Number(lastInsertRowid);
 }
@@ -177,6 +173,7 @@ interface CheckRow {
   readonly verdict: Check['verdict'];
   readonly groups: string;
   readonly unchanged: number;
+  readonly everywhere: number;
   readonly finding: Finding['kind'] | null;
   readonly findingEdit: number | null;
   readonly supersede: number | null;
@@ -205,25 +202,26 @@ export function latestCheck(store: Store, edit: EditRow): Check | null {
   if (!latest) return null;
   const row = prepared<[number], CheckRow>(
     store,
-    'SELECT id, finished, seconds, verdict, groups, unchanged, finding, finding_edit AS findingEdit, supersede FROM checks WHERE id = ?',
+    'SELECT id, finished, seconds, verdict, groups, unchanged, everywhere, finding, finding_edit AS findingEdit, supersede FROM checks WHERE id = ?',
   ).get(latest.id)!;
-  const { groups, finding, findingEdit, ...told } = row;
+  const { groups, everywhere, finding, findingEdit, ...told } = row;
   const where = `check ${row.id}`;
   const staleBecause = [...latest.staleBecause];
   return {
     ...told,
     edit: edit.id,
+    everywhere: everywhere === 1,
     fresh: staleBecause.length === 0,
     staleBecause,
     staleBy: [...latest.staleBy],
     // Checks of before did not say.
     finding: { kind: finding ?? (row.verdict === 'passes' ? 'holds' : 'fails'), edit: findingEdit },
     groups: parseStored<Group[]>(groups, where),
-    results: resultsOf(store, row.id),
+    results: resultsOf(store, row.id, everywhere === 1),
   };
 }
 
-function resultsOf(store: Store, check: number): ProbeResult[] {
+function resultsOf(store: Store, check: number, together: boolean): ProbeResult[] {
   return prepared<[number], ResultRow>(
     store,
     `SELECT probe, probe_edit AS probeEdit, kind, picture, prompt, expected, owner, unedited, before, after,
@@ -241,7 +239,7 @@ function resultsOf(store: Store, check: number): ProbeResult[] {
         before,
         after,
         acting,
-        drift: driftOf({ kind, expected, unedited, before, acting }),
+        drift: driftOf({ kind, expected, unedited, before, acting, together }),
         passes: result.passes === 1,
         routing: result.routing === null ? null : parseStored<Routing>(result.routing, `check ${check}`),
       };
@@ -249,8 +247,8 @@ function resultsOf(store: Store, check: number): ProbeResult[] {
 }
 
 /**
- * Where what must stay is not answered as by the unedited model, by an edit committed earlier. Probes of committed edits are left
- * out: that is what those edits are for.
+ * Where what must stay is not answered as by the unedited model, by an edit committed earlier; by which is not known where several act
+ * `together`. Probes of committed edits are left out: that is what those edits are for.
  */
 export function driftOf({
   kind,
@@ -258,8 +256,9 @@ export function driftOf({
   unedited,
   before,
   acting,
+  together,
 }: Pick<ProbeResult, 'unedited' | 'before' | 'acting'> &
-  Pick<Probe, 'kind' | 'expected'>): ProbeResult['drift'] {
+  Pick<Probe, 'kind' | 'expected'> & { readonly together: boolean }): ProbeResult['drift'] {
   const drifted = kind !== 'committed' && expected === null && !sameAnswer(unedited, before);
-  return drifted && acting.before !== null ? { edit: acting.before } : null;
+  return drifted && (together || acting.before !== null) ? { edit: acting.before } : null;
 }

@@ -50,8 +50,8 @@ export function disturbancesIn(store: Store, comparison: Comparison): Disturbanc
 export function wantedOf(store: Store, disturbances: readonly Disturbance[]): WantedAnswer[] {
   return disturbances
     .flatMap(({ picture, prompt, edit, without }) => [
-      { picture, prompt, edit },
-      { picture, prompt, edit: without },
+      { picture, prompt, edits: [edit] },
+      { picture, prompt, edits: without === null ? [] : [without] },
     ])
     .filter((wanted) => knownAnswer(store, wanted) === null);
 }
@@ -60,7 +60,9 @@ export function wantedOf(store: Store, disturbances: readonly Disturbance[]): Wa
 export function pairsOf(store: Store, disturbances: readonly Disturbance[]): DisturbingPair[] {
   const pairs = new Map<string, DisturbingPair>();
   for (const { edit, disturbs, picture, prompt, without } of disturbances) {
-    const [one, other] = [edit, without].map((by) => knownAnswer(store, { picture, prompt, edit: by }));
+    const [one, other] = [[edit], without === null ? [] : [without]].map((edits) =>
+      knownAnswer(store, { picture, prompt, edits }),
+    );
     if (one === null || other === null || sameAnswer(one!, other!)) continue;
     const key = `${edit} ${disturbs}`;
     pairs.set(key, { edit, disturbs, probes: (pairs.get(key)?.probes ?? 0) + 1 });

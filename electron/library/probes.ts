@@ -78,6 +78,17 @@ export function committedProbesAt(
     }));
 }
 
+/** As {@link committedProbesAt}, all probes of a committed edit. */
+export function allCommittedProbes(store: Store, edit: EditRow, owner: number): PlannedProbe[] {
+  const taken = inputsOf(ownProbes(store, edit));
+  return ownProbes(store, editRow(store, owner))
+    .filter(({ kind, picture, prompt }) => mustChange.has(kind) || !taken.has(inputKey(picture, prompt)))
+    .map(({ id, picture, prompt }) => ({
+      probe: { id, edit: owner, kind: 'committed', picture, prompt, expected: null },
+      owner,
+    }));
+}
+
 /** How many probes the other edits that act have, less those that ask for no change where this edit means to make one. */
 export function countCommittedProbes(store: Store, edit: EditRow, supersede: number | null = null): number {
   const { model, adapter } = store.actors;

@@ -44,14 +44,14 @@ export interface CommittedKey {
   readonly key: Int8Array;
 }
 
-/** Ids of the committed edits that act, and how often that set had changed. */
+/** Ids of the committed edits that act, in the order they were committed, and how often that set had changed. */
 export function committedIds(store: Store): { ids: number[]; changes: number } {
   const { model, adapter } = store.actors;
   return store.read(() => ({
     changes: commitChanges(store),
     ids: store.database
       .prepare<[string, string], { id: number }>(
-        `SELECT id FROM edits WHERE stage = 'committed' AND model = ? AND adapter = ?`,
+        `SELECT id FROM edits WHERE stage = 'committed' AND model = ? AND adapter = ? ORDER BY committed, id`,
       )
       .all(model, adapter)
       .map(({ id }) => id),

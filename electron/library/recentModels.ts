@@ -1,7 +1,7 @@
 /**
  * @file Models opened with this library, latest first.
  */
-import type { EditorChoice } from '../api/contract.ts';
+import type { EditorChoice, ScopeChoice } from '../api/contract.ts';
 import { now, parseStored, type Store } from './database.ts';
 
 export interface RecentModel {
@@ -9,8 +9,8 @@ export interface RecentModel {
   readonly name: string;
   /** the adapter it was last opened with, also where an editor without one came after */
   readonly adapterPath: string | null;
-  /** the editor in place of the adapter, with the folder of its scope where one was named */
-  readonly editor: ChosenEditor | null;
+  /** the editor in place of the adapter, and the scope, where they were chosen */
+  readonly chosen: Chosen;
   /** fingerprints; '' where there is no editor */
   readonly model: string;
   readonly adapter: string;
@@ -19,8 +19,9 @@ export interface RecentModel {
   readonly opened: string;
 }
 
-export interface ChosenEditor extends EditorChoice {
-  readonly scope: string | null;
+export interface Chosen {
+  readonly editor?: EditorChoice | undefined;
+  readonly scope?: ScopeChoice | undefined;
 }
 
 const KEPT = 20;
@@ -29,15 +30,14 @@ const KEPT = 20;
 export function recentModels(store: Store): RecentModel[] {
   return store.read(() =>
     store.database
-      .prepare<[], Omit<RecentModel, 'editor'> & { editor: string | null }>(
+      .prepare<[], Omit<RecentModel, 'chosen'> & { editor: string | null }>(
         // Rows are numbered as they come; the clock may have been set back between them.
         'SELECT path, name, adapter_path AS adapterPath, editor, model, adapter, weights, opened FROM recent_models ORDER BY rowid DESC',
       )
       .all()
-      .map((row) => ({
+      .map(({ editor, ...row }) => ({
         ...row,
-        editor:
-          row.editor === null ? null : parseStored<ChosenEditor>(row.editor, `the editor of ${row.path}`),
+        chosen: editor === null ? {} : parseStored<Chosen>(editor, `the editor of ${row.path}`),
       })),
   );
 }
@@ -45,9 +45,9 @@ export function recentModels(store: Store): RecentModel[] {
 /** Puts a model first in the list; the oldest beyond twenty are forgotten. A library that can only be read stays as it is. */
 export function rememberModel(
   store: Store,
-  model: Omit<RecentModel, 'opened' | 'weights' | 'editor'> & {
+  model: Omit<RecentModel, 'opened' | 'weights' | 'chosen'> & {
     readonly weights?: string;
-    readonly editor?: ChosenEditor | null;
+    readonly chosen?: Chosen;
     /** of the adapter or editor, for people */
     readonly editorName?: string;
   },
@@ -63,7 +63,7 @@ export function rememberModel(
         model.path,
         model.name,
         model.adapterPath,
-        model.editor ? JSON.stringify(model.editor) : null,
+        model.chosen ? JSON.stringify(model.chosen) : null,
         model.model,
         model.adapter,
         model.weights ?? 'dense',

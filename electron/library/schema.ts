@@ -2,6 +2,7 @@
  * @file The tables of a library, as numbered upgrade steps. A step, once released, is never changed: add another.
  */
 import type { Database } from 'better-sqlite3';
+import { actingTogetherStep } from './schema/actingTogether.ts';
 import { checkStatesStep } from './schema/checkStates.ts';
 import { chosenEditorsStep } from './schema/chosenEditors.ts';
 import { findingsStep } from './schema/findings.ts';
@@ -151,6 +152,7 @@ export const upgradeSteps: readonly string[] = [
   findingsStep,
   chosenEditorsStep,
   checkStatesStep,
+  actingTogetherStep,
 ];
 
 /** The version {@link upgrade} brings a library to. */

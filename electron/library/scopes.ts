@@ -3,6 +3,7 @@
  * were described in.
  */
 import { createHash } from 'node:crypto';
+import { actsEverywhere } from '../editors/scope/everywhere.ts';
 import type { Reach, Scope } from '../editors/scope/scope.ts';
 import { type Actors, parseStored, prepared, type Store } from './database.ts';
 
@@ -15,7 +16,7 @@ export interface ThresholdStep {
 
 export interface ScopeFacts {
   readonly fingerprint: string;
-  /** how many edits, the best by key, are scored for an input */
+  /** how many edits, the best by key, are scored for an input; 0: all act */
   readonly candidates: number;
   /** ascending, the first from 0 */
   readonly thresholds: readonly ThresholdStep[];
@@ -123,6 +124,12 @@ export function inputState(store: Store): string | null {
 /** Names what an answer depends on beside input and signal. */
 export function answerState(store: Store, maxNewTokens: number): string {
   return short(store.actors.model, store.template, maxNewTokens);
+}
+
+/** Whether all committed edits act on every input, so that nothing is compared. */
+export function allAct(store: Store): boolean {
+  const scope = scopeOf(store);
+  return scope !== null && actsEverywhere(scope);
 }
 
 /** How many committed edits act. */

@@ -24,7 +24,7 @@ import {
   settleInput,
   unsettleOtherStates,
 } from './scopeInputs.ts';
-import { commitChanges, committedCount, inputState, type KnownScope, scopeOf } from './scopes.ts';
+import { allAct, commitChanges, committedCount, inputState, type KnownScope, scopeOf } from './scopes.ts';
 
 /** An edit near an input, as compared outside of a transaction; score null where nobody scored it. */
 export interface Pair {
@@ -105,6 +105,22 @@ export function afterCommit(store: Store, edit: EditRow, comparison: Comparison 
   place(store, scope, edit, compared);
 }
 
+/** Where all committed edits act on every input, what every check but an edit's own found may be otherwise without it. */
+function overtakeOthers(store: Store, edit: number): void {
+  const { model, adapter } = store.actors;
+  const others = prepared<[string, string, number], { id: number; check: number }>(
+    store,
+    `SELECT id, last_check AS "check" FROM edits
+       WHERE last_check IS NOT NULL AND stage <> 'retired' AND model = ? AND adapter = ? AND id <> ?`,
+  ).all(model, adapter, edit);
+  const overtake = prepared(store, 'UPDATE checks SET overtaken = 1 WHERE id = ?');
+  for (const { check } of others) overtake.run(check);
+  reviewFreshness(
+    store,
+    others.map(({ id }) => id),
+  );
+}
+
 /** As after a commit, for an edit that was committed before it could be compared. */
 export function placeEdit(store: Store, id: number, comparison: Comparison): void {
   const scope = scopeOf(store);
@@ -158,6 +174,7 @@ export function afterRetirement(store: Store, edit: EditRow): void {
   unsettleOtherStates(store);
   prepared(store, 'DELETE FROM unplaced WHERE edit = ?').run(edit.id);
   prepared(store, 'DELETE FROM watched WHERE edit = ?').run(edit.id);
+  if (allAct(store)) overtakeOthers(store, edit.id);
   const scope = scopeOf(store);
   if (!scope) return;
   const left = leaveMatches(store, edit.id);

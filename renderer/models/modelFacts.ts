@@ -1,7 +1,7 @@
 /**
  * @file Models in words.
  */
-import type { FoundModel, ModelSummary } from '../../electron/api/contract.ts';
+import type { EditorSummary, FoundModel, ModelSummary, ScopeForm } from '../../electron/api/contract.ts';
 
 /** “7.1 B”, “22.4 M”, “12,345”. */
 export function countWords(count: number): string {
@@ -31,4 +31,25 @@ export function rowsWords({ least, most, limit }: ModelSummary['pictureRows']): 
   const range =
     least === most ? most.toLocaleString() : `${least.toLocaleString()} to ${most.toLocaleString()}`;
   return limit === null ? range : `${range}, as the settings limit it`;
+}
+
+const scopeWords: Readonly<Record<ScopeForm, string>> = {
+  learned: 'where the learned scope lets it',
+  cosine: 'where one cosine says so',
+  everywhere: 'everywhere, all together',
+  own: 'where the editor itself decides',
+};
+
+/** What decides where edits act, in a few words. */
+export const wordsOfScope = (form: ScopeForm): string => scopeWords[form];
+
+/** The choices for an editor, its own proposal first. */
+export function scopeChoices(
+  proposed: EditorSummary['scope'],
+): ReadonlyArray<{ readonly form: ScopeForm | ''; readonly words: string }> {
+  const routed = { form: '' as const, words: 'where the best scope of this model lets them (proposed)' };
+  const first =
+    proposed === 'routed' ? routed : { form: '' as const, words: `${scopeWords[proposed]} (proposed)` };
+  const others = (['learned', 'cosine', 'everywhere'] as const).filter((form) => form !== proposed);
+  return [first, ...others.map((form) => ({ form, words: scopeWords[form] }))];
 }

@@ -51,7 +51,7 @@ export class Condition {
   /** why the open model cannot be edited now: that takes an adapter, and a library to keep edits in; empty when it can */
   readonly editObstacle = $derived.by(() => {
     if (this.obstacle || this.locked) return this.obstacle || this.locked;
-    return this.model?.adapter ? '' : 'The model is open without an adapter: it can be asked, not edited.';
+    return this.model?.adapter ? '' : 'The model is open without an editor: it can be asked, not edited.';
   });
   readonly canEdit = $derived.by(() => this.editObstacle === '');
 

@@ -1,7 +1,7 @@
 /**
  * @file Opening models: the folder asked for, the ones opened before, and what went wrong.
  */
-import type { CallOutput, WireError } from '../../electron/api/contract.ts';
+import type { CallInput, CallOutput, WireError } from '../../electron/api/contract.ts';
 import { type Connection, toWireError } from '../backend.ts';
 import type { Condition } from './condition.svelte.ts';
 import type { Jobs } from './jobs.svelte.ts';
@@ -22,6 +22,8 @@ export class Models {
   discoverError = $state.raw<WireError | null>(null);
   /** adapters on this machine, for the open model */
   adapters = $state.raw<CallOutput<'models.adapters'>>([]);
+  /** the editors of the workbench */
+  editors = $state.raw<CallOutput<'models.editors'>>([]);
 
   constructor(connection: Connection, jobs: Jobs, condition: Condition) {
     this.#connection = connection;
@@ -47,6 +49,10 @@ export class Models {
     this.adapters = await this.#connection.call('models.adapters', {}).catch(() => []);
   }
 
+  async readEditors(): Promise<void> {
+    this.editors = await this.#connection.call('models.editors', {}).catch(() => this.editors);
+  }
+
   /** How many rows a picture of the library takes in the open model. */
   async rowsOf(picture: string): Promise<number> {
     return (await this.#connection.call('models.rows', { picture })).rows;
@@ -59,13 +65,18 @@ export class Models {
 
   /** Opens a checkpoint folder, with the adapter named or the one found beside it. */
   async open(path: string, adapter = ''): Promise<void> {
-    if (this.opening) return;
+    await this.openWith(path, adapter.trim() === '' ? {} : { adapter: adapter.trim() });
+  }
+
+  /** Opens a checkpoint folder with what was chosen to edit it by. Returns whether that came about. */
+  async openWith(
+    path: string,
+    chosen: Pick<CallInput<'models.open'>, 'adapter' | 'editor' | 'scope'>,
+  ): Promise<boolean> {
+    if (this.opening) return false;
     this.error = null;
     const started = performance.now();
-    const { id, result } = this.#jobs.start('models.open', {
-      path: path.trim(),
-      ...(adapter.trim() && { adapter: adapter.trim() }),
-    });
+    const { id, result } = this.#jobs.start('models.open', { path: path.trim(), ...chosen });
     this.opening = id;
     try {
       const model = await result;
@@ -73,9 +84,11 @@ export class Models {
       this.path = '';
       this.adapter = '';
       await Promise.all([this.#condition.read(), this.readRecent()]);
+      return true;
     } catch (thrown) {
       const error = toWireError(thrown);
       if (error.code !== 'cancelled') this.error = error;
+      return false;
     } finally {
       this.opening = null;
     }

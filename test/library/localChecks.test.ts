@@ -70,7 +70,7 @@ async function replay(
     );
     results.push({
       ...{ probe, owner, unedited: unedited!, before: before!, after: after!, acting, routing: null },
-      drift: driftOf({ kind, expected, unedited: unedited!, before: before!, acting }),
+      drift: driftOf({ kind, expected, unedited: unedited!, before: before!, acting, together: false }),
       passes: probePasses(expected, before!, after!),
     });
   }

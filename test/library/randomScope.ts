@@ -212,16 +212,18 @@ export class DrawnModel {
   async check(id: number, supersede: number | null = null): Promise<Check> {
     const { library } = this;
     const { plan, decided } = await this.decide(id, supersede);
-    const answers = wantedAnswers(library, decided.probes).map(({ picture, prompt, edit }) => ({
+    const answers = wantedAnswers(library, decided.probes).map(({ picture, prompt, edits }) => ({
       picture: picture ?? '',
       prompt,
-      signal: signalName(library, edit),
-      text: this.answer(prompt, edit),
+      signal: signalName(library, edits),
+      text: this.answer(prompt, edits[0] ?? null),
     }));
     library.write(() => rememberAnswers(library, answers, plan.maxNewTokens));
     const results = decided.probes.map((probe) => resultOf(library, probe));
     const { unchanged, watched } = decided;
-    return recordCheck(library, plan, { results, unchanged, watched, seconds: 0, editor: 'VisEdit' });
+    return recordCheck(library, plan, {
+      ...{ results, unchanged, watched, everywhere: false, seconds: 0, editor: 'VisEdit' },
+    });
   }
 
   /** Commits an edit as the application does; its own probes are known by then. */

@@ -93,7 +93,7 @@ export function outcomeOf(plan: CheckPlan, failing: readonly ProbeKind[] = []): 
       ...{ unedited: 'unchanged', before: 'unchanged', after, acting, drift: null, passes, routing: null },
     };
   });
-  return { results, unchanged: 0, watched: [], seconds: 1.5, editor: 'VisEdit' };
+  return { results, unchanged: 0, watched: [], everywhere: false, seconds: 1.5, editor: 'VisEdit' };
 }
 
 /** Records a check of the edit as it stands. */

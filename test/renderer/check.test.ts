@@ -46,6 +46,7 @@ const check: Check = {
   staleBecause: ['edit'],
   staleBy: [],
   unchanged: 0,
+  everywhere: false,
   groups: [],
   results: [],
 };

@@ -45,10 +45,9 @@ export async function referenceSample(
       'forward.json',
     );
   const { text_prompt, text_full, vt_range } = forward[name]!;
-  const pixels =
-    vt_range === undefined
-      ? null
-      : await (await referenceTensors('forward.safetensors'))(`${name}.pixel_values`);
+  const pixels = !vt_range
+    ? null
+    : await (await referenceTensors('forward.safetensors'))(`${name}.pixel_values`);
   return {
     visual: pixels && (await model.visualEmbeddings(squarePicture(model, pixels))),
     prompt: text_prompt.replace('<image>\n', ''),

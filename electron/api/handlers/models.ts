@@ -34,7 +34,7 @@ export function modelHandlers({ library, engine, session, events, resources }: P
     },
     'models.editors': () =>
       editorKinds.map(({ name, acts, untrained }) => ({
-        ...{ name, acts, trains: untrained === undefined },
+        ...{ name, acts, trains: untrained === undefined, scope: untrained?.scope ?? 'routed' },
         settings: untrained ? settingFields(untrained.settings) : [],
       })),
     'models.rows': async ({ picture }) => {
@@ -47,7 +47,9 @@ export function modelHandlers({ library, engine, session, events, resources }: P
         ...{ path: typedPath(path), weights },
         ...(adapter !== undefined && { adapter: adapter && typedPath(adapter) }),
         ...(editor && { editor }),
-        ...(scope !== undefined && { scope: typedPath(scope) }),
+        ...(scope && {
+          scope: { ...scope, ...(scope.folder !== undefined && { folder: typedPath(scope.folder) }) },
+        }),
       };
       const summary = await session.open(way, { signal, onStream: relay(events, job) });
       session.bringInStep();

@@ -181,9 +181,9 @@ function openedDual(
   weights: AdapterWeights,
   where: string,
   mapped = false,
-): Pick<UnopenedEditor, 'editor' | 'folder' | 'cuts' | 'changeable' | 'settings' | 'open'> {
+): Pick<UnopenedEditor, 'editor' | 'folder' | 'cuts' | 'changeable' | 'scope' | 'settings' | 'open'> {
   return {
-    ...{ editor: dualEdit, folder: true, changeable: [], settings: null },
+    ...{ editor: dualEdit, folder: true, changeable: [], scope: 'routed', settings: null },
     cuts: [...new Set([layers.text, layers.visual])].sort((a, b) => a - b),
     async open({ hidden, provider }) {
       const editor = await DualEdit.create(layers, heads, weights, [provider], where, mapped);

@@ -96,6 +96,7 @@ export const ike: EditorKind<IkeSettings> = {
   byConstruction: {},
   untrained: {
     settings: Settings,
+    scope: 'routed',
     needs: () => ({ cuts: [], changeable: [] }),
     async open({ corpus, demonstrations }, model) {
       const facts = corpus === '' ? [] : await readFacts(corpus);

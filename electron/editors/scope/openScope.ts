@@ -3,11 +3,12 @@
  */
 import { EmendError } from '../../errors.ts';
 import { type CosineSettings, cosineScope } from './cosine.ts';
+import { everywhereScope } from './everywhere.ts';
 import { cutsOfScope, LearnedScope } from './learned/learnedScope.ts';
 import { readScopeFiles } from './learned/scopeFile.ts';
 import type { Scope } from './scope.ts';
 
-export const scopeForms = ['learned', 'cosine'] as const;
+export const scopeForms = ['learned', 'cosine', 'everywhere', 'own'] as const;
 export type ScopeForm = (typeof scopeForms)[number];
 
 /** A scope whose cuts are known before the model is opened with them. */
@@ -27,6 +28,10 @@ export async function readScope(
   adapter: { readonly cosine: CosineSettings; readonly model: string },
   form?: ScopeForm,
 ): Promise<ScopeKind> {
+  if (form === 'everywhere' || form === 'own') {
+    const scope = everywhereScope(form);
+    return { cuts: scope.cuts, open: async () => scope };
+  }
   for (const folder of form === 'cosine' ? [] : folders) {
     const files = await readScopeFiles(folder);
     if (files && files.description.model === adapter.model)

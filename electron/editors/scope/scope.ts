@@ -53,11 +53,11 @@ export interface CurvePoint {
 
 /** One form of scope, opened beside a model. Every number it gives depends on model, scope and input alone. */
 export interface Scope {
-  readonly form: 'learned' | 'cosine';
+  readonly form: 'learned' | 'cosine' | 'everywhere' | 'own';
   /** changes when descriptions, scores or thresholds would */
   readonly fingerprint: string;
   readonly keyWidth: number;
-  /** how many edits, the best by key, are scored for an input */
+  /** how many edits, the best by key, are scored for an input; 0: all act, and none is compared */
   readonly candidates: number;
   /** decoder layers after whose output it looks; the model is opened with these cuts */
   readonly cuts: readonly number[];

@@ -238,7 +238,7 @@ export function opened(
   const { name, layer, model, router } = description;
   return {
     ...{ editor: visEdit, folder: true, name, cuts: [layer], changeable: [], model, fingerprint, router },
-    ...{ weights: description.weights, settings: null },
+    ...{ weights: description.weights, scope: 'routed', settings: null },
     open: ({ hidden, provider }) => {
       mustFit(shape.hidden, hidden, where);
       return VisEdit.create(layer, shape, weights, [provider]);
