@@ -170,7 +170,7 @@ function costTable({ editors }: Comparison): string {
     'Memory at most',
     'What it changes, with which settings',
   ];
-  return `<h2>Each edit, and what it costs</h2><table><thead><tr>${head.map((text) => `<th>${text}</th>`).join('')}</tr></thead><tbody>${rows.join('')}</tbody></table>`;
+  return `<h2>Each edit, and what it costs</h2><table><thead><tr>${head.map((text, place) => `<th${place === head.length - 1 ? ' class="text"' : ''}>${text}</th>`).join('')}</tr></thead><tbody>${rows.join('')}</tbody></table>`;
 }
 
 function publishedTables(): string {
@@ -193,8 +193,8 @@ const style = `:root{color-scheme:light dark;--text:#1b1d22;--dim:#6a7080;--line
 body{font:14px/1.5 system-ui,sans-serif;color:var(--text);background:var(--back);max-width:1180px;margin:40px auto;padding:0 24px}
 h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:40px 0 8px}h3{font-size:14px;margin:20px 0 4px}p,small{color:var(--dim)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:6px 10px;border-bottom:1px solid var(--line);text-align:right;vertical-align:baseline}
-th:first-child,td.text{text-align:left}thead th{color:var(--dim);font-weight:500;white-space:nowrap}tbody th{font-weight:600}small{display:block;font-weight:400}
-td[style]{background:linear-gradient(to right,var(--bar) var(--share),transparent 0) no-repeat 0 100%/100% 3px}td span{color:var(--dim);font-size:12px}td b{font-weight:500}td.mean b{font-weight:700}td.none{color:var(--dim)}table.plain{max-width:720px}code{font-size:12px;overflow-wrap:anywhere}`;
+th:first-child,td.text,th.text{text-align:left}thead th{color:var(--dim);font-weight:500;white-space:nowrap}tbody th{font-weight:600}small{display:block;font-weight:400}
+td[style]{background:linear-gradient(to right,var(--bar) var(--share),transparent 0) no-repeat 10px 100%/calc(100% - 20px) 3px}td span{color:var(--dim);font-size:12px}td b{font-weight:500}td.mean b{font-weight:700}td.none{color:var(--dim)}table.plain{max-width:720px}code{font-size:12px;overflow-wrap:anywhere}`;
 
 export function comparisonHtml(comparison: Comparison): string {
   const { model, data, emend, command, sizes } = comparison;
