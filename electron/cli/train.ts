@@ -1,20 +1,22 @@
 /** @file `emend train`: an editor's adapters trained for a checkpoint, saved with their calibrated router. */
 
-import { mkdir } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { Command, Option } from 'commander';
 import { z } from 'zod';
-import { readAdapterFiles, writeAdapterFiles } from '../editors/adapterFiles.ts';
-import { editorKinds, editorNamed } from '../editors/registry.ts';
+import { copyAdapter } from '../editors/adapterFiles.ts';
+import { editorKinds } from '../editors/registry.ts';
 import type { AdapterOptions } from '../editors/trainAdapters.ts';
-import type { EditSource, RaisedPictures } from '../editors/visedit/batch.ts';
+import type { RaisedPictures } from '../editors/visedit/batch.ts';
 import type { AdapterStart } from '../editors/visedit/initialAdapter.ts';
 import { publishedWeights } from '../editors/visedit/losses.ts';
-import { editSourceFromFile } from '../evaluation/editSource.ts';
-import { calibrateRouter } from '../evaluation/routerCalibration.ts';
+import {
+  runTraining,
+  type TrainingHooks,
+  type TrainingRequest,
+  usualOptimizer,
+} from '../evaluation/trainingRun.ts';
+import { readJson } from '../files/json.ts';
 import type { WeightForm } from '../models/packed/form.ts';
-import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import {
   inForm,
   modelOrDemo,
@@ -22,6 +24,7 @@ import {
   pictureRowsOption,
   providerOption,
   suffixOption,
+  tellProgress,
   untilInterrupted,
   weightsOption,
   wholeNumber,
@@ -63,6 +66,9 @@ interface TrainOptions {
   scopeData?: string;
   suffix?: string;
   seed: number;
+  validate?: number;
+  validateEvery: number;
+  validationData?: string;
   layerwise?: boolean;
   pictureRows?: number;
   provider?: 'cuda' | 'dml' | 'coreml' | 'webgpu' | 'cpu';
@@ -170,6 +176,16 @@ export function trainCommand(): Command {
       '--layerwise',
       'run the decoder one layer at a time: slower, in the memory of one layer; always so with packed weights',
     )
+    .option(
+      '--validate <edits>',
+      'measure so many edits that are not trained on, and keep the weights that were best on them',
+      wholeNumber(1, 10_000),
+    )
+    .option('--validate-every <steps>', 'how often', wholeNumber(1, 1_000_000), 1000)
+    .option(
+      '--validation-data <file>',
+      'the set they are of; the first of --data otherwise, which are then not trained on',
+    )
     .option('--scope-data <file>', 'then train a scope too, as `train scope` does, on this --data of its own')
     .addOption(suffixOption())
     .option('--seed <number>', 'of weights, order and draws', wholeNumber(0, 2 ** 31 - 1), 1)
@@ -186,8 +202,6 @@ export function trainCommand(): Command {
 
 async function train(options: TrainOptions, signal: AbortSignal): Promise<void> {
   const work = options.work ?? join(options.out, 'training');
-  await mkdir(work, { recursive: true });
-  const training = editorNamed(options.editor)!.training!;
   const settings: AdapterOptions = {
     layer: options.layer,
     ...(options.textLayer !== undefined && { textLayer: options.textLayer }),
@@ -213,78 +227,60 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     endToken: options.endToken,
     scale: options.scale,
     start: options.start,
-    optimizer: {
-      schedule: {
-        peak: options.rate,
-        warmUp: options.warmUp,
-        decay: 'cosine',
-        steps: options.steps,
-        floor: 0.02,
-      },
-      beta1: 0.9,
-      beta2: 0.98,
-      epsilon: 1e-8,
-      weightDecay: 0,
-      clipNorm: 1,
-    },
+    optimizer: usualOptimizer(options.rate, options.warmUp, options.steps),
     steps: options.steps,
     seed: options.seed,
   };
+  const request: TrainingRequest = {
+    editor: options.editor,
+    name: options.name ?? basename(resolve(options.out)),
+    model: modelOrDemo(options.model),
+    data: options.data,
+    ...(options.images !== undefined && { images: options.images }),
+    suffix: options.suffix ?? '',
+    extended: options.extended ?? false,
+    ...(options.from !== undefined && { from: options.from }),
+    weights: options.weights,
+    ...(options.pictureRows !== undefined && { pictureRows: options.pictureRows }),
+    providers: options.provider ? [options.provider] : [],
+    layerwise: options.layerwise ?? false,
+    validation:
+      options.validate === undefined
+        ? null
+        : { edits: options.validate, every: options.validateEvery, file: options.validationData },
+    options: settings,
+  };
 
-  const from = options.from === undefined ? null : await readAdapterFiles(options.from, z.looseObject({}));
   const smooth = new Map<string, number>();
-  let told = performance.now();
-  const cuts = training.cuts(settings);
-  const trained = await withSource(options, cuts, async (model, source) => ({
-    ...(await training.train(model, source, settings, {
-      statePath: join(work, 'state.safetensors'),
-      ...((options.layerwise || options.weights !== 'dense') && { keptBelow: join(work, 'below') }),
-      ...(from && { from }),
-      signal,
-      onStep({ step, steps, seconds, loss, terms, gradientNorm }) {
-        for (const [name, value] of Object.entries({ loss, ...terms, gradientNorm })) {
-          smooth.set(name, (smooth.get(name) ?? value) * 0.97 + value * 0.03);
-        }
-        if (step !== steps && performance.now() - told < 10_000) return;
-        told = performance.now();
-        const values = [...smooth].map(([name, value]) => `${name} ${value.toFixed(3)}`).join('  ');
-        console.log(`${step}/${steps}  ${(seconds / 60).toFixed(1)} min  ${values}`);
-      },
-    })),
-    source: source.name,
-    layers: model.checkpoint.config.text.layers,
-  }));
-  const { weights, description, modelFingerprint } = trained;
-
-  console.log('Calibrating the router…');
-  const above = Array.from({ length: trained.layers - 1 - cuts[0]! }, (_, i) => cuts[0]! + i);
-  const calibration = await withSource(
-    { ...options, seed: options.seed + 1, extended: true },
-    above,
-    async (model, source) => calibrateRouter(model, await source.batch(0, 200)),
-  );
-  await writeAdapterFiles(
-    options.out,
-    {
-      editor: options.editor,
-      name: options.name ?? basename(resolve(options.out)),
-      ...description,
-      model: modelFingerprint,
-      weights: options.weights,
-      router: { layer: calibration.layer, threshold: calibration.threshold },
-      training: {
-        settings,
-        ...(from && { from: from.fingerprint }),
-        source: trained.source,
-        router: calibration,
-        losses: Object.fromEntries(smooth),
-      },
+  const started = performance.now();
+  let told = started;
+  const hooks: TrainingHooks = {
+    signal,
+    packed: inForm(options.weights).packed,
+    progress: tellProgress,
+    onPoint({ step, loss, terms, gradientNorm }) {
+      for (const [name, value] of Object.entries({ loss, ...terms, gradientNorm }))
+        smooth.set(name, (smooth.get(name) ?? value) * 0.97 + value * 0.03);
+      if (step !== options.steps && performance.now() - told < 10_000) return;
+      told = performance.now();
+      const values = [...smooth].map(([name, value]) => `${name} ${value.toFixed(3)}`).join('  ');
+      console.log(`${step}/${options.steps}  ${((told - started) / 60_000).toFixed(1)} min  ${values}`);
     },
-    weights,
-    'F16',
-  );
+    onValidation({ step, exactMatch, teacherForced }) {
+      const [exact, forced] = [exactMatch, teacherForced].map((share) => (100 * share).toFixed(1));
+      console.log(
+        `${step}: mean of the five ${forced} teacher-forced, ${exact} exact match, on edits held out`,
+      );
+    },
+  };
+  await runTraining(request, work, hooks);
+  await copyAdapter(join(work, 'adapter'), options.out);
+  const { training } = z
+    .object({ training: z.object({ router: Calibrated }) })
+    .parse(await readJson(join(options.out, 'adapter.json')));
+  const { layer, threshold, acts, staysOut } = training.router;
   console.log(
-    `Router at layer ${calibration.layer}, threshold ${calibration.threshold.toFixed(3)}: acts on ${(100 * calibration.acts).toFixed(1)} % of rephrases, stays out of ${(100 * calibration.staysOut).toFixed(1)} % of other inputs.`,
+    `Router at layer ${layer}, threshold ${threshold.toFixed(3)}: acts on ${(100 * acts).toFixed(1)} % of rephrases, stays out of ${(100 * staysOut).toFixed(1)} % of other inputs.`,
   );
   console.log(`Written to ${options.out}.`);
   if (options.scopeData === undefined) return;
@@ -295,39 +291,9 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
   );
 }
 
-/** Opens the checkpoint, cut at layers, and the edits to train on; both are closed again, however `work` ends. */
-async function withSource<T>(
-  options: TrainOptions,
-  cuts: readonly number[],
-  work: (model: VisionLanguageModel, source: EditSource) => Promise<T>,
-): Promise<T> {
-  const model = await VisionLanguageModel.open(modelOrDemo(options.model), {
-    ...(options.provider && { providers: [options.provider] }),
-    ...inForm(options.weights),
-    decoderLater: true,
-    pictureRows: options.pictureRows,
-    cuts,
-  });
-  try {
-    const source = await openSource(options, model);
-    try {
-      return await work(model, source);
-    } finally {
-      await source.close();
-    }
-  } finally {
-    await model.dispose();
-  }
-}
-
-/** A module's own source where --data names one; else the editing set. */
-async function openSource(options: TrainOptions, model: VisionLanguageModel): Promise<EditSource> {
-  const { seed, extended = false, suffix = '' } = options;
-  if (/\.[cm]?[jt]s$/.test(options.data)) {
-    const module = (await import(pathToFileURL(resolve(options.data)).href)) as {
-      openEditSource: (options: { seed: number; extended: boolean }) => EditSource;
-    };
-    return module.openEditSource({ seed, extended });
-  }
-  return editSourceFromFile(options.data, model, { images: options.images, seed, extended, suffix });
-}
+const Calibrated = z.object({
+  layer: z.number(),
+  threshold: z.number(),
+  acts: z.number(),
+  staysOut: z.number(),
+});

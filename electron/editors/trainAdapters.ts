@@ -79,8 +79,10 @@ export interface TrainingProgress extends StepReport {
 }
 
 export interface TrainingRun {
-  /** where the training's state is kept: saved every 250 steps and at the end, and taken up where it exists */
+  /** where the training's state is kept: saved every so many steps and at the end, and taken up where it exists */
   readonly statePath: string;
+  /** 250 when absent */
+  readonly saveEvery?: number;
   /**
    * Runs the decoder one layer at a time, for backbones whose layers do not fit in memory together, and keeps what lies below the
    * adapter in this folder. Losses and gradients are the same; every layer above the adapter is run twice.
@@ -90,6 +92,8 @@ export interface TrainingRun {
   readonly from?: { readonly fingerprint: string; readonly weights: AdapterWeights };
   readonly signal?: AbortSignal;
   readonly onStep?: (progress: TrainingProgress) => void;
+  /** The state was saved; `weights` gives them as an adapter's file holds them. Waited for before the next step. */
+  readonly onSaved?: (step: number, weights: () => AdapterWeights) => Promise<void>;
 }
 
 /** What a training gives: weights as an adapter's file holds them. */
@@ -112,13 +116,14 @@ export interface AdapterOptions extends AdapterTraining {
 export interface EditorTraining {
   /** layers of the decoder that it acts after, ascending: the model is opened with these cuts */
   cuts(options: AdapterOptions): number[];
-  /** `description`: what its adapter.json says beside what all say */
+  /** what its adapter.json says beside what all say */
+  describe(options: AdapterOptions): object;
   train(
     model: VisionLanguageModel,
     source: EditSource,
     options: AdapterOptions,
     run: TrainingRun,
-  ): Promise<TrainedWeights & { readonly description: object }>;
+  ): Promise<TrainedWeights>;
 }
 
 function seededUniform(seed: number): () => number {
@@ -211,6 +216,17 @@ export async function trainAdapters(
       const at = adapters.findIndex(({ prefix }) => name.startsWith(`${prefix}mlp_end.`));
       return at < 0 ? 1 : scales[at]!;
     };
+    const folded = () =>
+      new Map(
+        [...weights].map(([name, { shape, data }]) => {
+          const scale = scaleOf(name);
+          return [name, { shape, data: scale === 1 ? data : data.map((value) => value * scale) }] as const;
+        }),
+      );
+    const save = async (step: number) => {
+      await trainer!.save(run.statePath, settings);
+      await run.onSaved?.(step, folded);
+    };
     if (run.from) takeOver(weights, run.from.weights, scaleOf);
     trainer =
       run.keptBelow === undefined
@@ -220,7 +236,7 @@ export async function trainAdapters(
     const started = performance.now();
     for (let step = trainer.optimizer.step; step < options.steps; step++) {
       if (run.signal?.aborted) {
-        await trainer.save(run.statePath, settings);
+        await save(step);
         throw new EmendError('cancelled', `Training was stopped after ${step} steps; it goes on from there.`);
       }
       const batch = await lay(step);
@@ -231,17 +247,11 @@ export async function trainAdapters(
         ...(await editor.feeds?.(batch, from, step)),
       });
       run.onStep?.({ ...report, steps: options.steps, seconds: (performance.now() - started) / 1000 });
-      if (report.step % 250 === 0 || report.step === options.steps)
-        await trainer.save(run.statePath, settings);
+      if (report.step % (run.saveEvery ?? 250) === 0 || report.step === options.steps)
+        await save(report.step);
       await new Promise((resolve) => setImmediate(resolve));
     }
-    const folded = new Map(
-      [...weights].map(([name, { shape, data }]) => {
-        const scale = scaleOf(name);
-        return [name, { shape, data: scale === 1 ? data : data.map((value) => value * scale) }] as const;
-      }),
-    );
-    return { weights: folded, modelFingerprint };
+    return { weights: folded(), modelFingerprint };
   } finally {
     await trainer?.dispose();
     await frozen.dispose();

@@ -31,13 +31,22 @@ export async function editSourceFromFile(
     readonly seed: number;
     readonly extended: boolean;
     readonly suffix: string;
+    /** so many records, the first, are left out: they are validated on */
+    readonly without?: number;
   },
 ): Promise<EditSource> {
   const set = await readEditingSet(path, options.images === undefined ? {} : { images: options.images });
-  const { records } = set;
-  if (records.length === 0) throw new EmendError('invalid-input', `${path} holds no edits.`);
+  const { without = 0 } = options;
+  const records = set.records.slice(without);
+  if (records.length === 0)
+    throw new EmendError(
+      'invalid-input',
+      without > 0
+        ? `${path} holds ${set.records.length} edits, and ${without} are held out to validate on: none is left to train on.`
+        : `${path} holds no edits.`,
+    );
   const pixels = async (index: number, field: 'image' | 'image_rephrase' | 'm_loc') =>
-    model.pixelsOf(await readPictureFile(await set.picturePath(index, field)));
+    model.pixelsOf(await readPictureFile(await set.picturePath(index + without, field)));
   const trainingEdit = async (index: number): Promise<TrainingEdit> => {
     const record = records[index]!;
     const asked = (prompt: string) => prompt + options.suffix;
@@ -59,7 +68,7 @@ export async function editSourceFromFile(
     };
   };
   return {
-    name: `${path} (sha256 ${set.sha256}), seed ${options.seed}${options.extended ? ', extended locality' : ''}`,
+    name: `${path} (sha256 ${set.sha256}), seed ${options.seed}${options.extended ? ', extended locality' : ''}${without > 0 ? `, without the first ${without}` : ''}`,
     batch(step, count) {
       const edits = Array.from({ length: count }, (_, i) => {
         const place = step * count + i;

@@ -139,14 +139,9 @@ export function trainDualEdit(
 
 export const dualEditTraining: EditorTraining = {
   cuts: ({ layer, textLayer = layer }) => [...new Set([layer, textLayer])].sort((a, b) => a - b),
-  async train(model, source, { layer, textLayer = layer, ...options }, run) {
-    const trained = await trainDualEdit(
-      model,
-      source,
-      { ...options, layers: { text: textLayer, visual: layer } },
-      run,
-    );
-    const { heads, influenceMapper } = options.shape;
-    return { ...trained, description: { textLayer, visualLayer: layer, heads, influenceMapper } };
+  describe({ layer, textLayer = layer, shape: { heads, influenceMapper } }) {
+    return { textLayer, visualLayer: layer, heads, influenceMapper };
   },
+  train: (model, source, { layer, textLayer = layer, ...options }, run) =>
+    trainDualEdit(model, source, { ...options, layers: { text: textLayer, visual: layer } }, run),
 };

@@ -111,9 +111,8 @@ export async function trainVisEdit(
 
 export const visEditTraining: EditorTraining = {
   cuts: ({ layer }) => [layer],
-  async train(model, source, { textLayer: _, ...options }, run) {
-    const { shape, ...trained } = await trainVisEdit(model, source, options, run);
-    const { heads, influenceMapper, attention } = shape;
-    return { ...trained, description: { layer: options.layer, heads, influenceMapper, attention } };
+  describe({ layer, shape: { heads, influenceMapper, attention } }) {
+    return { layer, heads, influenceMapper, attention };
   },
+  train: (model, source, { textLayer: _, ...options }, run) => trainVisEdit(model, source, options, run),
 };

@@ -1,0 +1,416 @@
+/**
+ * @file The training of an editor's adapters as people run it: recorded in a folder with all that repeats it, taken up where it was,
+ * validated on edits held out, its best weights kept.
+ *
+ * The folder holds run.json (request and progress), curve.jsonl (a line for every point and validation), state.safetensors (the
+ * optimiser's), and best/ and adapter/, both adapter folders.
+ */
+import { appendFile, mkdir, readFile, rm } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { z } from 'zod';
+import { type AdapterWeights, readAdapterFiles, writeAdapterFiles } from '../editors/adapterFiles.ts';
+import { EditedModel } from '../editors/editedModel.ts';
+import { demandEditor } from '../editors/registry.ts';
+import type { AdapterOptions, EditorTraining } from '../editors/trainAdapters.ts';
+import type { EditSource } from '../editors/visedit/batch.ts';
+import { EmendError } from '../errors.ts';
+import { readJson } from '../files/json.ts';
+import { replaceFile } from '../files/replaceFile.ts';
+import { fingerprint } from '../models/checkpoint.ts';
+import { openCheckpoint } from '../models/open.ts';
+import type { PackedCache } from '../models/packed/cache.ts';
+import type { WeightForm } from '../models/packed/form.ts';
+import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import type { Provider } from '../tensor/session.ts';
+import { benchmark } from './benchmark.ts';
+import { readEditingSet } from './editingSet.ts';
+import { editSourceFromFile } from './editSource.ts';
+import { calibrateRouter } from './routerCalibration.ts';
+
+/** A training as it was asked for: all that repeats it. */
+export interface TrainingRequest {
+  readonly editor: string;
+  /** of the adapter that comes of it */
+  readonly name: string;
+  /** checkpoint folder */
+  readonly model: string;
+  /** editing set in E-VQA's JSON form, or a module that exports openEditSource */
+  readonly data: string;
+  readonly images?: string | undefined;
+  /** appended to prompts that go with a picture */
+  readonly suffix: string;
+  /** other questions about the edit's picture, and its question elsewhere, are trained to stay */
+  readonly extended: boolean;
+  /** adapter folder whose weights to start from */
+  readonly from?: string | undefined;
+  readonly weights: WeightForm;
+  readonly pictureRows?: number | undefined;
+  readonly providers: readonly Provider[];
+  /** the decoder one layer at a time */
+  readonly layerwise: boolean;
+  /**
+   * After every so many steps so many edits are measured that are not trained on: the first of `file`, or of `data`, which then gives them
+   * up. Null: the last weights count as the best.
+   */
+  readonly validation: {
+    readonly edits: number;
+    readonly every: number;
+    readonly file?: string | undefined;
+  } | null;
+  readonly options: AdapterOptions;
+}
+
+/** Means over the steps since the point before. */
+export interface TrainingPoint {
+  readonly step: number;
+  readonly loss: number;
+  readonly terms: Readonly<Record<string, number>>;
+  readonly gradientNorm: number;
+  readonly editsPerSecond: number;
+}
+
+/** Edits held out, measured alone without a scope: mean of the five, 0..1. */
+export interface TrainingValidation {
+  readonly step: number;
+  readonly exactMatch: number;
+  readonly teacherForced: number;
+}
+
+const Progress = z.object({
+  step: z.number().int().min(0),
+  seconds: z.number().min(0),
+  best: z.object({ step: z.number(), exactMatch: z.number(), teacherForced: z.number() }).nullable(),
+  /** whether an adapter was made of it */
+  finished: z.boolean(),
+});
+export type TrainingProgressRecord = z.infer<typeof Progress>;
+
+const Recorded = z.object({
+  request: z.looseObject({ editor: z.string(), name: z.string(), model: z.string(), data: z.string() }),
+  created: z.string(),
+  progress: Progress,
+});
+
+/** What run.json says. @throws EmendError 'damaged', 'not-found' */
+export async function readTrainingRun(
+  folder: string,
+): Promise<{ request: TrainingRequest; created: string; progress: TrainingProgressRecord }> {
+  const path = join(folder, 'run.json');
+  const parsed = Recorded.safeParse(await readJson(path));
+  if (!parsed.success)
+    throw new EmendError(
+      'damaged',
+      `${path} does not describe a training. Remove the folder, or train anew.`,
+    );
+  // It was written by this program from a request that was checked.
+  return parsed.data as unknown as {
+    request: TrainingRequest;
+    created: string;
+    progress: TrainingProgressRecord;
+  };
+}
+
+type CurveLine = { readonly point: TrainingPoint } | { readonly validation: TrainingValidation };
+
+/** Points of the curve of at most so many steps, oldest first; lines that a crash cut short are left out. */
+export async function readTrainingCurve(
+  folder: string,
+): Promise<{ points: TrainingPoint[]; validations: TrainingValidation[] }> {
+  const text = await readFile(join(folder, 'curve.jsonl'), 'utf8').catch(() => '');
+  const points: TrainingPoint[] = [];
+  const validations: TrainingValidation[] = [];
+  for (const line of text.split('\n')) {
+    try {
+      const read = JSON.parse(line) as CurveLine;
+      if ('point' in read) points.push(read.point);
+      else validations.push(read.validation);
+    } catch {}
+  }
+  return { points, validations };
+}
+
+export interface TrainingHooks {
+  readonly signal: AbortSignal;
+  readonly packed: PackedCache;
+  readonly progress?: (stage: string, done: number, total: number, unit: string) => void;
+  readonly onPoint?: (point: TrainingPoint) => void;
+  readonly onValidation?: (validation: TrainingValidation) => void;
+}
+
+/** Adam as the demo's adapters were trained with it: the rate rises over the first steps and falls along a cosine. */
+export function usualOptimizer(rate: number, warmUp: number, steps: number): AdapterOptions['optimizer'] {
+  return {
+    schedule: { peak: rate, warmUp, decay: 'cosine', steps, floor: 0.02 },
+    ...{ beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weightDecay: 0, clipNorm: 1 },
+  };
+}
+
+/** So many points has a curve at most. */
+const MOST_POINTS = 1000;
+
+/**
+ * Trains, or goes on where the folder's training was left, to the last step. Nothing but the number of steps may be another than before.
+ * @throws EmendError 'cancelled' when stopped, with everything kept; 'conflict' where the folder holds another training
+ */
+export async function runTraining(
+  request: TrainingRequest,
+  folder: string,
+  hooks: TrainingHooks,
+): Promise<void> {
+  const training = trainingOf(request.editor);
+  const { options, validation } = request;
+  await mkdir(folder, { recursive: true });
+  const known = await readTrainingRun(folder).catch(() => null);
+  const created = known?.created ?? new Date().toISOString();
+  let progress: TrainingProgressRecord = known?.progress ?? {
+    step: 0,
+    seconds: 0,
+    best: null,
+    finished: false,
+  };
+  const record = (changed: Partial<TrainingProgressRecord>) => {
+    progress = { ...progress, ...changed };
+    const text = `${JSON.stringify({ request, created, progress }, null, 1)}\n`;
+    return replaceFile(join(folder, 'run.json'), (handle) => handle.writeFile(text));
+  };
+  const from = request.from === undefined ? null : await readAdapterFiles(request.from, z.looseObject({}));
+  const cuts = training.cuts(options);
+  const began = progress.seconds;
+  await withModel(request, cuts, hooks, async (model) => {
+    const source = await openTrainingSource(request, model, options.seed, request.extended);
+    const own = await fingerprint(model.checkpoint);
+    const lines: string[] = [];
+    let gathered: TrainingPoint[] = [];
+    const gap = Math.max(1, Math.ceil(options.steps / MOST_POINTS));
+    let resumed = false;
+    let told = 0;
+    try {
+      const trained = await training.train(model, source, options, {
+        statePath: join(folder, 'state.safetensors'),
+        ...((request.layerwise || request.weights !== 'dense') && { keptBelow: join(folder, 'below') }),
+        ...(from && { from }),
+        signal: hooks.signal,
+        ...(validation && { saveEvery: Math.min(validation.every, 250) }),
+        onStep({ step, steps, seconds, loss, terms, gradientNorm }) {
+          if (!resumed) {
+            resumed = true;
+            told = seconds;
+          }
+          gathered.push({ step, loss, terms, gradientNorm, editsPerSecond: 0 });
+          hooks.progress?.('Training', step, steps, 'steps');
+          progress = { ...progress, step, seconds: began + seconds };
+          if (step % gap !== 0 && step !== steps) return;
+          const speed = (gathered.length * options.edits) / Math.max(1e-3, seconds - told);
+          const point = meanPoint(gathered, gathered.length > 1 || told > 0 ? speed : 0);
+          told = seconds;
+          gathered = [];
+          lines.push(JSON.stringify({ point }));
+          hooks.onPoint?.(point);
+        },
+        async onSaved(step, weights) {
+          // The curve is as far as the state: after a crash both go on from the same step.
+          await appendFile(
+            join(folder, 'curve.jsonl'),
+            lines
+              .splice(0)
+              .map((line) => `${line}\n`)
+              .join(''),
+          );
+          await record({ step });
+          const due = validation && (step % validation.every === 0 || step === options.steps);
+          if (due) await validate(model, own, step, weights());
+        },
+      });
+      // A crash may have come between the last step and what follows it.
+      const { validations } = await readTrainingCurve(folder);
+      if (!validation) await writeWeights(join(folder, 'best'), own, trained.weights);
+      else if (validations.at(-1)?.step !== options.steps)
+        await validate(model, own, options.steps, trained.weights);
+    } finally {
+      await source.close();
+    }
+  });
+  await record({ step: options.steps });
+  await finishTraining(folder, join(folder, 'adapter'), hooks);
+
+  async function validate(
+    model: VisionLanguageModel,
+    own: string,
+    step: number,
+    weights: AdapterWeights,
+  ): Promise<void> {
+    const latest = join(folder, 'latest');
+    await writeWeights(latest, own, weights);
+    const editor = await (await demandEditor(request.editor).read!(latest)).open(model);
+    try {
+      const set = await readEditingSet(validation!.file ?? request.data, {
+        ...(request.images !== undefined && { images: request.images }),
+        limit: validation!.edits,
+      });
+      const found = await benchmark(new EditedModel(model, editor, null), set, {
+        ...{
+          scoped: false,
+          reach: 'picture',
+          suffix: request.suffix,
+          textSuffix: '',
+          maxNewTokens: 32,
+          seed: 1,
+        },
+        signal: hooks.signal,
+        onProgress: (done, total) => hooks.progress?.('Validating', done, total, 'edits'),
+      });
+      const { exactMatch, teacherForced } = found.meanOfFive;
+      const made = { step, exactMatch: exactMatch?.mean ?? 0, teacherForced: teacherForced?.mean ?? 0 };
+      await appendFile(join(folder, 'curve.jsonl'), `${JSON.stringify({ validation: made })}\n`);
+      hooks.onValidation?.(made);
+      if (progress.best && made.exactMatch <= progress.best.exactMatch) return;
+      await writeWeights(join(folder, 'best'), own, weights);
+      await record({ best: made });
+    } finally {
+      await editor.dispose();
+      await rm(latest, { recursive: true, force: true });
+    }
+  }
+
+  async function writeWeights(into: string, own: string, weights: AdapterWeights): Promise<void> {
+    const cut = { layer: cuts[0]!, threshold: 1 };
+    await writeAdapterFiles(into, descriptionOf(request, own, cut), weights, 'F32');
+  }
+}
+
+/**
+ * Makes an adapter folder of a training's best weights so far, its router calibrated; what it was trained with stands in adapter.json.
+ * @throws EmendError 'conflict' where there are none yet
+ */
+export async function finishTraining(folder: string, out: string, hooks: TrainingHooks): Promise<void> {
+  const { request, created, progress } = await readTrainingRun(folder);
+  const { options } = request;
+  const best = await readAdapterFiles(join(folder, 'best'), Written).catch((cause: unknown) => {
+    throw new EmendError(
+      'conflict',
+      'Nothing was kept of this training yet. Let it run to its first validation, or to its end.',
+      { cause },
+    );
+  });
+  hooks.progress?.('Calibrating the router', 0, 1, 'steps');
+  const lowest = trainingOf(request.editor).cuts(options)[0]!;
+  const router = await withModel(request, { from: lowest }, hooks, async (model) => {
+    const source = await openTrainingSource(request, model, options.seed + 1, true);
+    try {
+      return await calibrateRouter(model, await source.batch(0, CALIBRATED));
+    } finally {
+      await source.close();
+    }
+  });
+  const { points } = await readTrainingCurve(folder);
+  await writeAdapterFiles(
+    out,
+    {
+      ...descriptionOf(request, best.description.model, { layer: router.layer, threshold: router.threshold }),
+      training: {
+        request: { ...request, model: basename(resolve(request.model)), data: basename(request.data) },
+        created,
+        ...progress,
+        router,
+        last: points.at(-1),
+      },
+    },
+    best.weights,
+    'F16',
+  );
+  const path = join(folder, 'run.json');
+  const text = `${JSON.stringify({ request, created, progress: { ...progress, finished: true } }, null, 1)}\n`;
+  await replaceFile(path, (handle) => handle.writeFile(text));
+}
+
+const Written = z.looseObject({ model: z.string(), weightsSha256: z.string().optional() });
+
+/** Edits that a router is calibrated on. */
+const CALIBRATED = 200;
+
+/** @throws EmendError 'unsupported' for an editor that is not trained here */
+function trainingOf(editor: string): EditorTraining {
+  const { training } = demandEditor(editor);
+  if (training) return training;
+  throw new EmendError('unsupported', `${editor} is not trained here. "emend editors" says which are.`);
+}
+
+function descriptionOf(
+  request: TrainingRequest,
+  model: string,
+  router: { readonly layer: number; readonly threshold: number },
+): object {
+  const { editor, name, options, weights } = request;
+  return { editor, name, ...trainingOf(editor).describe(options), model, weights, router };
+}
+
+/** Opens the model for a training, cut after some layers, or after every one from a layer on, and closes it again. */
+async function withModel<T>(
+  request: TrainingRequest,
+  at: readonly number[] | { readonly from: number },
+  { packed, signal }: TrainingHooks,
+  work: (model: VisionLanguageModel) => Promise<T>,
+): Promise<T> {
+  const every = async (from: number) => {
+    const { layers } = (await openCheckpoint(request.model)).backbone.decoder;
+    return Array.from({ length: layers - 1 - from }, (_, place) => from + place);
+  };
+  const model = await VisionLanguageModel.open(request.model, {
+    providers: request.providers,
+    ...{ weights: request.weights, packed, signal },
+    decoderLater: true,
+    pictureRows: request.pictureRows,
+    cuts: 'from' in at ? await every(at.from) : at,
+  });
+  try {
+    return await work(model);
+  } finally {
+    await model.dispose();
+  }
+}
+
+/** A module's own source where `data` names one; else the editing set, less what is held out for validation. */
+async function openTrainingSource(
+  { data, images, suffix, validation }: TrainingRequest,
+  model: VisionLanguageModel,
+  seed: number,
+  extended: boolean,
+): Promise<EditSource> {
+  const own = validation?.file === undefined;
+  if (/\.[cm]?[jt]s$/.test(data)) {
+    if (validation && own)
+      throw new EmendError('invalid-input', `${data} makes its edits: name a set of others to validate on.`);
+    const module = (await import(pathToFileURL(resolve(data)).href)) as {
+      openEditSource?: (options: { seed: number; extended: boolean }) => EditSource;
+    };
+    if (!module.openEditSource)
+      throw new EmendError(
+        'invalid-input',
+        `${data} exports no openEditSource. Give a module that does, or an editing set.`,
+      );
+    return module.openEditSource({ seed, extended });
+  }
+  return editSourceFromFile(data, model, {
+    images,
+    seed,
+    extended,
+    suffix,
+    without: validation && own ? validation.edits : 0,
+  });
+}
+
+function meanPoint(points: readonly TrainingPoint[], editsPerSecond: number): TrainingPoint {
+  const mean = (of: (point: TrainingPoint) => number) =>
+    points.reduce((sum, point) => sum + of(point), 0) / points.length;
+  const last = points.at(-1)!;
+  return {
+    step: last.step,
+    loss: mean(({ loss }) => loss),
+    terms: Object.fromEntries(
+      Object.keys(last.terms).map((name) => [name, mean(({ terms }) => terms[name]!)]),
+    ),
+    gradientNorm: mean(({ gradientNorm }) => gradientNorm),
+    editsPerSecond,
+  };
+}

@@ -1,0 +1,119 @@
+/** @file A training as people run it: recorded, stopped and gone on with, validated on what it is not trained on, its best kept. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { readAdapter } from '../../electron/editors/registry.ts';
+import {
+  finishTraining,
+  readTrainingCurve,
+  readTrainingRun,
+  runTraining,
+  type TrainingHooks,
+  type TrainingRequest,
+} from '../../electron/evaluation/trainingRun.ts';
+import { fingerprint } from '../../electron/models/checkpoint.ts';
+import { openCheckpoint } from '../../electron/models/open.ts';
+import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+import { tinyTraining } from '../support/tinyEdits.ts';
+
+let base: string;
+let request: TrainingRequest;
+const at = (...names: string[]) => join(base, ...names);
+const hooks = (changes: Partial<TrainingHooks> = {}): TrainingHooks => ({
+  signal: new AbortController().signal,
+  packed: { folder: at('packed'), limitBytes: 1e9 },
+  ...changes,
+});
+
+beforeAll(async () => {
+  base = await mkdtemp(join(tmpdir(), 'emend-training-'));
+  await writeTinyCheckpoint(at('model'));
+  for (const [name, r] of Object.entries({ a: 40, b: 120, c: 220 }))
+    await sharp({ create: { width: 28, height: 28, channels: 3, background: { r, g: 90, b: 255 - r } } })
+      .png()
+      .toFile(at(`${name}.png`));
+  const record = {
+    ...{ src: 'What is the animal?', rephrase: 'Which animal?', pred: '', alt: 'the cat' },
+    ...{ image: 'a.png', image_rephrase: 'b.png', loc: 'Is there a tree?', loc_ans: 'yes' },
+    ...{ m_loc: 'c.png', m_loc_q: 'What is the fruit?', m_loc_a: 'a small apple' },
+  };
+  const others = ['a red apple', 'the train', 'a small cat'].map((alt) => ({
+    ...record,
+    alt,
+    image: 'c.png',
+  }));
+  await writeFile(at('data.json'), JSON.stringify([record, ...others]));
+  const { layer, shape, start, ...training } = tinyTraining;
+  request = {
+    ...{ editor: 'VisEdit', name: 'a tiny one', model: at('model'), data: at('data.json'), suffix: '' },
+    ...{ extended: false, weights: 'dense', providers: ['cpu'], layerwise: false },
+    validation: { edits: 1, every: 2 },
+    options: { layer, shape, start, ...training, steps: 4 },
+  };
+});
+afterAll(() => rm(base, { recursive: true, force: true }));
+
+test('a stopped training goes on where it was, keeps its best weights, and makes an adapter that says what it was made with', async () => {
+  const points: number[] = [];
+  await runTraining(request, at('whole'), hooks({ onPoint: ({ step }) => points.push(step) }));
+  expect(points).toEqual([1, 2, 3, 4]);
+  const whole = await readTrainingCurve(at('whole'));
+  expect(whole.points.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
+  expect(whole.validations.map(({ step }) => step)).toEqual([2, 4]);
+  expect(
+    whole.points.every(({ loss, terms }) => Number.isFinite(loss) && Number.isFinite(terms['reliability'])),
+  ).toBe(true);
+
+  const stop = new AbortController();
+  const stopped = runTraining(
+    request,
+    at('parts'),
+    hooks({ signal: stop.signal, onPoint: ({ step }) => step === 3 && stop.abort() }),
+  );
+  await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
+  expect((await readTrainingRun(at('parts'))).progress).toMatchObject({ step: 3, finished: false });
+  // What it has so far can be kept, as it stands.
+  await finishTraining(at('parts'), at('kept'), hooks());
+  await runTraining(request, at('parts'), hooks());
+  const parts = await readTrainingCurve(at('parts'));
+  const lasting = (point: (typeof whole.points)[number]) => ({ ...point, editsPerSecond: 0 });
+  expect(parts.points.map(lasting)).toEqual(whole.points.map(lasting));
+  expect(parts.validations).toEqual(whole.validations);
+  const weights = (run: string) => readFile(at(run, 'adapter', 'adapter.safetensors'));
+  expect((await weights('parts')).equals(await weights('whole'))).toBe(true);
+
+  const checkpoint = await openCheckpoint(at('model'));
+  const own = await fingerprint(checkpoint);
+  for (const folder of [at('whole', 'adapter'), at('kept')])
+    expect(await readAdapter(folder, checkpoint, own)).toMatchObject({
+      name: 'a tiny one',
+      cuts: [request.options.layer],
+    });
+  const said = JSON.parse(await readFile(at('whole', 'adapter', 'adapter.json'), 'utf8'));
+  expect(said.training).toMatchObject({
+    request: { editor: 'VisEdit', model: 'model', data: 'data.json', options: { steps: 4 } },
+    finished: false,
+    best: { step: expect.any(Number), exactMatch: expect.any(Number) },
+  });
+  expect((await readTrainingRun(at('whole'))).progress.finished).toBe(true);
+}, 60_000);
+
+test('of the edits held out none is trained on, and where that leaves none it is said', async () => {
+  const alone = { ...request, validation: { edits: 4, every: 2 } };
+  await expect(runTraining(alone, at('none'), hooks())).rejects.toMatchObject({
+    code: 'invalid-input',
+    message: expect.stringContaining('none is left to train on'),
+  });
+});
+
+test('another training does not go on in the same folder, and what cannot be trained is told', async () => {
+  await runTraining({ ...request, validation: null }, at('same'), hooks());
+  const other = { ...request, validation: null, options: { ...request.options, seed: 99, steps: 5 } };
+  await expect(runTraining(other, at('same'), hooks())).rejects.toMatchObject({ code: 'conflict' });
+  expect((await readTrainingRun(at('same'))).request.options.seed).toBe(request.options.seed);
+  await expect(runTraining({ ...request, editor: 'IKE' }, at('ike'), hooks())).rejects.toMatchObject({
+    code: 'unsupported',
+  });
+}, 60_000);
