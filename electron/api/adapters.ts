@@ -27,8 +27,9 @@ export interface KnownAdapter {
 export async function findAdapters(
   model: ModelSummary,
   known: readonly KnownAdapter[],
+  trainedHere: string,
 ): Promise<FoundAdapter[]> {
-  const places = [model.path, dirname(model.path)];
+  const places = [model.path, dirname(model.path), trainedHere];
   const folders = (await Promise.all(places.map(foldersIn))).flat();
   const paths = new Set<string>();
   for (const path of [...known.map(({ path: opened }) => opened), ...folders]) {

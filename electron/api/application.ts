@@ -22,11 +22,13 @@ import { modelHandlers } from './handlers/models.ts';
 import { pictureHandlers } from './handlers/pictures.ts';
 import { probeHandlers } from './handlers/probes.ts';
 import { settingsHandlers } from './handlers/settings.ts';
+import { trainingHandlers } from './handlers/training.ts';
 import { Jobs, MOST_KEPT } from './jobs.ts';
 import { ModelSession } from './modelSession.ts';
 import type { Parts } from './parts.ts';
 import { seedStandingSet } from './resources.ts';
 import { createRouter, type Dispatch, type Handlers } from './router.ts';
+import { Trainings } from './trainings.ts';
 
 export interface ApplicationOptions {
   readonly libraryPath: string;
@@ -40,6 +42,12 @@ export interface ApplicationOptions {
   readonly providers?: readonly Provider[];
   /** folder of packed weights where the settings name none; `packed` beside the library when absent */
   readonly packedFolder?: string;
+  /** a second engine, for what takes hours; the first when absent */
+  readonly trainingEngine?: EngineClient;
+  /** folder of trainings; `trainings` beside the library when absent */
+  readonly trainingFolder?: string;
+  /** folder of the adapters that come of them; `adapters` beside the library when absent */
+  readonly adaptersFolder?: string;
   /** where it is kept how the endpoint for other programs was set; `endpoint.json` beside the library when absent */
   readonly endpointFile?: string;
 }
@@ -131,9 +139,15 @@ export function createApplication(options: ApplicationOptions): Application {
   // Whoever needs the standing set is told; nobody else is stopped by it.
   seeded.catch(() => undefined);
 
-  const parts: Parts = { library, engine, session, events, jobs, resources, status, seeded };
+  const adaptersFolder = options.adaptersFolder ?? join(dirname(library.file), 'adapters');
+  const parts: Parts = { library, engine, session, events, jobs, resources, status, seeded, adaptersFolder };
   const endpointFile = options.endpointFile ?? join(dirname(library.file), 'endpoint.json');
   const endpoint = new Endpoint(endpointFile, chatService(parts));
+  const trainings = new Trainings({
+    ...{ engine: options.trainingEngine ?? options.engine, session, events },
+    folder: options.trainingFolder ?? join(dirname(library.file), 'trainings'),
+    adapters: adaptersFolder,
+  });
   const handlers: Handlers = {
     ...appHandlers(parts),
     ...settingsHandlers(parts),
@@ -146,6 +160,7 @@ export function createApplication(options: ApplicationOptions): Application {
     ...checkHandlers(parts),
     ...endpointHandlers(endpoint),
     ...attributionHandlers(parts),
+    ...trainingHandlers(trainings),
   };
   const dispatch = createRouter(handlers, jobs);
   if (options.startModel !== 'none') session.openLast();

@@ -512,6 +512,8 @@ export const EditorSummary = z.object({
   /** what decides where its edits act unless a person chooses: the best scope of the model, nothing, or the editor itself */
   scope: z.enum(['routed', 'everywhere', 'own']),
   settings: z.array(SettingField),
+  /** how it is trained here; textRows: it also has an adapter of text rows, at a layer of its own; null: it is not */
+  training: z.object({ textRows: z.boolean() }).nullable(),
 });
 export type EditorSummary = z.infer<typeof EditorSummary>;
 
@@ -709,6 +711,94 @@ export const Operation = z.object({
 });
 export type Operation = z.infer<typeof Operation>;
 
+export const TrainingId = z.string().regex(/^[a-z0-9-]{1,60}$/);
+
+/** Means over the steps since the point before. */
+export const TrainingPoint = z.object({
+  step: z.number().int(),
+  loss: z.number(),
+  terms: z.record(z.string(), z.number()),
+  gradientNorm: z.number(),
+  editsPerSecond: z.number(),
+});
+export type TrainingPoint = z.infer<typeof TrainingPoint>;
+
+/** Edits held out, measured alone without a scope: mean of the five, 0..1. */
+export const TrainingValidation = z.object({
+  step: z.number().int(),
+  exactMatch: z.number(),
+  teacherForced: z.number(),
+});
+export type TrainingValidation = z.infer<typeof TrainingValidation>;
+
+/** What a training is asked for; the rest of its settings follow from the model and the editor. */
+export const TrainingRequest = z.object({
+  editor: z.string().max(100),
+  /** of the adapter that comes of it */
+  name: z.string().trim().min(1).max(100),
+  /** editing set in E-VQA's JSON form */
+  data: z.string().min(1).max(4096),
+  /** folder that its pictures are relative to; the set's own otherwise */
+  images: z.string().max(4096).optional(),
+  /** decoder layer whose visual rows are changed, from 0 */
+  layer: z.number().int().min(0).max(1000),
+  /** the same for text rows, in editors that change those too; that of visual rows otherwise */
+  textLayer: z.number().int().min(0).max(1000).optional(),
+  steps: z.number().int().min(1).max(10_000_000),
+  /** edits a step */
+  batch: z.number().int().min(1).max(256),
+  /** peak learning rate */
+  rate: z.number().gt(0).max(1),
+  /** width of the cross-attention */
+  middle: z.number().int().min(8).max(16_384),
+  heads: z.number().int().min(1).max(256),
+  /** published: as the papers have it; similarity: rows told by kind, and started from what matches the edit's picture */
+  form: z.enum(['published', 'similarity']),
+  /** other questions about the edit's picture, and its question elsewhere, are trained to stay */
+  extended: z.boolean(),
+  seed: z
+    .number()
+    .int()
+    .min(0)
+    .max(2 ** 31 - 1),
+  /** after every so many steps so many edits that are not trained on are measured; null: never, and the last weights are kept */
+  validation: z
+    .object({ edits: z.number().int().min(1).max(10_000), every: z.number().int().min(1).max(1_000_000) })
+    .nullable(),
+  /** adapter folder whose weights to start from */
+  from: z.string().max(4096).optional(),
+});
+export type TrainingRequest = z.infer<typeof TrainingRequest>;
+
+/** A training that is kept, running or not. */
+export const Training = z.object({
+  id: TrainingId,
+  name: z.string(),
+  editor: z.string(),
+  /** folder of the model */
+  model: z.string(),
+  data: z.string(),
+  layer: z.number().int(),
+  textLayer: z.number().int().nullable(),
+  created: Moment,
+  step: z.number().int(),
+  steps: z.number().int(),
+  /** running now; paused: it goes on from where it is; done: its adapter is made */
+  state: z.enum(['running', 'paused', 'done']),
+  /** the job that runs it; null when none does */
+  job: JobId.nullable(),
+  /** time it ran */
+  seconds: z.number(),
+  best: TrainingValidation.nullable(),
+  /** folder of the adapter that was made of it; null before */
+  adapter: z.string().nullable(),
+  /** memory of the process that trains; null when none does, and where it is not known */
+  memoryBytes: z.number().nullable(),
+  /** the command that repeats it */
+  command: z.string(),
+});
+export type Training = z.infer<typeof Training>;
+
 /** A long call, running or ended. It belongs to the application: every page sees it and can stop it. */
 export const JobRecord = z.object({
   id: JobId,
@@ -895,6 +985,21 @@ export const calls = {
     }),
     job: true,
   },
+
+  /** trainings, latest first */
+  'training.list': { input: Nothing, output: z.array(Training), job: false },
+  'training.curve': {
+    input: z.object({ training: TrainingId }),
+    output: z.object({ points: z.array(TrainingPoint), validations: z.array(TrainingValidation) }),
+    job: false,
+  },
+  /** trains an adapter for the open model, in a process of its own; stopped, it is paused and goes on with `training.resume` */
+  'training.start': { input: TrainingRequest, output: Training, job: 'library' },
+  'training.resume': { input: z.object({ training: TrainingId }), output: Training, job: 'library' },
+  /** makes an adapter of the best weights so far; those of a training that goes on later too */
+  'training.keep': { input: z.object({ training: TrainingId }), output: Training, job: 'library' },
+  /** forgets a training that does not run, with its state; the adapter that was made of it stays */
+  'training.remove': { input: z.object({ training: TrainingId }), output: Nothing, job: false },
 
   /** base64 of a PNG, JPEG, WebP, … file; stored once by content */
   'pictures.add': { input: z.object({ base64: z.string().max(90_000_000) }), output: Picture, job: false },
@@ -1320,6 +1425,9 @@ export const events = {
   /** one edit of a running `checks.runSet` or `checks.health` is done */
   'check.finished': z.object({ job: JobId, result: SetResult }),
   'health.result': z.object({ job: JobId, result: Health }),
+  /** a training began, was validated, ended or is gone; lists should be read again */
+  'training.changed': z.object({ training: TrainingId }),
+  'training.point': z.object({ training: TrainingId, point: TrainingPoint }),
   /**
    * The named edits changed, five hundred at most. None named: more than that did, or settings or the open model, which edits'
    * checks depend on; lists should be read again.

@@ -16,6 +16,8 @@ export interface Parts {
   readonly events: Events;
   readonly jobs: Jobs;
   readonly resources: string;
+  /** where adapters lie that were trained here */
+  readonly adaptersFolder: string;
   readonly status: () => Status;
   /** settles when a new library has its standing probes */
   readonly seeded: Promise<void>;

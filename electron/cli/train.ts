@@ -3,7 +3,6 @@
 import { basename, join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { z } from 'zod';
-import { copyAdapter } from '../editors/adapterFiles.ts';
 import { editorKinds } from '../editors/registry.ts';
 import type { AdapterOptions } from '../editors/trainAdapters.ts';
 import type { RaisedPictures } from '../editors/visedit/batch.ts';
@@ -273,8 +272,7 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
       );
     },
   };
-  await runTraining(request, work, hooks);
-  await copyAdapter(join(work, 'adapter'), options.out);
+  await runTraining(request, work, options.out, hooks);
   const { training } = z
     .object({ training: z.object({ router: Calibrated }) })
     .parse(await readJson(join(options.out, 'adapter.json')));

@@ -85,15 +85,4 @@ export async function writeAdapterFiles(
   ]);
 }
 
-/** Copies an adapter folder's two files, together; what else lies in either folder stays. */
-export async function copyAdapter(from: string, into: string): Promise<void> {
-  const stored = await readRegularFile(join(from, 'adapter.safetensors'), LARGEST_WEIGHTS);
-  const described = await readRegularFile(join(from, 'adapter.json'), LARGEST_DESCRIPTION);
-  await mkdir(into, { recursive: true });
-  await replaceFiles([
-    [join(into, 'adapter.safetensors'), (handle) => handle.writeFile(stored)],
-    [join(into, 'adapter.json'), (handle) => handle.writeFile(described)],
-  ]);
-}
-
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');

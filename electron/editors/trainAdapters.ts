@@ -114,6 +114,8 @@ export interface AdapterOptions extends AdapterTraining {
 
 /** How an editor's adapters are trained. */
 export interface EditorTraining {
+  /** whether it also has an adapter of text rows, at a layer of its own */
+  readonly textRows: boolean;
   /** layers of the decoder that it acts after, ascending: the model is opened with these cuts */
   cuts(options: AdapterOptions): number[];
   /** what its adapter.json says beside what all say */

@@ -41,6 +41,7 @@ import type {
   OperationContext,
   OperationTable,
 } from './protocol.ts';
+import { trainingOperations } from './training.ts';
 
 let opened: OpenModel | null = null;
 
@@ -176,6 +177,8 @@ async function decideAlone(
 }
 
 export const operations: OperationTable = {
+  ...trainingOperations,
+
   async open(input, context) {
     // Where both do not fit, the model that is open goes first.
     if (opened && !(await fitsBeside(input))) await release();

@@ -17,6 +17,7 @@ import type { Perturbation } from '../attribution/visualContribution.ts';
 import type { EditorChoice } from '../editors/registry.ts';
 import type { ScopeForm } from '../editors/scope/openScope.ts';
 import type { Reach, ScopeInput } from '../editors/scope/scope.ts';
+import type { TrainingPoint, TrainingRequest, TrainingValidation } from '../evaluation/trainingRun.ts';
 import type { Actors } from '../library/database.ts';
 import type { KeptMatch } from '../library/scopeInputs.ts';
 import type { ScopeFacts } from '../library/scopes.ts';
@@ -110,6 +111,13 @@ export interface EngineOperations {
       refusals: ReadonlyArray<{ provider: Provider; reason: string }>;
     };
   };
+  /** Trains an editor's adapters, in a folder; goes on where the training in it was left. Opens a model of its own. */
+  train: {
+    input: { request: TrainingRequest; folder: string; out: string; packed: PackedCache };
+    output: null;
+  };
+  /** Makes an adapter folder of the best weights so far of the training in `folder`. */
+  keepTrained: { input: { folder: string; out: string; packed: PackedCache }; output: null };
   /** Reads config and headers only. */
   ways: {
     input: { path: string; providers: readonly Provider[]; packed: PackedCache };
@@ -254,7 +262,9 @@ export type EngineStream =
       readonly token: AnswerToken;
       /** what is certain of the answer's text by now and was not told before */
       readonly text: string;
-    };
+    }
+  | { readonly kind: 'training'; readonly point: TrainingPoint }
+  | { readonly kind: 'validation'; readonly validation: TrainingValidation };
 
 /** What an operation is given beside its input. */
 export interface OperationContext {

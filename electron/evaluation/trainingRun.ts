@@ -3,7 +3,7 @@
  * validated on edits held out, its best weights kept.
  *
  * The folder holds run.json (request and progress), curve.jsonl (a line for every point and validation), state.safetensors (the
- * optimiser's), and best/ and adapter/, both adapter folders.
+ * optimiser's), and best/, an adapter folder of the best weights so far, in F32 and without a calibrated router.
  */
 import { appendFile, mkdir, readFile, rm } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
@@ -150,12 +150,13 @@ export function usualOptimizer(rate: number, warmUp: number, steps: number): Ada
 const MOST_POINTS = 1000;
 
 /**
- * Trains, or goes on where the folder's training was left, to the last step. Nothing but the number of steps may be another than before.
+ * Trains, or goes on where the folder's training was left, to the last step, and makes the adapter folder `out` of it. Nothing but the number of steps may be another than before.
  * @throws EmendError 'cancelled' when stopped, with everything kept; 'conflict' where the folder holds another training
  */
 export async function runTraining(
   request: TrainingRequest,
   folder: string,
+  out: string,
   hooks: TrainingHooks,
 ): Promise<void> {
   const training = trainingOf(request.editor);
@@ -186,6 +187,7 @@ export async function runTraining(
     let resumed = false;
     let told = 0;
     try {
+      if (!known) await record({});
       const trained = await training.train(model, source, options, {
         statePath: join(folder, 'state.safetensors'),
         ...((request.layerwise || request.weights !== 'dense') && { keptBelow: join(folder, 'below') }),
@@ -232,7 +234,7 @@ export async function runTraining(
     }
   });
   await record({ step: options.steps });
-  await finishTraining(folder, join(folder, 'adapter'), hooks);
+  await finishTraining(folder, out, hooks);
 
   async function validate(
     model: VisionLanguageModel,
@@ -325,6 +327,59 @@ export async function finishTraining(folder: string, out: string, hooks: Trainin
 }
 
 const Written = z.looseObject({ model: z.string(), weightsSha256: z.string().optional() });
+
+/** The command that trains the same again, into the folder `out`. */
+export function commandOf({ options, validation, ...request }: TrainingRequest, out: string): string {
+  const { shape, weights, optimizer } = options;
+  const { schedule } = optimizer;
+  const quoted = (text: string) => (/^[\w./:-]+$/u.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+  const values: Record<string, string | number | undefined> = {
+    '--editor': request.editor,
+    '--model': request.model,
+    '--data': request.data,
+    '--images': request.images,
+    '--out': out,
+    '--name': request.name,
+    '--from': request.from,
+    '--layer': options.layer,
+    '--text-layer': options.textLayer,
+    '--steps': options.steps,
+    '--batch': options.edits,
+    '--rate': schedule.peak,
+    '--warm-up': schedule.warmUp,
+    '--middle': shape.middle,
+    '--influence-middle': shape.influenceMiddle,
+    '--heads': shape.heads,
+    '--attention': shape.attention,
+    '--start': options.start,
+    '--scale': options.scale,
+    '--rows': options.rows,
+    '--sampled': options.sampled,
+    '--influence-pictures': options.raised,
+    '--influence-weight': weights.influenceUp,
+    '--attribution-weight': weights.influenceAttribution,
+    '--image-generality-weight': weights.imageGenerality,
+    '--locality-weight': weights.imageLocality,
+    '--seed': options.seed,
+    '--weights': request.weights,
+    '--picture-rows': request.pictureRows,
+    '--suffix': request.suffix || undefined,
+    '--validate': validation?.edits,
+    '--validate-every': validation?.every,
+    '--validation-data': validation?.file,
+    '--provider': request.providers[0],
+  };
+  const flags = [
+    request.extended && '--extended',
+    request.layerwise && '--layerwise',
+    !options.endToken && '--no-end-token',
+    !shape.influenceMapper && '--no-influence-mapper',
+  ];
+  const named = Object.entries(values).flatMap(([name, value]) =>
+    value === undefined ? [] : [`${name} ${quoted(String(value))}`],
+  );
+  return ['npx emend train', ...named, ...flags.filter((flag) => flag !== false)].join(' ');
+}
 
 /** Edits that a router is calibrated on. */
 const CALIBRATED = 200;

@@ -34,11 +34,18 @@ export async function startProgram(options: ProgramOptions = {}): Promise<Progra
   const libraryPath = resolve(options.library ?? defaultLibrary());
   mkdirSync(dirname(libraryPath), { recursive: true });
   const engine = startEngine({ launch: options.launch ?? (() => forkEngine()), begin: options.beginEngine });
+  const trainingEngine = startEngine({
+    launch: options.launch ?? (() => forkEngine()),
+    begin: 'with the first call',
+  });
   try {
     const application = createApplication({
       libraryPath,
       resources: resourcesFolder(),
       engine,
+      trainingEngine,
+      trainingFolder: join(dataFolder(), 'trainings'),
+      adaptersFolder: join(dataFolder(), 'adapters'),
       version: version(),
       startModel: options.startModel,
       providers: options.providers,
@@ -50,7 +57,7 @@ export async function startProgram(options: ProgramOptions = {}): Promise<Progra
       engine,
       close: async () => {
         await application.close();
-        await engine.stop();
+        await Promise.all([engine.stop(), trainingEngine.stop()]);
       },
     };
   } catch (error) {

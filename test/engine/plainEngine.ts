@@ -88,6 +88,8 @@ const operations: OperationTable = {
   chat: unused,
   rows: unused,
   preview: unused,
+  train: unused,
+  keepTrained: unused,
   ask,
 };
 

@@ -57,7 +57,7 @@ afterAll(() => rm(base, { recursive: true, force: true }));
 
 test('a stopped training goes on where it was, keeps its best weights, and makes an adapter that says what it was made with', async () => {
   const points: number[] = [];
-  await runTraining(request, at('whole'), hooks({ onPoint: ({ step }) => points.push(step) }));
+  await runTraining(request, at('whole'), at('whole', 'adapter'), hooks({ onPoint: ({ step }) => points.push(step) }));
   expect(points).toEqual([1, 2, 3, 4]);
   const whole = await readTrainingCurve(at('whole'));
   expect(whole.points.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
@@ -70,13 +70,14 @@ test('a stopped training goes on where it was, keeps its best weights, and makes
   const stopped = runTraining(
     request,
     at('parts'),
+    at('parts', 'adapter'),
     hooks({ signal: stop.signal, onPoint: ({ step }) => step === 3 && stop.abort() }),
   );
   await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
   expect((await readTrainingRun(at('parts'))).progress).toMatchObject({ step: 3, finished: false });
   // What it has so far can be kept, as it stands.
   await finishTraining(at('parts'), at('kept'), hooks());
-  await runTraining(request, at('parts'), hooks());
+  await runTraining(request, at('parts'), at('parts', 'adapter'), hooks());
   const parts = await readTrainingCurve(at('parts'));
   const lasting = (point: (typeof whole.points)[number]) => ({ ...point, editsPerSecond: 0 });
   expect(parts.points.map(lasting)).toEqual(whole.points.map(lasting));
@@ -102,18 +103,18 @@ test('a stopped training goes on where it was, keeps its best weights, and makes
 
 test('of the edits held out none is trained on, and where that leaves none it is said', async () => {
   const alone = { ...request, validation: { edits: 4, every: 2 } };
-  await expect(runTraining(alone, at('none'), hooks())).rejects.toMatchObject({
+  await expect(runTraining(alone, at('none'), at('out'), hooks())).rejects.toMatchObject({
     code: 'invalid-input',
     message: expect.stringContaining('none is left to train on'),
   });
 });
 
 test('another training does not go on in the same folder, and what cannot be trained is told', async () => {
-  await runTraining({ ...request, validation: null }, at('same'), hooks());
+  await runTraining({ ...request, validation: null }, at('same'), at('out'), hooks());
   const other = { ...request, validation: null, options: { ...request.options, seed: 99, steps: 5 } };
-  await expect(runTraining(other, at('same'), hooks())).rejects.toMatchObject({ code: 'conflict' });
+  await expect(runTraining(other, at('same'), at('out'), hooks())).rejects.toMatchObject({ code: 'conflict' });
   expect((await readTrainingRun(at('same'))).request.options.seed).toBe(request.options.seed);
-  await expect(runTraining({ ...request, editor: 'IKE' }, at('ike'), hooks())).rejects.toMatchObject({
+  await expect(runTraining({ ...request, editor: 'IKE' }, at('ike'), at('out'), hooks())).rejects.toMatchObject({
     code: 'unsupported',
   });
 }, 60_000);

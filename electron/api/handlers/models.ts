@@ -15,7 +15,14 @@ import { demoModel } from '../resources.ts';
 import type { HandlersOf } from '../router.ts';
 import { typedPath } from '../typedPath.ts';
 
-export function modelHandlers({ library, engine, session, events, resources }: Parts): HandlersOf<'models'> {
+export function modelHandlers({
+  library,
+  engine,
+  session,
+  events,
+  resources,
+  adaptersFolder,
+}: Parts): HandlersOf<'models'> {
   return {
     'models.recent': () => recentModels(library).map(({ path, name, opened }) => ({ path, name, opened })),
     'models.discover': async () => {
@@ -30,12 +37,13 @@ export function modelHandlers({ library, engine, session, events, resources }: P
       );
       const demo = demoModel(resources);
       if (demo?.adapter) known.push({ path: demo.adapter, model: demo.path });
-      return findAdapters(model, known);
+      return findAdapters(model, known, adaptersFolder);
     },
     'models.editors': () =>
-      editorKinds.map(({ name, acts, untrained }) => ({
+      editorKinds.map(({ name, acts, untrained, training }) => ({
         ...{ name, acts, trains: untrained === undefined, scope: untrained?.scope ?? 'routed' },
         settings: untrained ? settingFields(untrained.settings) : [],
+        training: training ? { textRows: training.textRows } : null,
       })),
     'models.rows': async ({ picture }) => {
       const { width, height } = readPicture(library, picture).picture;

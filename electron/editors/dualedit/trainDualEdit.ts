@@ -138,6 +138,7 @@ export function trainDualEdit(
 }
 
 export const dualEditTraining: EditorTraining = {
+  textRows: true,
   cuts: ({ layer, textLayer = layer }) => [...new Set([layer, textLayer])].sort((a, b) => a - b),
   describe({ layer, textLayer = layer, shape: { heads, influenceMapper } }) {
     return { textLayer, visualLayer: layer, heads, influenceMapper };

@@ -110,6 +110,7 @@ export async function trainVisEdit(
 }
 
 export const visEditTraining: EditorTraining = {
+  textRows: false,
   cuts: ({ layer }) => [layer],
   describe({ layer, shape: { heads, influenceMapper, attention } }) {
     return { layer, heads, influenceMapper, attention };

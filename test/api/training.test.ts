@@ -1,0 +1,171 @@
+/** @file Trainings over the contract: a second engine trains, asking goes on, a stopped one is taken up, its adapter opens. */
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type Application, createApplication } from '../../electron/api/application.ts';
+import type { CallInput, EventPayload } from '../../electron/api/contract.ts';
+import { forkEngine } from '../../electron/engine/forkEngine.ts';
+import { type Engine, type EngineProcess, startEngine } from '../../electron/engine/supervisor.ts';
+import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'emend-trainings-'));
+const at = (...names: string[]) => join(folder, ...names);
+let engine: Engine;
+let trainingEngine: Engine;
+let training: EngineProcess;
+let application: Application;
+const call: Application['call'] = (name, input, options) => application.call(name, input, options);
+const request: CallInput<'training.start'> = {
+  ...{
+    editor: 'VisEdit',
+    name: 'a tiny one',
+    data: at('data.json'),
+    layer: 1,
+    steps: 4,
+    batch: 2,
+    rate: 1e-3,
+  },
+  ...{
+    middle: 16,
+    heads: 2,
+    form: 'published',
+    extended: false,
+    seed: 3,
+    validation: { edits: 1, every: 2 },
+  },
+};
+
+beforeAll(async () => {
+  await writeTinyCheckpoint(at('model'));
+  for (const [name, r] of Object.entries({ a: 40, b: 120, c: 220 }))
+    await sharp({ create: { width: 28, height: 28, channels: 3, background: { r, g: 90, b: 255 - r } } })
+      .png()
+      .toFile(at(`${name}.png`));
+  const record = {
+    ...{ src: 'What is the animal?', rephrase: 'Which animal?', pred: '', alt: 'the cat' },
+    ...{ image: 'a.png', image_rephrase: 'b.png', loc: 'Is there a tree?', loc_ans: 'yes' },
+    ...{ m_loc: 'c.png', m_loc_q: 'What is the fruit?', m_loc_a: 'a small apple' },
+  };
+  const others = ['a red apple', 'the train', 'a small cat'].map((alt) => ({
+    ...record,
+    alt,
+    image: 'c.png',
+  }));
+  await writeFile(at('data.json'), JSON.stringify([record, ...others]));
+  engine = startEngine({ launch: () => forkEngine() });
+  const launch = () => {
+    training = forkEngine();
+    return training;
+  };
+  trainingEngine = startEngine({ launch, begin: 'with the first call', patience: { pause: 20 } });
+  application = createApplication({
+    ...{ libraryPath: at('real.emend'), resources: folder, version: '0', startModel: 'none' },
+    ...{ engine, trainingEngine },
+  });
+  await call('models.open', { path: at('model') });
+}, 120_000);
+
+afterAll(async () => {
+  await application?.close();
+  await Promise.all([engine?.stop(), trainingEngine?.stop()]);
+  rmSync(folder, { recursive: true, force: true });
+});
+
+test('an adapter is trained while the model answers, told as it goes, and opens', async () => {
+  const points: Array<EventPayload<'training.point'>> = [];
+  const quiet = application.on('training.point', (point) => points.push(point));
+  const started = call('training.start', request, { job: 'first' });
+  await expect.poll(() => points.length, { timeout: 60_000 }).toBeGreaterThan(0);
+  const [running] = await call('training.list', {});
+  expect(running).toMatchObject({
+    name: 'a tiny one',
+    state: 'running',
+    job: 'first',
+    steps: 4,
+    adapter: null,
+  });
+  // The engine that answers is another.
+  const asked = { picture: null, prompt: 'What is it?', edits: 'none' as const };
+  expect((await call('answers.ask', asked)).text).toEqual(expect.any(String));
+  const done = await started;
+  quiet();
+  expect(points.map(({ point }) => point.step)).toEqual([1, 2, 3, 4]);
+  expect(done).toMatchObject({ state: 'done', step: 4, job: null, best: { exactMatch: expect.any(Number) } });
+  expect(done.command).toContain('--editor VisEdit');
+  const { points: kept, validations } = await call('training.curve', { training: done.id });
+  expect(kept.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
+  expect(validations.map(({ step }) => step)).toEqual([2, 4]);
+  expect(await call('models.adapters', {})).toContainEqual(
+    expect.objectContaining({ name: 'a tiny one', path: done.adapter, fits: true }),
+  );
+  expect((await call('models.open', { path: at('model'), adapter: done.adapter })).adapter).toMatchObject({
+    ...{ name: 'a tiny one', layer: 1 },
+  });
+  await expect(call('training.resume', { training: done.id })).rejects.toMatchObject({ code: 'conflict' });
+}, 120_000);
+
+test('a stopped training, and one whose engine was killed, go on; what it has can be kept meanwhile', async () => {
+  const points = (id: string) => call('training.curve', { training: id }).then((curve) => curve.points);
+  const heard = (step: number) =>
+    new Promise<string>((resolve) => {
+      const quiet = application.on('training.point', ({ training: id, point }) => {
+        if (point.step < step) return;
+        quiet();
+        resolve(id);
+      });
+    });
+  const longer = { ...request, steps: 400, validation: { edits: 1, every: 3 } };
+  const stopped = call('training.start', longer, { job: 'second' });
+  const cancelled = expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
+  const id = await heard(4);
+  await expect(call('training.remove', { training: id })).rejects.toMatchObject({ code: 'conflict' });
+  await call('jobs.cancel', { job: 'second' });
+  await cancelled;
+  const paused = (await call('training.list', {})).find((one) => one.id === id)!;
+  expect(paused).toMatchObject({ state: 'paused', job: null, adapter: null });
+  expect(paused.step).toBeGreaterThanOrEqual(4);
+  const kept = await call('training.keep', { training: id });
+  expect(kept).toMatchObject({ state: 'paused' });
+  expect(existsSync(join(kept.adapter!, 'adapter.safetensors'))).toBe(true);
+
+  const resumed = call('training.resume', { training: id }, { job: 'third' });
+  const lost = expect(resumed).rejects.toMatchObject({ code: 'engine' });
+  await heard(paused.step + 4);
+  training.kill();
+  await lost;
+  const after = (await call('training.list', {})).find((one) => one.id === id)!;
+  expect(after.state).toBe('paused');
+  // The curve is as far as the state that was saved, and no further: nothing is told twice.
+  const again = call('training.resume', { training: id }, { job: 'fourth' });
+  const stoppedAgain = expect(again).rejects.toMatchObject({ code: 'cancelled' });
+  await heard(after.step + 1);
+  await call('jobs.cancel', { job: 'fourth' });
+  await stoppedAgain;
+  const steps = (await points(id)).map(({ step }) => step);
+  expect(steps).toEqual(steps.map((_, place) => place + 1));
+
+  await call('training.remove', { training: id });
+  expect((await call('training.list', {})).some((one) => one.id === id)).toBe(false);
+  expect(existsSync(kept.adapter!)).toBe(true);
+}, 120_000);
+
+test('what cannot be trained is refused before anything begins', async () => {
+  const before = (await call('training.list', {})).length;
+  const wrong: ReadonlyArray<readonly [Partial<typeof request>, string]> = [
+    [{ layer: 99 }, 'layers 0 to'],
+    [{ editor: 'IKE' }, 'not trained here'],
+    [{ heads: 3 }, 'does not split'],
+    [{ form: 'similarity' }, 'width must be'],
+    [{ data: at('nowhere.json') }, 'nowhere.json'],
+    [{ validation: { edits: 4, every: 2 } }, 'none is left to train on'],
+  ];
+  for (const [changed, message] of wrong)
+    await expect(call('training.start', { ...request, ...changed })).rejects.toMatchObject({
+      message: expect.stringContaining(message),
+    });
+  expect((await call('training.list', {})).length).toBe(before);
+  expect(readdirSync(at('trainings'))).toHaveLength(before);
+}, 60_000);
