@@ -57,7 +57,12 @@ afterAll(() => rm(base, { recursive: true, force: true }));
 
 test('a stopped training goes on where it was, keeps its best weights, and makes an adapter that says what it was made with', async () => {
   const points: number[] = [];
-  await runTraining(request, at('whole'), at('whole', 'adapter'), hooks({ onPoint: ({ step }) => points.push(step) }));
+  await runTraining(
+    request,
+    at('whole'),
+    at('whole', 'adapter'),
+    hooks({ onPoint: ({ step }) => points.push(step) }),
+  );
   expect(points).toEqual([1, 2, 3, 4]);
   const whole = await readTrainingCurve(at('whole'));
   expect(whole.points.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
@@ -112,9 +117,13 @@ test('of the edits held out none is trained on, and where that leaves none it is
 test('another training does not go on in the same folder, and what cannot be trained is told', async () => {
   await runTraining({ ...request, validation: null }, at('same'), at('out'), hooks());
   const other = { ...request, validation: null, options: { ...request.options, seed: 99, steps: 5 } };
-  await expect(runTraining(other, at('same'), at('out'), hooks())).rejects.toMatchObject({ code: 'conflict' });
+  await expect(runTraining(other, at('same'), at('out'), hooks())).rejects.toMatchObject({
+    code: 'conflict',
+  });
   expect((await readTrainingRun(at('same'))).request.options.seed).toBe(request.options.seed);
-  await expect(runTraining({ ...request, editor: 'IKE' }, at('ike'), at('out'), hooks())).rejects.toMatchObject({
+  await expect(
+    runTraining({ ...request, editor: 'IKE' }, at('ike'), at('out'), hooks()),
+  ).rejects.toMatchObject({
     code: 'unsupported',
   });
 }, 60_000);
