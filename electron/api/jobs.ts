@@ -58,6 +58,7 @@ export function subjectOf(kind: string, input: unknown, job: true | 'library' | 
   let subject = '';
   if (number !== null) subject = `edit ${number}`;
   else if (path !== undefined) subject = basename(path);
+  else if (typeof fields['name'] === 'string') subject = `“${shortened(fields['name'])}”`;
   else if (asked !== undefined) subject = `“${shortened(asked)}”`;
   else if (select) subject = several;
   return { kind, subject, edit: number, usesEngine: job === true, quick: job === 'bulk' };

@@ -8,6 +8,12 @@ export function logarithmic(from: number, to: number): (value: number) => number
   return (value) => Math.min(1, Math.max(0, (Math.log(value) - Math.log(from)) / width));
 }
 
+/** A linear axis from `from` to `to` on 0..1. Values beyond lie at its ends. */
+export function linear(from: number, to: number): (value: number) => number {
+  const width = to - from || 1;
+  return (value) => Math.min(1, Math.max(0, (value - from) / width));
+}
+
 /** Round values that span `low` to `high`, `most` of them at most: the ticks of a linear axis. */
 export function ticks(low: number, high: number, most = 4): number[] {
   const span = high - low;

@@ -22,6 +22,9 @@ const names: Readonly<Record<string, string>> = {
   'edits.tagMany': 'Tag',
   'history.undo': 'Undo',
   'history.redo': 'Redo',
+  'training.start': 'Training',
+  'training.resume': 'Training',
+  'training.keep': 'Keeping a training',
   'models.open': 'Opening',
   'models.inspect': 'Looking into',
 };

@@ -17,6 +17,7 @@ import { Pictures } from './pictures.svelte.ts';
 import { Preferences } from './preferences.svelte.ts';
 import { Review } from './review.svelte.ts';
 import { Toasts } from './toasts.svelte.ts';
+import { Trainings } from './trainings.svelte.ts';
 import { Workbench } from './workbench.svelte.ts';
 
 export class Application {
@@ -36,6 +37,7 @@ export class Application {
   readonly attribution: Attribution;
   readonly comparing: Comparing;
   readonly endpoint: EndpointControl;
+  readonly trainings: Trainings;
 
   constructor(connection: Connection) {
     const jobs = new Jobs(connection);
@@ -61,6 +63,7 @@ export class Application {
     this.attribution = new Attribution(connection, jobs, this.pictures, this.condition);
     this.comparing = new Comparing(jobs, this.pictures, this.condition);
     this.endpoint = new EndpointControl(connection);
+    this.trainings = new Trainings(connection, jobs, this.condition, this.models, this.toasts);
     let lost = false;
     connection.onConnection((up) => {
       if (up && lost) this.#readAgain();

@@ -8,6 +8,7 @@ export const screens = [
   'library',
   'health',
   'attribution',
+  'training',
   'models',
   'settings',
 ] as const;
@@ -33,6 +34,7 @@ export const titles: Readonly<Record<Screen, string>> = {
   library: 'Library',
   health: 'Health',
   attribution: 'Attribution',
+  training: 'Training',
   models: 'Models',
   settings: 'Settings',
 };

@@ -1,0 +1,163 @@
+/**
+ * @file Trainings of adapters: those that are kept, the one in view with its curve, and what a new one is asked for.
+ */
+import type {
+  CallInput,
+  EditorSummary,
+  Training,
+  TrainingPoint,
+  TrainingValidation,
+  WireError,
+} from '../../electron/api/contract.ts';
+import { type Connection, toWireError } from '../backend.ts';
+import type { Condition } from './condition.svelte.ts';
+import type { Jobs } from './jobs.svelte.ts';
+import type { Models } from './models.svelte.ts';
+import type { Toasts } from './toasts.svelte.ts';
+
+type Asked = CallInput<'training.start'>;
+
+export class Trainings {
+  readonly #connection: Connection;
+  readonly #jobs: Jobs;
+  readonly #condition: Condition;
+  readonly #models: Models;
+  readonly #toasts: Toasts;
+  all = $state.raw<readonly Training[]>([]);
+  editors = $state.raw<readonly EditorSummary[]>([]);
+  /** the one in view */
+  shown = $state<string | null>(null);
+  points = $state.raw<readonly TrainingPoint[]>([]);
+  validations = $state.raw<readonly TrainingValidation[]>([]);
+  error = $state.raw<WireError | null>(null);
+  /** what a new one is asked for; its layers are null until somebody says or they are proposed */
+  asked = $state<Omit<Asked, 'layer'> & { layer: number | null }>({
+    ...{ editor: '', name: '', data: '', images: '', layer: null, steps: 5000, batch: 4, rate: 3e-4 },
+    ...{ middle: 512, heads: 8, form: 'similarity', extended: true, seed: 1, from: '' },
+    validation: { edits: 20, every: 500 },
+  });
+  #read = 0;
+
+  constructor(connection: Connection, jobs: Jobs, condition: Condition, models: Models, toasts: Toasts) {
+    this.#connection = connection;
+    this.#jobs = jobs;
+    this.#condition = condition;
+    this.#models = models;
+    this.#toasts = toasts;
+    connection.on('training.changed', ({ training }) => {
+      void this.read();
+      if (training === this.shown) void this.#readCurve();
+    });
+    connection.on('training.point', ({ training, point }) => {
+      if (training === this.shown) this.points = [...this.points, point];
+    });
+  }
+
+  readonly training = $derived.by(() => this.all.find(({ id }) => id === this.shown) ?? null);
+  readonly trainable = $derived.by(() => this.editors.filter(({ training }) => training !== null));
+  readonly job = $derived.by(() => this.#jobs.find(this.training?.job ?? null));
+
+  /** Where what was dropped lies; '' where a page cannot know that. */
+  pathOf(file: File): string {
+    return this.#connection.pathOf?.(file) ?? '';
+  }
+
+  async read(): Promise<void> {
+    try {
+      this.all = await this.#connection.call('training.list', {});
+      if (this.editors.length === 0) {
+        this.editors = await this.#connection.call('models.editors', {});
+        this.asked.editor ||= this.trainable[0]?.name ?? '';
+      }
+      if (this.shown === null && this.all.length > 0) this.show(this.all[0]!.id);
+    } catch (error) {
+      this.error = toWireError(error);
+    }
+  }
+
+  show(id: string | null): void {
+    if (this.shown === id) return;
+    this.shown = id;
+    this.points = [];
+    this.validations = [];
+    if (id !== null) void this.#readCurve();
+  }
+
+  async #readCurve(): Promise<void> {
+    const turn = ++this.#read;
+    const id = this.shown;
+    if (id === null) return;
+    try {
+      const { points, validations } = await this.#connection.call('training.curve', { training: id });
+      if (turn !== this.#read || id !== this.shown) return;
+      const last = points.at(-1)?.step ?? 0;
+      // Points are written when the state is saved; those told since then are newer.
+      this.points = [...points, ...this.points.filter(({ step }) => step > last)];
+      this.validations = validations;
+    } catch (error) {
+      this.error = toWireError(error);
+    }
+  }
+
+  /** Begins the training that is asked for; it shows itself when it is known. */
+  async start(): Promise<void> {
+    const { layer, textLayer, images, from, ...asked } = this.asked;
+    const textRows = this.trainable.find(({ name }) => name === asked.editor)?.training?.textRows;
+    if (layer === null) return;
+    this.error = null;
+    this.shown = null;
+    await this.#follow('training.start', {
+      ...asked,
+      layer,
+      ...(textRows && textLayer != null && { textLayer }),
+      ...(images?.trim() && { images }),
+      ...(from?.trim() && { from }),
+    });
+  }
+
+  resume(id: string): Promise<void> {
+    return this.#follow('training.resume', { training: id });
+  }
+
+  keep(id: string): Promise<void> {
+    return this.#follow('training.keep', { training: id });
+  }
+
+  async #follow<N extends 'training.start' | 'training.resume' | 'training.keep'>(
+    name: N,
+    input: CallInput<N>,
+  ): Promise<void> {
+    this.error = null;
+    try {
+      const { result } = this.#jobs.start(name, input);
+      const done = (await result) as Training;
+      this.#toasts.tell(`“${done.name}” is made. It is listed with the model’s adapters.`);
+    } catch (error) {
+      const wire = toWireError(error);
+      if (wire.code !== 'cancelled') this.error = wire;
+    } finally {
+      await this.read();
+    }
+  }
+
+  pause(): void {
+    const { job } = this.training ?? {};
+    if (job) void this.#jobs.cancel(job);
+  }
+
+  async remove(id: string): Promise<void> {
+    try {
+      await this.#connection.call('training.remove', { training: id });
+      if (this.shown === id) this.show(null);
+    } catch (error) {
+      this.error = toWireError(error);
+    }
+    await this.read();
+  }
+
+  /** Opens the open model with the adapter that was made. */
+  async open(adapter: string): Promise<void> {
+    const { model } = this.#condition;
+    if (model) await this.#models.open(model.path, adapter);
+  }
+}
