@@ -1,0 +1,90 @@
+/** @file The training page: an empty state, a form that says what it lacks, curves as they are made, pause, keep, open, reload. */
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { projectFolder } from '../../electron/frontends/places.ts';
+import { openBrowser } from '../support/browser.ts';
+import { type Desktop, launchDesktop } from '../support/electronHarness.ts';
+import { fixture } from '../support/fixtures.ts';
+
+vi.mock('electron', async () => (await import('../support/fakeElectron.ts')).electron);
+
+const home = mkdtempSync(join(tmpdir(), 'emend-training-page-'));
+const poll = <T>(value: () => T | Promise<T>) => expect.poll(value, { timeout: 60_000, interval: 100 });
+let browser: Browser;
+let desktop: Desktop;
+let page: Page;
+
+beforeAll(async () => {
+  cpSync(fixture('checkpoints/llava_tiny'), join(home, 'llava tiny'), { recursive: true });
+  mkdirSync(join(home, 'edits'));
+  for (const name of ['a.png', 'b.png', 'c.png'])
+    cpSync(fixture(`images/${name}`), join(home, 'edits', name));
+  const record = {
+    ...{ src: 'What is the animal?', rephrase: 'Which animal is it?', pred: '', alt: 'the cat' },
+    ...{ image: 'a.png', image_rephrase: 'b.png', loc: 'Is there a tree?', loc_ans: 'yes' },
+    ...{ m_loc: 'c.png', m_loc_q: 'What is the fruit?', m_loc_a: 'an apple' },
+  };
+  writeFileSync(join(home, 'edits', 'data.json'), JSON.stringify(new Array(4).fill(record)));
+  browser = await openBrowser();
+  desktop = await launchDesktop({ browser, home, size: { width: 1280, height: 900 } });
+  page = desktop.page;
+  await page.getByRole('link', { name: 'Models' }).click();
+  await page.getByLabel('Folder', { exact: true }).fill(join(home, 'llava tiny'));
+  await page.getByRole('button', { name: 'Open', exact: true }).click();
+  await page
+    .getByRole('region', { name: 'Open model', exact: true })
+    .getByText('llava tiny')
+    .first()
+    .waitFor({ timeout: 60_000 });
+}, 120_000);
+afterAll(async () => {
+  await desktop?.quit();
+  await browser?.close();
+  rmSync(home, { recursive: true, force: true });
+});
+
+test('a training is asked for, seen as it goes, paused, kept, opened, and found again after a reload', async () => {
+  await page.getByRole('link', { name: 'Training' }).click();
+  const form = page.getByRole('form', { name: 'New training' });
+  const train = form.getByRole('button', { name: 'Train', exact: true });
+  await poll(() => form.getByText('Give the adapter a name.').isVisible()).toBe(true);
+  expect(await train.isDisabled()).toBe(true);
+  await form.getByLabel('Adapter’s name').fill('page adapter');
+  await form.getByLabel('Editing set').fill(join(home, 'edits', 'data.json'));
+  await poll(() => form.getByText('Choose the layer to edit after.').isVisible()).toBe(true);
+  await form.getByLabel('Layer', { exact: true }).fill('2');
+  await form.getByLabel('Steps', { exact: true }).fill('3000');
+  await form.getByLabel('Edits held out').fill('1');
+  await form.getByLabel('Steps between measurements').fill('2');
+  await form.getByRole('button', { name: 'More settings' }).click();
+  await form.getByLabel('Edits a step').fill('1');
+  await form.getByLabel('Width').fill('64');
+  await poll(() => form.getByText('the width must be 128 or more').isVisible()).toBe(true);
+  await form.getByText('As published').click();
+  await train.click();
+
+  const run = page.getByRole('region', { name: 'Training page adapter' });
+  await poll(() => run.getByRole('figure').count()).toBeGreaterThan(5);
+  await poll(() => run.getByText('Mean of the five, edits held out').first().isVisible()).toBe(true);
+  await run.getByRole('button', { name: 'Pause' }).click();
+  await poll(() => run.getByText(/Paused at step \d+ of 3,000/).isVisible()).toBe(true);
+  await page.screenshot({ path: join(projectFolder, 'test-output', 'training.png') });
+  await run.getByRole('button', { name: 'Keep the best so far' }).click();
+  const open = run.getByRole('button', { name: 'Open with it' });
+  await poll(() => open.isVisible()).toBe(true);
+  await open.click();
+
+  await page.reload();
+  await poll(() => run.getByText(/Paused at step \d+ of 3,000/).isVisible()).toBe(true);
+  await poll(() => run.getByRole('figure').count()).toBeGreaterThan(5);
+  await page.getByRole('link', { name: 'Models' }).click();
+  await poll(() =>
+    page.getByRole('region', { name: 'Open model', exact: true }).getByText('page adapter').count(),
+  ).toBeGreaterThan(0);
+  await page.getByRole('link', { name: 'Training' }).click();
+  await run.getByRole('button', { name: 'Remove' }).click();
+  await poll(() => form.isVisible()).toBe(true);
+}, 120_000);
