@@ -306,7 +306,10 @@ function manyTable(report: ManyReport, { at }: BenchOptions): string {
     `${label.padEnd(31)}${report.sizes.map((size) => cell(of(size))).join('')}`;
   const told = (of: (size: SizeResult) => Told) => (size: SizeResult) =>
     `${share(of(size).teacherForced)} / ${share(of(size).exactMatch)}`;
-  const roles = (Object.keys(roleLabels) as ProbeRole[]).filter((role) => report.sizes[0]?.outcomes[role]);
+  const roles = (Object.keys(roleLabels) as ProbeRole[]).filter(
+    (role) => report.sizes[0]?.answered[role] !== undefined,
+  );
+  const decided = roles.some((role) => report.sizes[0]?.outcomes[role]);
   const counts = (role: ProbeRole) => (size: SizeResult) => {
     const found = size.outcomes[role];
     if (!found) return '–';
@@ -328,9 +331,13 @@ function manyTable(report: ManyReport, { at }: BenchOptions): string {
       told((size) => size.meanOfFive),
     ),
     '',
-    `acts: right, conflict, harm, %  ${heads.slice(1)}`,
-    ...roles.map((role) => row(roleLabels[role], counts(role))),
-    '',
+    ...(decided
+      ? [
+          `acts: right, conflict, harm, %  ${heads.slice(1)}`,
+          ...roles.map((role) => row(roleLabels[role], counts(role))),
+          '',
+        ]
+      : []),
     `answered as it should be, %     ${heads.slice(1)}`,
     ...roles.map((role) =>
       row(roleLabels[role], (size) => {
@@ -339,8 +346,12 @@ function manyTable(report: ManyReport, { at }: BenchOptions): string {
       }),
     ),
     '',
-    'Right: the edit itself or another with the same target acted. Conflict: one about the same thing with another target. Harm: any',
-    'other, or one where none should. Wordings never trained: of those that the unedited model takes as it takes the edit’s own.',
+    ...(decided
+      ? [
+          'Right: the edit itself or another with the same target acted. Conflict: one about the same thing with another target. Harm: any',
+          'other, or one where none should. Wordings never trained: of those that the unedited model takes as it takes the edit’s own.',
+        ]
+      : ['Every edit acts on every input.']),
     `The first edits of ${setting.data.path} together, probes of ${setting.probes} of them; ${setting.scope.form} scope, reach ${setting.scope.reach}; ${setting.editor}, ${setting.promptTemplate} prompts, ${setting.provider}, weights ${setting.weights}, ${report.seconds.toFixed(0)} s.`,
     ...trainedOnOther(report, setting.weights),
     `model ${report.model.name} ${report.model.fingerprint.slice(0, 12)}, adapter ${report.adapter.name} ${report.adapter.fingerprint.slice(0, 12)}, scope ${setting.scope.fingerprint.slice(0, 12)}, data ${setting.data.sha256.slice(0, 12)}`,

@@ -5,6 +5,7 @@ import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { demandEditor, editorKinds } from '../editors/registry.ts';
+import { hasScope } from '../editors/scope/openScope.ts';
 import { EmendError } from '../errors.ts';
 import {
   type ComparedEditor,
@@ -73,6 +74,8 @@ async function adapterFolders(
 async function contenders({ adapters, editors }: ComparisonOptions): Promise<Contender[]> {
   const kinds = editors?.map(demandEditor) ?? editorKinds;
   const folders = await adapterFolders(adapters);
+  const learned = await Promise.all(folders.map(({ folder }) => hasScope(folder)));
+  const router = learned.some((there) => there) ? 'learned' : 'cosine';
   return kinds.flatMap((kind): Contender[] => {
     const { name: editor, acts } = kind;
     const opened = kind.untrained
@@ -80,13 +83,19 @@ async function contenders({ adapters, editors }: ComparisonOptions): Promise<Con
       : folders
           .filter((folder) => folder.editor === editor)
           .map(({ folder }) => ({ args: ['--adapter', folder], settings: `adapter ${basename(folder)}` }));
+    // In its published form an editor without training has no scope, or one of its own, with many edits too.
+    const published = kind.untrained && kind.untrained.scope !== 'routed' ? kind.untrained.scope : null;
     return opened.flatMap(({ args, settings }): Contender[] => [
-      { editor, acts, settings, args, scope: 'no scope', measures: ['single'] },
+      {
+        ...{ editor, acts, settings, args },
+        scope: published === 'own' ? 'its own scope' : 'no scope',
+        measures: published ? ['single', 'many'] : ['single'],
+      },
       {
         editor,
         acts,
         settings,
-        args: [...args, '--scoped'],
+        args: [...args, '--scoped', ...(published ? ['--scope', router] : [])],
         scope: 'behind the router',
         measures: ['single', 'many'],
       },

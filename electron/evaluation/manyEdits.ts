@@ -4,8 +4,9 @@
  * The scope's decisions are made first, for all sizes; an answer is generated only where an edit acts, or where the unedited one is
  * needed. Locality is against the unedited model.
  */
-import type { EditedModel } from '../editors/editedModel.ts';
-import type { EditState } from '../editors/editor.ts';
+import { type EditedModel, generateUnder } from '../editors/editedModel.ts';
+import type { EditState, Effect } from '../editors/editor.ts';
+import { actsEverywhere } from '../editors/scope/everywhere.ts';
 import { MemoryBank } from '../editors/scope/memoryBank.ts';
 import { decide, type Reach, type ScopeInput } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
@@ -69,6 +70,7 @@ export interface SizeResult {
   readonly edits: number;
   readonly metrics: Readonly<Record<Metric, Told>>;
   readonly meanOfFive: Told;
+  /** empty where all edits act on every input */
   readonly outcomes: Readonly<Partial<Record<ProbeRole, Outcomes>>>;
   /** share of probes whose answer is the target, or what it was where it must not change */
   readonly answered: Readonly<Partial<Record<ProbeRole, number>>>;
@@ -171,8 +173,9 @@ export async function measureManyEdits(
   const describe = async (visual: Visual | null, prompt: string): Promise<ScopeInput | null> =>
     edited.describe(await edited.prepare(visual, prompt));
 
+  const everywhere = actsEverywhere(scope);
   const edits: ScopeInput[] = [];
-  for (let index = 0; index < most; index++) {
+  for (let index = 0; index < most && !everywhere; index++) {
     stop();
     options.onProgress?.('Describing edits:', index, most);
     const described = await describe(await pictures.see(index, 'image'), set.records[index]!.src + suffix);
@@ -192,7 +195,7 @@ export async function measureManyEdits(
   const see = async ({ role, index, picture }: Probe): Promise<Visual | null> =>
     picture === null ? null : (role === 'fresh' ? freshPictures! : pictures).see(index, picture);
   const inputs: Array<ScopeInput | null> = [];
-  for (const [place, probe] of probes.entries()) {
+  for (const [place, probe] of everywhere ? [] : probes.entries()) {
     stop();
     options.onProgress?.('Describing probes:', place, probes.length);
     inputs.push(await describe(await see(probe), probe.prompt));
@@ -202,8 +205,8 @@ export async function measureManyEdits(
   const bank = new MemoryBank(scope.keyWidth);
   const acting: Array<Array<number | null>> = [];
   for (const size of at) {
-    for (let edit = bank.size; edit < size; edit++) bank.add(edit, reach, edits[edit]!);
-    const found: Array<number | null> = [];
+    for (let edit = bank.size; edit < size && !everywhere; edit++) bank.add(edit, reach, edits[edit]!);
+    const found: Array<number | null> = everywhere ? probes.map(() => null) : [];
     for (const [place, input] of inputs.entries()) {
       stop();
       options.onProgress?.(`Deciding among ${size}:`, place, inputs.length);
@@ -223,6 +226,16 @@ export async function measureManyEdits(
     states.set(index, made);
     return made;
   };
+  // Where nothing decides, all of them act at once: what they do together is the same for every probe.
+  const together: Effect[] = [];
+  for (const size of everywhere ? at : []) {
+    for (let index = states.size; index < size; index++) {
+      stop();
+      options.onProgress?.('Making edits:', index, most);
+      await stateOf(index);
+    }
+    together.push(edited.effect([...states.values()].slice(0, size)));
+  }
   const results: Result[][] = at.map(() => []);
   const ownAnswers = new Map<number, string>();
   for (const [place, probe] of probes.entries()) {
@@ -237,20 +250,24 @@ export async function measureManyEdits(
     const expected = must === 'changes' ? probe.answer! : (probe.answer ?? unedited);
     const forced = expected.trim() === '' ? null : await forceTarget(model, visual, probe.prompt, expected);
     const before = forced && (await readForced(model, forced));
+    const tell = async (effect: Effect | null): Promise<Pick<Result, 'teacherForced' | 'exactMatch'>> => {
+      const text = effect
+        ? (await generateUnder(model, await edited.under(prepared, effect), effect, generation)).text
+        : unedited;
+      const after = forced && effect ? await readForced(model, forced, effect) : before;
+      return {
+        exactMatch: sameAnswer(text, must === 'changes' ? expected : unedited),
+        teacherForced:
+          before && after ? (must === 'changes' ? after.accuracy : unchangedShare(before, after)) : null,
+      };
+    };
     const byEdit = new Map<number | null, Pick<Result, 'teacherForced' | 'exactMatch'>>();
     for (const [size, found] of acting.entries()) {
       if (probe.role !== 'fresh' && probe.index >= at[size]!) continue;
       const edit = found[place]!;
-      let told = byEdit.get(edit);
+      let told = everywhere ? await tell(together[size]!) : byEdit.get(edit);
       if (!told) {
-        const state = edit === null ? null : await stateOf(edit);
-        const text = state ? (await edited.answer(prepared, [state], generation)).text : unedited;
-        const after = forced && state ? await readForced(model, forced, edited.effect([state])) : before;
-        told = {
-          exactMatch: sameAnswer(text, must === 'changes' ? expected : unedited),
-          teacherForced:
-            before && after ? (must === 'changes' ? after.accuracy : unchangedShare(before, after)) : null,
-        };
+        told = await tell(edit === null ? null : edited.effect([await stateOf(edit)]));
         byEdit.set(edit, told);
       }
       const understood = sameAnswer(unedited, ownAnswers.get(probe.index) ?? unedited);
@@ -258,7 +275,9 @@ export async function measureManyEdits(
       results[size]!.push({ probe: { ...probe, about }, acting: edit, understood, ...told });
     }
   }
-  return at.map((size, place) => sizeResult(size, results[place]!, set, options));
+  const measured = at.map((size, place) => sizeResult(size, results[place]!, set, options));
+  // Which edit acted says nothing where all do.
+  return everywhere ? measured.map((size) => ({ ...size, outcomes: {} })) : measured;
 }
 
 /** Whether the probe's edit should act on it. */
