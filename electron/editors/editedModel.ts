@@ -3,10 +3,10 @@
  */
 
 import { EmendError } from '../errors.ts';
-import { type Generation, type GenerationOptions, generate } from '../models/generation.ts';
+import { type Generation, generate } from '../models/generation.ts';
 import type { Visual } from '../models/picture.ts';
 import type { Prefill, VisionLanguageModel } from '../models/visionLanguageModel.ts';
-import type { EditMap, Editor, EditRequest, EditState, Effect, Work } from './editor.ts';
+import type { AnswerOptions, EditMap, Editor, EditRequest, EditState, Effect, Work } from './editor.ts';
 import { askQuestion, prefillUnder } from './question.ts';
 import { type Decision, decide, type EditBank, type Scope, type ScopeInput } from './scope/scope.ts';
 
@@ -17,9 +17,6 @@ export interface Prepared {
   readonly prompt: string;
   readonly visual: Visual | null;
 }
-
-/** Options of an answer; what the edits do to it is the editor's. */
-export type AnswerOptions = Omit<GenerationOptions, 'adapt' | 'adaptNext' | 'changes'>;
 
 export class EditedModel {
   readonly model: VisionLanguageModel;
@@ -57,6 +54,9 @@ export class EditedModel {
     options: AnswerOptions,
   ): Promise<Generation> {
     const effect = this.effect(states);
+    const { prompt, visual } = prepared;
+    const other = await effect.answer?.generate({ prompt, visual }, options);
+    if (other) return other;
     return generateUnder(this.model, await this.under(prepared, effect), effect, options);
   }
 

@@ -2,6 +2,7 @@
  * @file What every editor of the workbench is: it makes a request into a state, and states act where the editor says.
  */
 import type { z } from 'zod';
+import type { Generation, GenerationOptions } from '../models/generation.ts';
 import type { Checkpoint } from '../models/open.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import type { Visual } from '../models/picture.ts';
@@ -20,6 +21,8 @@ export interface EditRequest {
   readonly visual: Visual;
   readonly prompt: string;
   readonly target: string;
+  /** edits that act already where all act together, in their order: some are made on what those left */
+  readonly before?: readonly EditState[];
 }
 
 /** What an editor made of a request and acts by. Only the editor that made it knows what is in it. */
@@ -37,12 +40,25 @@ export interface Work {
 export interface Effect {
   /** what is asked in place of a question; the question itself where nothing of it changes */
   readonly question?: (question: Question) => Question | Promise<Question>;
+  /** another model, which may answer in place of this one */
+  readonly answer?: OtherAnswer;
   /** hidden states of the prompt's rows, at the editor's cuts */
   readonly rows?: Adapt;
   /** hidden states of each token that is generated, at the editor's cuts; absent: it sees the edit through the cache alone */
   readonly next?: AdaptNext;
   /** linear layers, of those the editor had made changeable */
   readonly weights?: WeightChanges;
+}
+
+/** Options of an answer; what the edits do to it is the editor's. */
+export type AnswerOptions = Omit<GenerationOptions, 'adapt' | 'adaptNext' | 'changes'>;
+
+/** Another model that answers where an edit acts. */
+export interface OtherAnswer {
+  /** Free generation; null: the model itself answers. */
+  generate(question: Question, options: AnswerOptions): Promise<Generation | null>;
+  /** What is read of a target, from the model's own logits of the rows that predict it [target tokens, vocabulary] → the same shape. */
+  read(question: Question, target: string, own: Float32Array): Promise<Float32Array>;
 }
 
 /** How much an edit changes each visual row of an input [visual rows], 0..1. */
@@ -102,8 +118,8 @@ export interface UnopenedEditor extends EditorNeeds {
   readonly scope: EditorScope;
   /** settings, as they were given or by default; null where they lie in its folder */
   readonly settings: Readonly<Record<string, unknown>> | null;
-  /** Compiles it beside the model. */
-  open(model: VisionLanguageModel): Promise<Editor>;
+  /** Compiles it beside the model. `scope`: what decides where its edits act. */
+  open(model: VisionLanguageModel, scope: EditorScope): Promise<Editor>;
 }
 
 /** An editor as the registry lists it. */
@@ -138,5 +154,6 @@ export interface UntrainedEditor<Settings extends object> {
   readonly scope: EditorScope;
   /** What the model must be opened with. @throws EmendError 'invalid-input' for settings that this model does not have */
   needs(settings: Settings, checkpoint: Checkpoint): EditorNeeds;
-  open(settings: Settings, model: VisionLanguageModel): Promise<Editor>;
+  /** `scope`: what decides where its edits act; not `own`: the editor leaves that to another. */
+  open(settings: Settings, model: VisionLanguageModel, scope: EditorScope): Promise<Editor>;
 }

@@ -12,9 +12,14 @@ export interface QuestionPart {
   readonly visual: Visual | null;
 }
 
+/** A whole prompt, with what was answered to it where that is said too. */
+export interface EarlierPart extends QuestionPart {
+  readonly answer?: string;
+}
+
 export interface Question extends QuestionPart {
   /** whole prompts, each with its own beginning and picture, laid before it; positions run on */
-  readonly before?: readonly QuestionPart[];
+  readonly before?: readonly EarlierPart[];
 }
 
 /** A question laid out for the model, and how it was asked. */
@@ -49,7 +54,10 @@ export async function layQuestion(
   const asked = of({ prompt, visual });
   const encoded =
     target === null ? { ...prompts.encodePrompt(asked), targetIds: [] } : prompts.encodeTarget(asked, target);
-  const joined = joinPrompts([...before.map((part) => prompts.encodePrompt(of(part))), encoded]);
+  const earlier = before.map(({ answer, ...part }) =>
+    answer === undefined ? prompts.encodePrompt(of(part)) : prompts.encodeTarget(of(part), answer),
+  );
+  const joined = joinPrompts([...earlier, encoded]);
   const visuals = [...before, { visual }].flatMap((part) => part.visual ?? []);
   return { input: await model.lay(joined, visuals), targetIds: encoded.targetIds };
 }

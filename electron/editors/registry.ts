@@ -9,12 +9,15 @@ import { readJson } from '../files/json.ts';
 import type { Checkpoint } from '../models/open.ts';
 import { dualEdit, publishedDualEdit } from './dualedit/dualEdit.ts';
 import type { EditorKind, UnopenedEditor } from './editor.ts';
+import { grace } from './grace/grace.ts';
 import { ike } from './ike/ike.ts';
+import { lte } from './lte/lte.ts';
+import { serac } from './serac/serac.ts';
 import { parseSettings, settingsFingerprint } from './settings.ts';
 import { PUBLISHED_THRESHOLD, publishedVisEdit, readSavedAdapters } from './visedit/publishedAdapter.ts';
 import { opened, visEdit } from './visedit/visEdit.ts';
 
-export const editorKinds: readonly EditorKind[] = [visEdit, dualEdit, ike];
+export const editorKinds: readonly EditorKind[] = [visEdit, dualEdit, ike, grace, lte, serac];
 
 /** The editor of a name; undefined when there is none. */
 export function editorNamed(name: string): EditorKind | undefined {
@@ -65,7 +68,7 @@ export async function chosenEditor(
     },
     scope: untrained.scope,
     settings: { ...settings },
-    open: (model) => untrained.open(settings, model),
+    open: (model, scope) => untrained.open(settings, model, scope),
   };
 }
 

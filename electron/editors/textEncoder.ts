@@ -28,6 +28,15 @@ export function tokenMeanEncoder(model: VisionLanguageModel): TextEncoder {
   };
 }
 
+/** Vectors of another encoder brought to length 1. */
+export function unitEncoder(encode: TextEncoder): TextEncoder {
+  return async (text) => {
+    const vector = await encode(text);
+    const length = Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
+    return length > 0 ? vector.map((value) => value / length) : vector;
+  };
+}
+
 /** Places of texts and their cosines with a query, most similar first; of equals the first. */
 export async function mostSimilar(
   encode: TextEncoder,

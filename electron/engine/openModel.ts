@@ -4,7 +4,7 @@
 import { createHash } from 'node:crypto';
 import type { ModelSummary, SettingValue } from '../api/contract.ts';
 import { cutsFor, EditedModel, type Prepared } from '../editors/editedModel.ts';
-import type { Editor, EditState, UnopenedEditor, Work } from '../editors/editor.ts';
+import type { Editor, EditorScope, EditState, UnopenedEditor, Work } from '../editors/editor.ts';
 import { chosenEditor, readAdapter } from '../editors/registry.ts';
 import { actsEverywhere } from '../editors/scope/everywhere.ts';
 import { readScope } from '../editors/scope/openScope.ts';
@@ -135,6 +135,11 @@ async function unopenedEditor(
   );
 }
 
+/** What decides where edits act, as editors are told. */
+function decidedBy({ form }: Scope): EditorScope {
+  return form === 'own' || form === 'everywhere' ? form : 'routed';
+}
+
 /** Settings as the contract tells them. */
 function settingValues(settings: Readonly<Record<string, unknown>>): Record<string, SettingValue> {
   return Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, value as SettingValue]));
@@ -200,7 +205,7 @@ export class OpenModel {
     try {
       stage('Loading the adapter', 2);
       const scope = scopeKind && (await scopeKind.open(model.hidden));
-      const editor = unopened && (await unopened.open(model));
+      const editor = unopened && scope && (await unopened.open(model, decidedBy(scope)));
       const opened = unopened && editor && scope && { path: input.adapter, unopened, editor, scope };
       const summary = await summarise(input.path, checkpoint, opened, own, input.weights, limit);
       return new OpenModel(summary, new EditedModel(model, editor, scope));
@@ -253,7 +258,8 @@ export class OpenModel {
     if (edit.signal) return this.edited.decode(edit.signal);
     const seen = visual ?? (await this.see(edit.picture)).visual;
     const { prompt, target } = edit;
-    return this.edited.make({ visual: seen, prompt, target }, work);
+    const before = actsEverywhere(this.scope) && this.#held ? this.statesOf(this.#held.committed.ids) : [];
+    return this.edited.make({ visual: seen, prompt, target, before }, work);
   }
 
   /** Takes up the committed edits of a library; returns those that lack something, and then nothing changed. */

@@ -4,8 +4,8 @@
  * The scope compares what edits were made and checked with, a picture and a question in the library's form. In a conversation these are
  * each of its pictures with the last question; the edit whose margin is best acts, on the rows of the picture it was found for.
  */
-import { type AnswerOptions, type EditedModel, generateUnder } from '../editors/editedModel.ts';
-import type { EditState, Effect } from '../editors/editor.ts';
+import { type EditedModel, generateUnder } from '../editors/editedModel.ts';
+import type { AnswerOptions, EditState, Effect } from '../editors/editor.ts';
 import { joinPrompts, type Question } from '../editors/question.ts';
 import type { Decision, EditBank, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
@@ -99,7 +99,10 @@ export async function answerConversation(
 ): Promise<Generation> {
   const { model } = edited;
   const { visuals } = conversation;
-  const { rows, ...effect } = edited.effect(acting.states);
+  const { rows, answer, ...effect } = edited.effect(acting.states);
+  const asked = questionOf(conversation, acting.picture);
+  const other = await answer?.generate(asked, options);
+  if (other) return other;
   const changed = await conversationUnder(model, conversation, acting.picture, effect);
   const before = changed.visuals.length - visuals.length;
   const adapt =
@@ -114,10 +117,7 @@ async function conversationUnder(
   picture: number | null,
   { question, weights }: Effect,
 ): Promise<{ readonly prefill: Prefill; readonly visuals: readonly Visual[] }> {
-  const asked: Question = {
-    prompt: turns.at(-1)!.text,
-    visual: (picture === null ? visuals.at(-1) : visuals[picture]) ?? null,
-  };
+  const asked = questionOf({ turns, visuals }, picture);
   const changed = question ? await question(asked) : asked;
   if (changed === asked) return { prefill, visuals };
   const { prompt, before = [] } = changed;
@@ -128,6 +128,15 @@ async function conversationUnder(
   const all = [...before.flatMap((part) => part.visual ?? []), ...visuals];
   const input = await model.lay(joinPrompts([...ahead, encodeTurns(model, said)]), all);
   return { prefill: await model.prefill(input, [input.rows - 1], weights), visuals: all };
+}
+
+/** The last turn, with the picture that edits are compared with. */
+function questionOf(
+  { turns, visuals }: Pick<PreparedConversation, 'turns' | 'visuals'>,
+  picture: number | null,
+): Question {
+  const visual = (picture === null ? visuals.at(-1) : visuals[picture]) ?? null;
+  return { prompt: turns.at(-1)!.text, visual };
 }
 
 /** A change that sees one picture's rows only. */

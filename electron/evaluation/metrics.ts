@@ -63,7 +63,9 @@ export async function readForced(
   const prefill = await prefillUnder(model, forced, effect);
   // The row of a token holds the choice of the token after it.
   const rows = askedRows(prefill.input, targetIds);
-  const logits = await floatsOf((await model.finish(prefill, rows, effect.rows, effect.weights)).logits);
+  const own = await floatsOf((await model.finish(prefill, rows, effect.rows, effect.weights)).logits);
+  const { question, target } = forced;
+  const logits = (await effect.answer?.read(question, target ?? '', own)) ?? own;
   const width = logits.length / rows.length;
   const chosen: number[] = [];
   let nll = 0;

@@ -135,7 +135,7 @@ test('DualEdit’s adapters open as they were saved, each at its layer, and are 
   const found = await readFor(file, model);
   expect(found).toMatchObject({ name: 'dual', cuts: [1, 3], folder: false, editor: { name: 'DualEdit' } });
   const backbone = await VisionLanguageModel.open(path, { providers: ['cpu'], cuts: [1, 3] });
-  const editor = await found.open(backbone);
+  const editor = await found.open(backbone, 'routed');
   try {
     const visual = await backbone.visualEmbeddings(
       await backbone.pixelsOf(await readFile(fixture('images/a.png'))),

@@ -1,0 +1,102 @@
+/** @file GRACE against the reference: what a sequence of edits does to the codebook, losses, values, and the answers it gives. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type CodebookEdit, labelMean } from '../../electron/editors/grace/codebook.ts';
+import { Grace, GraceSettings } from '../../electron/editors/grace/grace.ts';
+import type { Visual } from '../../electron/models/picture.ts';
+import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
+import { EditorReference } from '../support/editorFixtures.ts';
+import { fixture, largestDifference } from '../support/fixtures.ts';
+import { logitsTail, referenceSample, sampleNames } from '../support/referenceSamples.ts';
+
+interface Step {
+  sample: string;
+  action: string;
+  chosen: number;
+  losses: number[];
+  eps: number[];
+  label: number | number[];
+  deferral_after?: Record<string, { distances: number[]; nearest: number; replaced: boolean }>;
+}
+interface Reference {
+  layer: number;
+  eps_init: number;
+  lr: number;
+  steps: number;
+  edits: Array<{ sample: string; image: string | null; prompt: string; target: string; label: number[] }>;
+  sequence: Step[];
+  published_label_rule: Step[];
+  cases: Record<string, { teacher_forced_argmax: number[]; greedy_ids: number[] }>;
+}
+
+let model: VisionLanguageModel;
+let reference: EditorReference<Reference>;
+const made = new Map<string, { edits: CodebookEdit[]; editor: Grace }>();
+
+beforeAll(async () => {
+  reference = await EditorReference.open<Reference>('grace');
+  const { layer } = reference.json;
+  model = await VisionLanguageModel.open(fixture('checkpoints/llava_tiny'), {
+    providers: ['cpu'],
+    cuts: [layer - 1, layer],
+  });
+});
+afterAll(async () => {
+  for (const { editor } of made.values()) await editor.dispose();
+  await model.dispose();
+});
+
+async function editSequence(labels: GraceSettings['labels'], expected: readonly Step[]) {
+  const { layer, eps_init: radius, lr: rate, steps, edits: requests } = reference.json;
+  const editor = new Grace(model, GraceSettings.parse({ layer, radius, rate, steps, labels }), true);
+  const edits: CodebookEdit[] = [];
+  made.set(labels, { edits, editor });
+  for (const [place, { image, prompt, target, label }] of requests.entries()) {
+    const visual: Visual | null = await reference.visual(model, image);
+    const cold = await reference.floats(`cold.${place}`);
+    const before = editor.codebook(edits);
+    const { edit, losses } = await editor.edit({ prompt, target, visual }, before, cold);
+    edits.push(editor.decode(editor.encode(edit)));
+    const wanted = expected[place]!;
+    expect(edit.label).toEqual(label);
+    expect(before.take(edit)).toEqual({ action: wanted.action, entry: wanted.chosen });
+    expect(largestDifference(losses, wanted.losses), `losses of ${place}`).toBeLessThan(2e-4);
+    expect(largestDifference(before.radii, wanted.eps), `radii after ${place}`).toBeLessThan(1e-4);
+  }
+  return { editor, edits };
+}
+
+test('a sequence begins, expands, splits and adds, with these losses, radii, values and answers', async () => {
+  const { sequence, cases } = reference.json;
+  const { editor, edits } = await editSequence('target ids', sequence);
+  for (const [place, { deferral_after: after }] of sequence.entries()) {
+    const book = editor.codebook(edits.slice(0, place + 1));
+    const values = await reference.floats(`after${place}.values`);
+    const own = Float32Array.from(book.keys.flatMap((_, entry) => [...book.value(entry)]));
+    expect(largestDifference(own, values), `values after ${place}`).toBeLessThan(3e-3);
+    for (const [other, { key }] of edits.entries()) {
+      const found = book.nearest(key)!;
+      const wanted = after![reference.json.edits[other]!.sample]!;
+      expect(largestDifference(found.distances, wanted.distances)).toBeLessThan(1e-4);
+      expect([found.entry, found.replaced]).toEqual([wanted.nearest, wanted.replaced]);
+    }
+  }
+  const effect = editor.effect(edits);
+  for (const sample of sampleNames) {
+    const asked = await referenceSample(model, sample);
+    const logits = await logitsTail(model, asked, effect);
+    const wanted = await reference.floats(`${sample}.post_logits_tail`);
+    expect(largestDifference(logits, wanted), sample).toBeLessThan(6e-4);
+    expect(cases[sample]!.teacher_forced_argmax.length).toBeGreaterThan(0);
+  }
+});
+
+test('as published, the same answer to a longer prompt is a conflict', async () => {
+  const { published_label_rule: expected } = reference.json;
+  const { edits } = await editSequence('published mean', expected);
+  expect(
+    largestDifference(
+      edits.map(labelMean),
+      expected.map(({ label }) => label as number),
+    ),
+  ).toBeLessThan(1e-4);
+});
