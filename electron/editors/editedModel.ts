@@ -53,7 +53,11 @@ export class EditedModel {
     states: readonly EditState[],
     options: AnswerOptions,
   ): Promise<Generation> {
-    const effect = this.effect(states);
+    return this.answerUnder(prepared, this.effect(states), options);
+  }
+
+  /** As `answer`, under what edits do. */
+  async answerUnder(prepared: Prepared, effect: Effect, options: AnswerOptions): Promise<Generation> {
     const { prompt, visual } = prepared;
     const other = await effect.answer?.generate({ prompt, visual }, options);
     if (other) return other;

@@ -4,7 +4,7 @@
  * The scope's decisions are made first, for all sizes; an answer is generated only where an edit acts, or where the unedited one is
  * needed. Locality is against the unedited model.
  */
-import { type EditedModel, generateUnder } from '../editors/editedModel.ts';
+import type { EditedModel } from '../editors/editedModel.ts';
 import type { EditState, Effect } from '../editors/editor.ts';
 import { actsEverywhere } from '../editors/scope/everywhere.ts';
 import { MemoryBank } from '../editors/scope/memoryBank.ts';
@@ -222,7 +222,8 @@ export async function measureManyEdits(
     if (known) return known;
     const { src, alt } = set.records[index]!;
     const visual = await pictures.see(index, 'image');
-    const made = await edited.make({ visual, prompt: src + suffix, target: alt });
+    const before = everywhere ? [...states.values()] : [];
+    const made = await edited.make({ visual, prompt: src + suffix, target: alt, before });
     states.set(index, made);
     return made;
   };
@@ -251,9 +252,7 @@ export async function measureManyEdits(
     const forced = expected.trim() === '' ? null : await forceTarget(model, visual, probe.prompt, expected);
     const before = forced && (await readForced(model, forced));
     const tell = async (effect: Effect | null): Promise<Pick<Result, 'teacherForced' | 'exactMatch'>> => {
-      const text = effect
-        ? (await generateUnder(model, await edited.under(prepared, effect), effect, generation)).text
-        : unedited;
+      const text = effect ? (await edited.answerUnder(prepared, effect, generation)).text : unedited;
       const after = forced && effect ? await readForced(model, forced, effect) : before;
       return {
         exactMatch: sameAnswer(text, must === 'changes' ? expected : unedited),

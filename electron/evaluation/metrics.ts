@@ -5,6 +5,7 @@
 import type { EditedModel } from '../editors/editedModel.ts';
 import type { EditState, Effect } from '../editors/editor.ts';
 import { type Asked, askedRows, askQuestion, prefillUnder } from '../editors/question.ts';
+import { actsEverywhere } from '../editors/scope/everywhere.ts';
 import { MemoryBank } from '../editors/scope/memoryBank.ts';
 import type { EditBank, Reach } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
@@ -152,13 +153,14 @@ export async function measureEdit(
   const { editor } = edited;
   if (!editor) throw new EmendError('conflict', 'Nothing can be measured without an adapter. Give one.');
   const { visual, prompt, target } = edit;
+  const everywhere = edited.scope !== null && actsEverywhere(edited.scope);
   const begun = performance.now();
   const state = await edited.make(
     { visual, prompt, target },
     { ...(options.signal && { signal: options.signal }) },
   );
   options.onMade?.(state, (performance.now() - begun) / 1000);
-  const bank = options.scoped ? await bankOfOne(edited, edit, options.reach) : null;
+  const bank = options.scoped && !everywhere ? await bankOfOne(edited, edit, options.reach) : null;
   const acting = { state, bank };
   const changed = (visual: Visual, prompt: string) =>
     measure(edited, acting, { visual, prompt, answer: edit.target }, 'changes', options);

@@ -21,14 +21,10 @@ import { betweenSteps } from '../work.ts';
 import { Codebook, type CodebookEdit } from './codebook.ts';
 
 export const GraceSettings = z.object({
-  layer: z
-    .int()
-    .nullable()
-    .default(null)
-    .meta({
-      title: 'Layer',
-      description: 'Whose MLP has the codebook, from 0. Empty: as deep as layer 27 of 32.',
-    }),
+  layer: z.int().nullable().default(null).meta({
+    title: 'Layer',
+    description: 'Whose MLP has the codebook, from 0. Empty: as deep as layer 27 of 32.',
+  }),
   radius: z
     .number()
     .positive()
