@@ -39,6 +39,14 @@ export function canonicalName(table: NameTable, name: string): string {
 
 /** The graph from pixel values to visual embeddings. */
 export interface VisionTower {
+  /** How the names of its parts' tensors begin. */
+  readonly parts: {
+    /** what stands between the encoder and the decoder: a projector, a Q-Former, mergers */
+    readonly connector: readonly string[];
+    /** layers of the encoder that are used */
+    readonly layers: number;
+    layer(layer: number): string;
+  };
   /** Whether several pictures run together, their values behind one another along the first axis. */
   readonly together: boolean;
   /**

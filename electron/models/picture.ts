@@ -50,6 +50,8 @@ export interface Visual {
   /** visual embeddings [visual rows, hidden] */
   readonly rows: Float32Array;
   readonly layout: PictureLayout;
+  /** what the vision tower saw; absent where it is not at hand, and then no change of the tower can act on it */
+  readonly pixels?: Pixels;
   /** features added to the visual rows after the output of decoder layer 0, 1, … (DeepStack) [visual rows, hidden] each */
   readonly added: readonly Float32Array[];
 }

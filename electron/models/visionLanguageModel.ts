@@ -88,6 +88,8 @@ export interface ModelInput {
   readonly positions: Positions;
   /** position of the row generated first */
   readonly nextPosition: number;
+  /** the pictures in it, and where each of them is */
+  readonly pictures: ReadonlyArray<{ readonly placed: PlacedPicture; readonly pixels: Pixels | undefined }>;
   /** what is added to all rows after decoder layer 0, 1, … [rows, hidden] each; empty in most decoders and without a picture */
   readonly added: readonly Float32Array[];
 }
@@ -102,7 +104,9 @@ export interface Prefill {
   /** which of the linear layers it was run with changes of */
   readonly changes: WeightChanges;
   readonly cache: Cache;
-  /** logits of the rows asked for, when there is no segment above */
+  /** rows whose logits were asked for */
+  readonly asked: readonly number[];
+  /** logits of these, when there is no segment above */
   readonly logits: Value | null;
   /** unedited results of the segments above that were run so far, from the lowest on: kept, so that none is run twice */
   readonly above: SegmentResult[];
@@ -113,6 +117,11 @@ export type Adapt = (hidden: Value, input: ModelInput, cut: number) => Promise<V
 
 /** Changes the hidden state of a generated token at a cut [1, 1, hidden] → the same shape. */
 export type AdaptNext = (hidden: Value, cut: number) => Promise<Value>;
+
+/** Whether any of the changes is of something in a session's graph. */
+function acts(changes: WeightChanges, { inputNames }: Session): boolean {
+  return [...changes.keys()].some((name) => changeInputNames(name).some((input) => inputNames.has(input)));
+}
 
 function packedOf(checkpoint: Checkpoint, form: PackedForm, { packed, signal, onPacking }: OpenOptions) {
   if (!packed) throw new EmendError('internal', 'It was not said where packed weights are.');
@@ -353,10 +362,11 @@ export class VisionLanguageModel {
       const features: Float32Array[] = [];
       while (out[`added.${features.length}`]) features.push(await floatsOf(out[`added.${features.length}`]!));
       let from = 0;
-      for (const { layout } of group) {
+      for (const pixels of group) {
+        const { layout } = pixels;
         const to = from + layout.rows * this.hidden;
         const part = (values: Float32Array) => values.slice(from, to);
-        seen.push({ rows: part(all), layout, added: features.map(part) });
+        seen.push({ rows: part(all), layout, pixels, added: features.map(part) });
         from = to;
       }
       if (from !== all.length) {
@@ -468,16 +478,31 @@ export class VisionLanguageModel {
       lastPromptRow,
       positions,
       nextPosition: next,
+      pictures: visuals.map(({ pixels }, index) => ({ placed: placed[index]!, pixels })),
       added,
     };
   }
 
-  /** Runs the segment below the first cut. `changes` act in it, and in what is made of it unless others are given there. */
+  /** An input with its pictures seen again, by a vision tower in which `changes` act; itself where none of them is the tower's. */
+  async seenUnder(input: ModelInput, changes: WeightChanges): Promise<ModelInput> {
+    if (input.pictures.length === 0 || !acts(changes, this.#vision)) return input;
+    const pixels = input.pictures.map((picture) => {
+      if (!picture.pixels)
+        throw new EmendError('internal', 'A change of the vision tower needs the pixels of the picture.');
+      return picture.pixels;
+    });
+    const placed = input.pictures.map((picture) => picture.placed);
+    const visuals = await this.visualEmbeddingsOf(pixels, changes);
+    return this.layRows(input.ids, placed, visuals, input.lastPromptRow);
+  }
+
+  /** Runs the segment below the first cut. `changes` act in it and in the vision tower, and in what is made of it unless others are given there. */
   async prefill(
-    input: ModelInput,
-    asked: readonly number[] = [input.rows - 1],
+    laid: ModelInput,
+    asked: readonly number[] = [laid.rows - 1],
     changes: WeightChanges = new Map(),
   ): Promise<Prefill> {
+    const input = await this.seenUnder(laid, changes);
     const shared = {
       ...attentionFeeds(this.decoder, input.positions, 0, input.added),
       ...changeFeeds(changes),
@@ -490,7 +515,7 @@ export class VisionLanguageModel {
       asked,
       input.nextPosition,
     );
-    return { input, hidden, shared, changes, cache, logits, above: [] };
+    return { input, hidden, shared, changes, cache, asked, logits, above: [] };
   }
 
   /**
@@ -504,7 +529,9 @@ export class VisionLanguageModel {
     adapt?: Adapt,
     changes: WeightChanges = prefill.changes,
   ): Promise<{ logits: Value; caches: Cache[] }> {
-    if (changes !== prefill.changes && (await this.#changesBelow(prefill.changes, changes)))
+    const differs = changes !== prefill.changes && (await this.#changesBelow(prefill.changes, changes));
+    const others = !prefill.hidden && asked.join() !== prefill.asked.join();
+    if (differs || others)
       return this.finish(await this.prefill(prefill.input, asked, changes), asked, adapt, changes);
     const caches = [prefill.cache];
     if (!prefill.hidden) return { logits: prefill.logits!, caches };
@@ -528,10 +555,8 @@ export class VisionLanguageModel {
 
   /** Whether either of two sets of changes acts below the first cut. */
   async #changesBelow(...sets: readonly WeightChanges[]): Promise<boolean> {
-    const { inputNames } = (await this.#segment(0)).session;
-    return sets.some((changes) =>
-      [...changes.keys()].some((name) => changeInputNames(name).some((input) => inputNames.has(input))),
-    );
+    const sessions = [this.#vision, (await this.#segment(0)).session];
+    return sets.some((changes) => sessions.some((session) => acts(changes, session)));
   }
 
   /** Output of the layer at a cut, without any change [1, rows, hidden]. Throws when the decoder is not cut there. */

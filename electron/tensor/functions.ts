@@ -281,7 +281,7 @@ export function mergeHeads(x: Tensor): Tensor {
 
 /**
  * Attention of every row over every row, heads apart, in one operator: on cpu its memory grows with the rows and not with their
- * square. query, key, value [batch, rows, heads·size] → the same shape. Not differentiable.
+ * square. query, key, value [batch, rows, heads·size] → the same shape.
  */
 export function fusedAttention(query: Tensor, key: Tensor, value: Tensor, heads: number): Tensor {
   const size = (query.shape[2] as number) / heads;

@@ -524,11 +524,31 @@ const table: Record<OperatorName, Operator> = {
     const inverse = f.reciprocal(f.sqrt(f.add(f.mean(f.multiply(x, x), [-1], true), epsilon)));
     return { normal: f.multiply(x, inverse), inverse };
   }, false),
-  // No backward rule: it is for towers that stay as they are.
+  // Inputs query, key, value [batch, rows, heads·size]. Backward holds the scores, which forward does not.
   MultiHeadAttention: {
     infer: same,
     attributes: { num_heads: 'int', scale: 'float' },
     domain: 'com.microsoft',
+    backward: ({ inputs, gradient, attributes }) => {
+      const [heads, scale] = [attributes['num_heads'] as number, attributes['scale'] as number];
+      const [query, key, value, arriving] = [...inputs, gradient].map((x) => f.splitHeads(x, heads)) as [
+        Tensor,
+        Tensor,
+        Tensor,
+        Tensor,
+      ];
+      const shares = f.softmax(f.multiply(f.matmul(query, key, { b: true }), scale));
+      const toScores = () => {
+        const toShares = f.matmul(arriving, value, { b: true });
+        const centred = f.subtract(toShares, f.sum(f.multiply(toShares, shares), [-1], true));
+        return f.multiply(f.multiply(shares, centred), scale);
+      };
+      return [
+        () => f.mergeHeads(f.matmul(toScores(), key)),
+        () => f.mergeHeads(f.matmul(toScores(), query, { a: true })),
+        () => f.mergeHeads(f.matmul(shares, arriving, { a: true })),
+      ];
+    },
   },
   // Inputs x [..., K], blocks uint8 [N, blocks, bytes], scales [N, blocks], zero points uint8 [N, bytes of them].
   MatMulNBits: {

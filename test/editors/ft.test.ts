@@ -1,5 +1,6 @@
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { FtLanguage, FtLanguageSettings, ftLanguageNeeds } from '../../electron/editors/ft/ftLanguage.ts';
+import { FtVision, FtVisionSettings, ftVisionNeeds } from '../../electron/editors/ft/ftVision.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { type Cases, EditorReference } from '../support/editorFixtures.ts';
@@ -24,7 +25,7 @@ interface FtJson {
 
 let reference: EditorReference<FtJson>;
 let model: VisionLanguageModel | undefined;
-let editor: FtLanguage | undefined;
+let editor: FtLanguage | FtVision | undefined;
 beforeAll(async () => {
   reference = await EditorReference.open('ft');
 });
@@ -33,43 +34,77 @@ afterEach(async () => {
   await model?.dispose();
 });
 
-async function open(folder: string, given: Partial<FtLanguageSettings>) {
+const at = (folder: string) => fixture(`checkpoints/${folder}`);
+
+async function openLanguage(folder: string, given: Partial<FtLanguageSettings>) {
   const settings = FtLanguageSettings.parse(given);
-  const { backbone } = await openCheckpoint(fixture(`checkpoints/${folder}`));
-  const needs = ftLanguageNeeds(settings, backbone.decoder);
-  model = await VisionLanguageModel.open(fixture(`checkpoints/${folder}`), { providers: ['cpu'], ...needs });
+  const needs = ftLanguageNeeds(settings, (await openCheckpoint(at(folder))).backbone.decoder);
+  model = await VisionLanguageModel.open(at(folder), { providers: ['cpu'], threads: 1, ...needs });
   editor = new FtLanguage(model, settings);
   return { model, editor };
 }
 
-describe('FT-L equals the reference', () => {
-  test.each([
-    ['down_proj', 'mlp output'],
-    ['down_proj_norm', 'mlp output'],
-    ['whole_layer', 'whole layer'],
-  ] as const)('%s', async (set, weights) => {
+async function openVision(folder: string, given: Partial<FtVisionSettings>) {
+  const settings = FtVisionSettings.parse(given);
+  const needs = ftVisionNeeds(settings, (await openCheckpoint(at(folder))).backbone);
+  model = await VisionLanguageModel.open(at(folder), {
+    providers: ['cpu'],
+    threads: 1,
+    cuts: [2],
+    changeable: needs.changeable,
+  });
+  editor = new FtVision(model, settings);
+  return { model, editor };
+}
+
+describe.each([
+  [
+    'ft_l.down_proj',
+    6e-4,
+    (common: object) => openLanguage('llava_tiny', { ...common, weights: 'mlp output' }),
+  ],
+  [
+    'ft_l.down_proj_norm',
+    6e-4,
+    (common: object) => openLanguage('llava_tiny', { ...common, weights: 'mlp output' }),
+  ],
+  [
+    'ft_l.whole_layer',
+    6e-4,
+    (common: object) => openLanguage('llava_tiny', { ...common, weights: 'whole layer' }),
+  ],
+  ['ft_v.projector', 6e-4, (common: object) => openVision('llava_tiny', { ...common, part: 'connector' })],
+  [
+    'ft_v.vision_layer',
+    3e-2,
+    (common: object) => openVision('llava_tiny', { ...common, part: 'vision layer' }),
+  ],
+] as const)('%s', (set, tolerance, open) => {
+  test('equals the reference', async () => {
     const { lr, steps, stop_below, sets } = reference.json;
-    const { losses_before_steps, delta_norms, norm = null, cases } = sets[`ft_l.${set}`]!;
-    const { model, editor } = await open('llava_tiny', {
-      ...{ weights, rate: lr, steps, stopBelow: stop_below, norm },
-    });
+    const { losses_before_steps, delta_norms, norm = null, cases } = sets[set]!;
+    const { model, editor } = await open({ rate: lr, steps, stopBelow: stop_below, norm });
     const { losses, deltas, firstGradients, changes } = await editor.tune(
       model,
       await reference.request(model),
     );
-    expect(largestDifference(losses, losses_before_steps)).toBeLessThan(2e-4);
+    expect(largestDifference(losses, losses_before_steps)).toBeLessThan(tolerance === 3e-2 ? 2e-3 : 2e-4);
     expect([...deltas.keys()].sort()).toEqual(Object.keys(delta_norms).sort());
-    for (const [name, length] of Object.entries(delta_norms))
-      expect(Math.hypot(...deltas.get(name)!)).toBeCloseTo(length, 3);
+    for (const [name, length] of Object.entries(delta_norms)) {
+      // Its gradient is zero in exact arithmetic: softmax does not see it.
+      if (name.endsWith('k_proj.bias')) continue;
+      expect(Math.abs(Math.hypot(...deltas.get(name)!) - length), name).toBeLessThan(2e-3 * length);
+    }
     for (const [name, gradient] of firstGradients) {
-      const stored = `ft_l.${set}.first_grad.${name}`;
+      const stored = `${set}.first_grad.${name}`;
       if (!reference.names.includes(stored)) continue;
       const wanted = await reference.floats(stored);
       const largest = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
       expect(largestDifference(gradient, wanted) / largest).toBeLessThan(1e-4);
-      const delta = await reference.floats(`ft_l.${set}.delta.${name}`);
-      expect(largestDifference(deltas.get(name)!, delta)).toBeLessThan(3e-3);
+      expect(
+        largestDifference(deltas.get(name)!, await reference.floats(`${set}.delta.${name}`)),
+      ).toBeLessThan(3e-3);
     }
-    await reference.expectAnswers(model, changes, `ft_l.${set}.`, cases, 6e-4);
+    await reference.expectAnswers(model, changes, `${set}.`, cases, tolerance);
   });
 });

@@ -36,6 +36,7 @@ async function open(folder: string, given: Partial<RomeSettings>) {
   const needs = romeNeeds(settings, backbone.decoder);
   const model = await VisionLanguageModel.open(fixture(`checkpoints/${folder}`), {
     providers: ['cpu'],
+    threads: 1,
     ...needs,
   });
   return { model, editor: new Rome(model, settings) };

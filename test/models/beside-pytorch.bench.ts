@@ -89,7 +89,15 @@ async function ours(folder: string, weights: WeightForm): Promise<void> {
       [1, rows, model.hidden],
     );
     return {
-      ...{ embeddings, rows, ids: new Array<number>(rows).fill(5), imageRows: null, grid: null, added: [] },
+      ...{
+        embeddings,
+        rows,
+        ids: new Array<number>(rows).fill(5),
+        imageRows: null,
+        grid: null,
+        pictures: [],
+        added: [],
+      },
       ...{ lastPromptRow: rows - 1, positions: consecutive(rows), nextPosition: rows },
     };
   };

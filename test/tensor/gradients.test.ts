@@ -70,6 +70,15 @@ const cases: Case[] = [
   { name: 'Softmax', shapes: [[2, 5]], make: ([a]) => f.softmax(a!) },
   { name: 'LogSoftmax', shapes: [[2, 5]], make: ([a]) => f.logSoftmax(a!) },
   {
+    name: 'MultiHeadAttention',
+    shapes: [
+      [1, 3, 8],
+      [1, 3, 8],
+      [1, 3, 8],
+    ],
+    make: ([query, key, value]) => f.fusedAttention(query!, key!, value!, 2),
+  },
+  {
     name: 'MatMul',
     shapes: [
       [2, 1, 3, 4],

@@ -3,7 +3,7 @@
  */
 import { z } from 'zod';
 import type { WeightChange, WeightChanges } from '../../models/weightChanges.ts';
-import { float32, floatsOf, type Session, type Value } from '../../tensor/session.ts';
+import { float32, floatsOf, type Value } from '../../tensor/session.ts';
 import { Adam, adamDefaults } from '../../training/optimizer.ts';
 import { betweenSteps, type Work } from '../weightEditor.ts';
 
@@ -24,20 +24,42 @@ export type FineTuning = z.infer<typeof FineTuning>;
 export interface Tuned {
   readonly changes: WeightChanges;
   /** what is added to each tensor, by canonical name */
-  readonly deltas: ReadonlyMap<string, Float32Array>;
+  readonly deltas: Deltas;
   /** the loss before each step, and the one at which it stopped */
   readonly losses: readonly number[];
   /** gradients of the first step */
-  readonly firstGradients: ReadonlyMap<string, Float32Array>;
+  readonly firstGradients: Deltas;
+}
+
+/** What is added to each tensor, by canonical name. */
+export type Deltas = ReadonlyMap<string, Float32Array>;
+
+/** Feeds `delta.NAME` of graphs made with `deltaWeights`. */
+export function deltaFeeds(
+  deltas: Deltas,
+  shapes: ReadonlyMap<string, readonly number[]>,
+): Record<string, Value> {
+  return Object.fromEntries(
+    [...deltas].map(([name, data]) => [`delta.${name}`, float32(data, shapes.get(name)!)]),
+  );
+}
+
+/** The outputs `gradient.NAME` of a run. */
+export async function gradientsOf(
+  out: Readonly<Record<string, Value>>,
+  names: Iterable<string>,
+): Promise<Map<string, Float32Array>> {
+  const found = new Map<string, Float32Array>();
+  for (const name of names) found.set(name, await floatsOf(out[`gradient.${name}`]!));
+  return found;
 }
 
 /**
- * Steps down the loss of a graph whose inputs `delta.NAME` are what is added to the tensors of `shapes`, and whose outputs are `loss` and
- * `gradient.NAME`. No step is taken from a loss below `stopBelow`.
+ * Steps down a loss of what is added to the tensors of `shapes`. `evaluate` gives the loss, and its gradients when asked for them.
+ * No step is taken from a loss below `stopBelow`.
  */
 export async function descend(
-  session: Session,
-  feeds: Readonly<Record<string, Value>>,
+  evaluate: (deltas: Deltas) => Promise<{ readonly loss: number; gradients(): Promise<Deltas> }>,
   shapes: ReadonlyMap<string, readonly number[]>,
   { rate, steps, stopBelow, norm }: FineTuning,
   work: Work,
@@ -48,35 +70,35 @@ export async function descend(
       return [name, { shape, data: new Float32Array(size) }] as const;
     }),
   );
+  const deltas = new Map([...parameters].map(([name, { data }]) => [name, data]));
   const adam = new Adam(parameters, adamDefaults(rate));
   const losses: number[] = [];
-  let firstGradients: ReadonlyMap<string, Float32Array> = new Map();
+  let firstGradients: Deltas = new Map();
   for (let step = 0; step < steps; step++) {
     await betweenSteps(work, step, steps);
-    const deltas = Object.fromEntries(
-      [...parameters].map(([name, { shape, data }]) => [`delta.${name}`, float32(data, shape)]),
-    );
-    const out = await session.run({ ...feeds, ...deltas });
-    const loss = (await floatsOf(out['loss']!))[0]!;
+    const { loss, gradients: asked } = await evaluate(deltas);
     losses.push(loss);
     if (loss < stopBelow) break;
-    const gradients = new Map<string, Float32Array>();
-    for (const name of shapes.keys()) gradients.set(name, await floatsOf(out[`gradient.${name}`]!));
+    const gradients = await asked();
     if (step === 0) firstGradients = gradients;
     adam.update(gradients);
     if (norm === null) continue;
     for (const { data } of parameters.values())
       for (let i = 0; i < data.length; i++) data[i] = Math.max(-norm, Math.min(norm, data[i]!));
   }
-  const deltas = new Map([...parameters].map(([name, { data }]) => [name, data]));
   return { deltas, losses, firstGradients };
 }
 
-/** What is added to tensors, as changes: matrices of linear layers, and tensors of one axis. */
-export function changesOf(
-  deltas: ReadonlyMap<string, Float32Array>,
+/** What a model must have made changeable for tensors to be tuned, by `WeightChanges`' names. */
+export function changeableOf(
+  names: readonly string[],
   shapes: ReadonlyMap<string, readonly number[]>,
-): WeightChanges {
+): string[] {
+  return names.map((name) => (shapes.get(name)!.length === 2 ? name.replace(/\.weight$/, '') : name));
+}
+
+/** What is added to tensors, as changes: matrices of linear layers, and tensors of one axis. */
+export function changesOf(deltas: Deltas, shapes: ReadonlyMap<string, readonly number[]>): WeightChanges {
   const changes = new Map<string, WeightChange>();
   for (const [name, delta] of deltas) {
     const [out, into] = shapes.get(name)!;

@@ -7,6 +7,7 @@ import { decoderFrom, feedsFrom, targetFeeds, targetLoss } from '../../models/de
 import type { VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
 import { deltaWeights } from '../../models/weights.ts';
 import { gradients } from '../../tensor/gradients.ts';
+import { floatsOf } from '../../tensor/session.ts';
 import {
   cutBelow,
   layerOf,
@@ -16,7 +17,16 @@ import {
   type WeightRequest,
   type Work,
 } from '../weightEditor.ts';
-import { changesOf, descend, FineTuning, type Tuned } from './fineTuning.ts';
+import {
+  changeableOf,
+  changesOf,
+  type Deltas,
+  deltaFeeds,
+  descend,
+  FineTuning,
+  gradientsOf,
+  type Tuned,
+} from './fineTuning.ts';
 
 export const FtLanguageSettings = FineTuning.extend({
   layer: z.int().default(-1).describe('Decoder layer that is tuned, from 0; −1 is the last'),
@@ -40,12 +50,9 @@ function tunedTensors(settings: FtLanguageSettings, decoder: Decoder): string[] 
 }
 
 export function ftLanguageNeeds(settings: FtLanguageSettings, decoder: Decoder): WeightEditorNeeds {
-  const shapes = decoder.tensors();
   return {
     cuts: cutBelow(layerTuned(settings, decoder)),
-    changeable: tunedTensors(settings, decoder).map((name) =>
-      shapes.get(name)!.length === 2 ? name.replace(/\.weight$/, '') : name,
-    ),
+    changeable: changeableOf(tunedTensors(settings, decoder), decoder.tensors()),
   };
 }
 
@@ -78,7 +85,12 @@ export class FtLanguage extends WeightEditor {
     });
     const { input, targetIds } = await teacherForced(model, request);
     const feeds = { ...(await feedsFrom(model, input, layer)), ...targetFeeds(input, targetIds) };
-    const tuned = await descend(session, feeds, shapes, this.settings, work);
+    const evaluate = async (deltas: Deltas) => {
+      const out = await session.run({ ...feeds, ...deltaFeeds(deltas, shapes) });
+      const loss = (await floatsOf(out['loss']!))[0]!;
+      return { loss, gradients: () => gradientsOf(out, shapes.keys()) };
+    };
+    const tuned = await descend(evaluate, shapes, this.settings, work);
     return { ...tuned, changes: changesOf(tuned.deltas, shapes) };
   }
 }

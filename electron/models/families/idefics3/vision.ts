@@ -24,6 +24,11 @@ export function idefics3Vision(config: Idefics3Config): VisionTower {
   const across = Math.floor(imageSize / patchSize);
   const count = across * across;
   return {
+    parts: {
+      connector: ['connector.'],
+      layers: vision.layers,
+      layer: (layer) => `${tower}.encoder.layers.${layer}.`,
+    },
     together: true,
     build(graph, weight) {
       const pixels = graph.input('pixels', 'float32', ['tiles', 3, imageSize, imageSize]);

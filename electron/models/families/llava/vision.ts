@@ -77,6 +77,11 @@ function project(features: Tensor, config: LlavaConfig, weight: Weights): Tensor
 export function llavaVision(config: LlavaConfig): VisionTower {
   const side = config.vision.imageSize;
   return {
+    parts: {
+      connector: ['multi_modal_projector.'],
+      layers: visionLayersNeeded(config),
+      layer: (layer) => `${prefix}.encoder.layers.${layer}.`,
+    },
     together: true,
     build(graph, weight) {
       const pixels = graph.input('pixels', 'float32', ['pictures', 3, side, side]);

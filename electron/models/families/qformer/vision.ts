@@ -78,6 +78,11 @@ function queried(states: Tensor, config: QFormerConfig, weight: Weights): Tensor
 export function qformerVision({ vision, qformer, hidden }: Seeing): VisionTower {
   const side = vision.imageSize;
   return {
+    parts: {
+      connector: ['qformer.', 'language_projection.'],
+      layers: vision.layers,
+      layer: (layer) => `vision_model.encoder.layers.${layer}.`,
+    },
     together: true,
     build(graph, weight) {
       const pixels = graph.input('pixels', 'float32', ['pictures', 3, side, side]);

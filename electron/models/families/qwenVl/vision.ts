@@ -26,6 +26,11 @@ export function qwenVision(config: QwenConfig): VisionTower {
   const features = 3 * frames * patchSize * patchSize;
   const windowPatches = windows ? (windows.cells * merge) ** 2 : 0;
   return {
+    parts: {
+      connector: ['visual.merger.', 'visual.deepstack_merger_list.'],
+      layers: vision.layers,
+      layer: (layer) => `visual.blocks.${layer}.`,
+    },
     together: false,
     build(graph, weight) {
       const two = windows !== null;
