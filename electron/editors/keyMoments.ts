@@ -8,13 +8,60 @@ import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { observedWeights } from '../models/weights.ts';
 import * as f from '../tensor/functions.ts';
 import { floatsOf } from '../tensor/session.ts';
+import { choleskyFactor, solveFactored } from './linearAlgebra.ts';
 import type { Sessions } from './weightEditor.ts';
 
-/** Second moments of keys, [width, width]. */
-export interface KeyMoments {
+export class KeyMoments {
   readonly width: number;
+  /** C [width, width] */
   readonly moments: Float64Array;
   readonly tokens: number;
+  #factor: Float64Array | null | undefined;
+
+  constructor(width: number, moments: Float64Array, tokens: number) {
+    this.width = width;
+    this.moments = moments;
+    this.tokens = tokens;
+  }
+
+  /** C⁻¹·k. @throws EmendError 'invalid-input' where C cannot be inverted */
+  solve(key: ArrayLike<number>): Float64Array {
+    this.#factor ??= choleskyFactor(this.moments, this.width);
+    if (this.#factor) return solveFactored(this.#factor, key);
+    throw new EmendError(
+      'invalid-input',
+      `The covariance of keys over ${this.tokens} tokens cannot be inverted: keys have ${this.width} numbers. Give more and longer texts.`,
+    );
+  }
+}
+
+/** Covariances of layers over the texts of a file, each made once. */
+export class TextMoments {
+  readonly #path: string | null;
+  readonly #over: (layer: number, sequences: readonly (readonly number[])[]) => Promise<KeyMoments>;
+  readonly #model: VisionLanguageModel;
+  readonly #made = new Map<number, Promise<KeyMoments>>();
+
+  /** @param path null: there are none */
+  constructor(
+    path: string | null,
+    model: VisionLanguageModel,
+    over: (layer: number, sequences: readonly (readonly number[])[]) => Promise<KeyMoments>,
+  ) {
+    this.#path = path;
+    this.#model = model;
+    this.#over = over;
+  }
+
+  /** null without texts. @throws EmendError 'not-found', 'invalid-input' */
+  async of(layer: number): Promise<KeyMoments | null> {
+    const path = this.#path;
+    if (path === null) return null;
+    const make = async () => this.#over(layer, encodeTexts(this.#model, await readTexts(path)));
+    const made = this.#made.get(layer) ?? make();
+    this.#made.set(layer, made);
+    return made;
+  }
 }
 
 const LARGEST_FILE = 64 * 1024 * 1024;
@@ -63,5 +110,5 @@ export async function keyMoments(
     tokens += ids.length;
   }
   for (let i = 0; i < moments.length; i++) moments[i]! /= tokens;
-  return { width, moments, tokens };
+  return new KeyMoments(width, moments, tokens);
 }

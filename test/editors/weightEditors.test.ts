@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
 import { FtLanguage, FtLanguageSettings, ftLanguageNeeds } from '../../electron/editors/ft/ftLanguage.ts';
 import { FtVision, FtVisionSettings, ftVisionNeeds } from '../../electron/editors/ft/ftVision.ts';
+import { Memit, MemitSettings, memitNeeds } from '../../electron/editors/memit/memit.ts';
 import { Rome, RomeSettings, romeNeeds } from '../../electron/editors/rome/rome.ts';
 import {
   teacherForced,
@@ -40,6 +41,11 @@ const kinds: Readonly<Record<string, Kind>> = {
     backbones: ['blip2_tiny', 'qwen2_5_vl_tiny'],
     needs: ({ decoder }) => romeNeeds(RomeSettings.parse({}), decoder),
     open: (model) => new Rome(model, RomeSettings.parse({ passes: 10 })),
+  },
+  MEMIT: {
+    backbones: ['blip2_tiny', 'qwen3_vl_tiny'],
+    needs: ({ decoder }) => memitNeeds(MemitSettings.parse({}), decoder),
+    open: (model) => new Memit(model, MemitSettings.parse({ passes: 10, lambda: 20 })),
   },
 };
 

@@ -3,15 +3,13 @@
  * say the target (Meng et al. 2022, eqs 2–4).
  */
 import { z } from 'zod';
-import { EmendError } from '../../errors.ts';
 import type { Decoder } from '../../models/decoder.ts';
 import { decoderFrom, feedsFrom } from '../../models/decoderPass.ts';
 import type { ModelInput, VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
 import { observedWeights } from '../../models/weights.ts';
 import * as f from '../../tensor/functions.ts';
 import { floatsOf, int64 } from '../../tensor/session.ts';
-import { encodeTexts, type KeyMoments, keyMoments, readTexts } from '../keyMoments.ts';
-import { choleskyFactor, solveFactored } from '../linearAlgebra.ts';
+import { type KeyMoments, keyMoments, TextMoments } from '../keyMoments.ts';
 import {
   type FoundVector,
   findTargetVector,
@@ -121,20 +119,13 @@ export class Rome extends WeightEditor {
   readonly name = 'ROME';
   readonly settings: RomeSettings;
   readonly layer: number;
-  #moments: Promise<KeyMoments> | undefined;
+  readonly #texts: TextMoments;
 
   constructor(model: VisionLanguageModel, settings: RomeSettings) {
     super(model, romeNeeds(settings, model.decoder));
     this.settings = settings;
     this.layer = layerChanged(settings, model.decoder);
-  }
-
-  /** Covariance of keys over the texts of the settings; null where they name none. */
-  async moments(): Promise<KeyMoments | null> {
-    const { texts } = this.settings;
-    if (texts === null) return null;
-    this.#moments ??= readTexts(texts).then((read) => this.momentsOver(encodeTexts(this.model, read)));
-    return this.#moments;
+    this.#texts = new TextMoments(settings.texts, model, (_, sequences) => this.momentsOver(sequences));
   }
 
   /** Covariance of keys over token sequences. */
@@ -143,7 +134,7 @@ export class Rome extends WeightEditor {
   }
 
   async make(_: VisionLanguageModel, request: WeightRequest, work: Work = {}): Promise<WeightChanges> {
-    return (await this.edit(request, await this.moments(), work)).changes;
+    return (await this.edit(request, await this.#texts.of(this.layer), work)).changes;
   }
 
   /** @param moments covariance of keys; null: the identity */
@@ -165,7 +156,7 @@ export class Rome extends WeightEditor {
     const own = await keyPlaces(model, request, [''], settings.keyToken);
     const { key, value } = await this.#keyAt(own.prompts[0]!.input, own.prompts[0]!.row);
 
-    const direction = moments ? solved(moments, mean) : Float64Array.from(mean);
+    const direction = moments ? moments.solve(mean) : Float64Array.from(mean);
     const size = length(direction);
     const u = Float32Array.from(direction, (x) => x / size);
     const along = key.reduce((sum, x, i) => sum + x * u[i]!, 0);
@@ -193,15 +184,4 @@ export class Rome extends WeightEditor {
     const found = await session.run({ ...(await feedsFrom(model, input, layer)), row: int64([row], [1]) });
     return { key: await floatsOf(found['key']!), value: await floatsOf(found['value']!) };
   }
-}
-
-/** C⁻¹·k. @throws EmendError 'invalid-input' where C cannot be inverted */
-function solved({ moments, width, tokens }: KeyMoments, key: Float32Array): Float64Array {
-  const factor = choleskyFactor(moments, width);
-  if (!factor)
-    throw new EmendError(
-      'invalid-input',
-      `The covariance of keys over ${tokens} tokens cannot be inverted: keys have ${width} numbers. Give more and longer texts.`,
-    );
-  return solveFactored(factor, key);
 }
