@@ -80,15 +80,20 @@ export function addedNeurons(
   return f.matmul(mlp.activate(inner), values);
 }
 
-/** `weights`, with `change` behind the door: it is given what a linear layer reads and gives, and says what it gives instead. */
+/**
+ * `weights`, with somebody at the door: `gives` is told what a linear layer reads and gives, and says what it gives instead; `reads`
+ * says what it reads instead.
+ */
 export function observedWeights(
   weights: Weights,
-  change: (name: string, x: Tensor, out: Tensor) => Tensor,
+  gives: (name: string, x: Tensor, out: Tensor) => Tensor,
+  reads: (name: string, x: Tensor) => Tensor = (_, x) => x,
 ): Weights {
-  return Object.assign((name: string) => weights(name), {
-    ...weights,
-    linear: (x: Tensor, name: string, bias?: Tensor) => change(name, x, weights.linear(x, name, bias)),
-  });
+  const linear: Weights['linear'] = (x, name, bias) => {
+    const read = reads(name, x);
+    return gives(name, read, weights.linear(read, name, bias));
+  };
+  return Object.assign((name: string) => weights(name), { ...weights, linear });
 }
 
 const deltaName = (name: string) => `delta.${name}`;
