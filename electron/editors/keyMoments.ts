@@ -1,6 +1,7 @@
 /**
  * @file Second moments of an MLP's keys over texts: C = mean of k·kᵀ over all tokens (ROME, sec. 3.1; MEMIT, eq. 15).
  */
+import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 import { readRegularFile } from '../files/regularFile.ts';
 import { decoderFrom, feedsFrom } from '../models/decoderPass.ts';
@@ -35,16 +36,28 @@ export class KeyMoments {
   }
 }
 
+/** The setting that names a file of texts. */
+export const textsSetting = (without: string) =>
+  z
+    .string()
+    .max(4096)
+    .default('')
+    .meta({
+      title: 'Texts',
+      description: `File of texts, one a line, for the covariance of keys. Empty: ${without}.`,
+      file: true,
+    });
+
 /** Covariances of layers over the texts of a file, each made once. */
 export class TextMoments {
-  readonly #path: string | null;
+  readonly #path: string;
   readonly #over: (layer: number, sequences: readonly (readonly number[])[]) => Promise<KeyMoments>;
   readonly #model: VisionLanguageModel;
   readonly #made = new Map<number, Promise<KeyMoments>>();
 
-  /** @param path null: there are none */
+  /** @param path '': there are none */
   constructor(
-    path: string | null,
+    path: string,
     model: VisionLanguageModel,
     over: (layer: number, sequences: readonly (readonly number[])[]) => Promise<KeyMoments>,
   ) {
@@ -56,7 +69,7 @@ export class TextMoments {
   /** null without texts. @throws EmendError 'not-found', 'invalid-input' */
   async of(layer: number): Promise<KeyMoments | null> {
     const path = this.#path;
-    if (path === null) return null;
+    if (path === '') return null;
     const make = async () => this.#over(layer, encodeTexts(this.#model, await readTexts(path)));
     const made = this.#made.get(layer) ?? make();
     this.#made.set(layer, made);

@@ -9,15 +9,32 @@ import { readJson } from '../files/json.ts';
 import type { Checkpoint } from '../models/open.ts';
 import { dualEdit, publishedDualEdit } from './dualedit/dualEdit.ts';
 import type { EditorKind, UnopenedEditor } from './editor.ts';
+import { ftLanguage } from './ft/ftLanguage.ts';
+import { ftVision } from './ft/ftVision.ts';
 import { grace } from './grace/grace.ts';
 import { ike } from './ike/ike.ts';
+import { kn } from './kn/kn.ts';
 import { lte } from './lte/lte.ts';
+import { memit } from './memit/memit.ts';
+import { rome } from './rome/rome.ts';
 import { serac } from './serac/serac.ts';
 import { parseSettings, settingsFingerprint } from './settings.ts';
 import { PUBLISHED_THRESHOLD, publishedVisEdit, readSavedAdapters } from './visedit/publishedAdapter.ts';
 import { opened, visEdit } from './visedit/visEdit.ts';
 
-export const editorKinds: readonly EditorKind[] = [visEdit, dualEdit, ike, grace, lte, serac];
+export const editorKinds: readonly EditorKind[] = [
+  visEdit,
+  dualEdit,
+  ike,
+  grace,
+  lte,
+  serac,
+  ftLanguage,
+  ftVision,
+  rome,
+  memit,
+  kn,
+];
 
 /** The editor of a name; undefined when there is none. */
 export function editorNamed(name: string): EditorKind | undefined {

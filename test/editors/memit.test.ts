@@ -33,7 +33,7 @@ test('MEMIT of two facts at two layers equals the reference', async () => {
   const reference = await EditorReference.open<MemitJson>('memit');
   const { layers, facts, lambda_, contexts, settings, optimisation, layers_log, ...wanted } = reference.json;
   const given = MemitSettings.parse({
-    layers,
+    layers: layers.join(', '),
     lambda: lambda_,
     rate: settings.lr,
     passes: settings.forward_passes,
@@ -41,7 +41,7 @@ test('MEMIT of two facts at two layers equals the reference', async () => {
     klFactor: settings.kl_factor,
     clamp: settings.clamp_norm_factor,
     stopBelow: settings.stop_below,
-    contexts: contexts.map((context) => [context]),
+    contexts: [...contexts],
   });
   const folder = fixture('checkpoints/llava_tiny');
   const { backbone } = await openCheckpoint(folder);

@@ -8,15 +8,8 @@ import type { VisionLanguageModel, WeightChanges } from '../../models/visionLang
 import { deltaWeights } from '../../models/weights.ts';
 import { gradients } from '../../tensor/gradients.ts';
 import { floatsOf } from '../../tensor/session.ts';
-import {
-  cutBelow,
-  layerOf,
-  teacherForced,
-  WeightEditor,
-  type WeightEditorNeeds,
-  type WeightRequest,
-  type Work,
-} from '../weightEditor.ts';
+import type { EditorKind, EditorNeeds, Work } from '../editor.ts';
+import { cutBelow, layerOf, teacherForced, WeightEditor, type WeightRequest } from '../weightEditor.ts';
 import {
   changeableOf,
   changesOf,
@@ -49,7 +42,7 @@ function tunedTensors(settings: FtLanguageSettings, decoder: Decoder): string[] 
     : decoder.layerTensors(layer);
 }
 
-export function ftLanguageNeeds(settings: FtLanguageSettings, decoder: Decoder): WeightEditorNeeds {
+export function ftLanguageNeeds(settings: FtLanguageSettings, decoder: Decoder): EditorNeeds {
   return {
     cuts: cutBelow(layerTuned(settings, decoder)),
     changeable: changeableOf(tunedTensors(settings, decoder), decoder.tensors()),
@@ -94,3 +87,14 @@ export class FtLanguage extends WeightEditor {
     return { ...tuned, changes: changesOf(tuned.deltas, shapes) };
   }
 }
+
+export const ftLanguage: EditorKind<FtLanguageSettings> = {
+  name: 'FT-L',
+  acts: 'weights of one decoder layer, by fine-tuning',
+  byConstruction: {},
+  untrained: {
+    settings: FtLanguageSettings,
+    needs: (settings, { backbone }) => ftLanguageNeeds(settings, backbone.decoder),
+    open: async (settings, model) => new FtLanguage(model, settings),
+  },
+};

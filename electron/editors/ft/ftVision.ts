@@ -12,14 +12,8 @@ import * as f from '../../tensor/functions.ts';
 import { gradients } from '../../tensor/gradients.ts';
 import type { Tensor } from '../../tensor/graph.ts';
 import { float32, floatsOf } from '../../tensor/session.ts';
-import {
-  layerOf,
-  teacherForced,
-  WeightEditor,
-  type WeightEditorNeeds,
-  type WeightRequest,
-  type Work,
-} from '../weightEditor.ts';
+import type { EditorKind, EditorNeeds, Work } from '../editor.ts';
+import { layerOf, teacherForced, WeightEditor, type WeightRequest } from '../weightEditor.ts';
 import {
   changeableOf,
   changesOf,
@@ -54,7 +48,7 @@ function tunedTensors({ part, layer }: FtVisionSettings, { vision, tensors }: Ba
     .map(([name]) => name);
 }
 
-export function ftVisionNeeds(settings: FtVisionSettings, backbone: Backbone): WeightEditorNeeds {
+export function ftVisionNeeds(settings: FtVisionSettings, backbone: Backbone): EditorNeeds {
   return { cuts: [], changeable: changeableOf(tunedTensors(settings, backbone), backbone.tensors()) };
 }
 
@@ -140,3 +134,16 @@ export class FtVision extends WeightEditor {
     return { ...tuned, changes: changesOf(tuned.deltas, shapes) };
   }
 }
+
+export const ftVision: EditorKind<FtVisionSettings> = {
+  name: 'FT-V',
+  acts: 'weights of what sees, by fine-tuning',
+  byConstruction: {
+    textLocality: 'It changes only how a picture is seen, and a text has none.',
+  },
+  untrained: {
+    settings: FtVisionSettings,
+    needs: (settings, { backbone }) => ftVisionNeeds(settings, backbone),
+    open: async (settings, model) => new FtVision(model, settings),
+  },
+};

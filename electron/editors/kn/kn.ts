@@ -8,14 +8,8 @@ import type { Decoder } from '../../models/decoder.ts';
 import { generate } from '../../models/generation.ts';
 import type { VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
 import type { LinearChange } from '../../models/weightChanges.ts';
-import {
-  betweenSteps,
-  teacherForced,
-  WeightEditor,
-  type WeightEditorNeeds,
-  type WeightRequest,
-  type Work,
-} from '../weightEditor.ts';
+import type { EditorKind, EditorNeeds, Work } from '../editor.ts';
+import { betweenSteps, teacherForced, WeightEditor, type WeightRequest } from '../weightEditor.ts';
 import { type Integral, neuronAttribution } from './neuronAttribution.ts';
 
 export const KnSettings = z.object({
@@ -60,7 +54,7 @@ const methods = {
 } as const;
 
 /** Neurons may lie in any layer, so the model is cut nowhere. */
-export function knNeeds(_: KnSettings, decoder: Decoder): WeightEditorNeeds {
+export function knNeeds(_: KnSettings, decoder: Decoder): EditorNeeds {
   const changeable = Array.from({ length: decoder.layers }, (__, layer) => decoder.mlp(layer).out);
   return { cuts: [], changeable };
 }
@@ -170,3 +164,14 @@ export function refined(chosen: readonly (readonly Neuron[])[], share: number): 
     .map(({ neuron }) => neuron)
     .sort((a, b) => a.layer - b.layer || a.index - b.index);
 }
+
+export const kn: EditorKind<KnSettings> = {
+  name: 'KN',
+  acts: 'what single neurons of the MLPs write',
+  byConstruction: {},
+  untrained: {
+    settings: KnSettings,
+    needs: (settings, { backbone }) => knNeeds(settings, backbone.decoder),
+    open: async (settings, model) => new Kn(model, settings),
+  },
+};

@@ -11,7 +11,8 @@ import type { LinearChange } from '../../models/weightChanges.ts';
 import { observedWeights } from '../../models/weights.ts';
 import * as f from '../../tensor/functions.ts';
 import { floatsOf, int64 } from '../../tensor/session.ts';
-import { type KeyMoments, keyMoments, TextMoments } from '../keyMoments.ts';
+import type { EditorKind, EditorNeeds, Work } from '../editor.ts';
+import { type KeyMoments, keyMoments, TextMoments, textsSetting } from '../keyMoments.ts';
 import { choleskyFactor, solveFactored } from '../linearAlgebra.ts';
 import { keyPlaces } from '../rome/rome.ts';
 import {
@@ -21,14 +22,7 @@ import {
   type Placed,
   TargetVectorSettings,
 } from '../targetVector.ts';
-import {
-  cutBelow,
-  layerOf,
-  WeightEditor,
-  type WeightEditorNeeds,
-  type WeightRequest,
-  type Work,
-} from '../weightEditor.ts';
+import { cutBelow, layerOf, WeightEditor, type WeightRequest } from '../weightEditor.ts';
 
 /** λ as published for Llama, whose keys have so many numbers. */
 const PUBLISHED = { lambda: 15_000, width: 11_008 };
@@ -36,13 +30,11 @@ const PUBLISHED = { lambda: 15_000, width: 11_008 };
 /** Settings with the published code's values for Llama. */
 export const MemitSettings = TargetVectorSettings.extend({
   layers: z
-    .array(z.int())
-    .min(1)
-    .max(100)
-    .nullable()
-    .default(null)
+    .string()
+    .regex(/^\s*(-?\d+(\s*,\s*-?\d+)*)?\s*$/, 'layers are numbers with commas between')
+    .default('')
     .describe(
-      'Decoder layers whose MLPs are changed, from 0, ascending; empty: as deep as layers 4 to 8 of 32',
+      'Decoder layers whose MLPs are changed, from 0, such as 4, 5, 6. Empty: as deep as layers 4 to 8 of 32',
     ),
   rate: TargetVectorSettings.shape.rate.default(0.5),
   passes: TargetVectorSettings.shape.passes.default(25),
@@ -65,35 +57,31 @@ export const MemitSettings = TargetVectorSettings.extend({
       'The token that stands for a fact: the subject’s last where a request names one, or always the prompt’s last',
     ),
   contexts: z
-    .array(z.array(z.string().max(1000)).min(1).max(100))
+    .array(z.string().max(1000))
     .min(1)
-    .max(20)
-    .default([['']])
-    .describe('Texts put before the prompt, by kind: keys are means over kinds of means within them'),
-  texts: z
-    .string()
-    .nullable()
-    .default(null)
+    .max(100)
+    .default([''])
     .describe(
-      'File of texts, one a line, for the covariance of keys; empty: keys are taken as spread evenly',
+      'Texts put before the prompt; keys are means over those of as many words, and then over these means',
     ),
+  texts: textsSetting('keys are taken as spread evenly'),
 });
 export type MemitSettings = z.infer<typeof MemitSettings>;
 
 /** @throws EmendError 'invalid-input' for layers that the decoder does not have, or not ascending */
 function layersChanged({ layers }: MemitSettings, decoder: Decoder): number[] {
   const depth = decoder.layers;
-  if (layers === null) {
+  if (layers.trim() === '') {
     const [first, last] = [Math.round((4 / 32) * depth), Math.min(depth - 1, Math.round((8 / 32) * depth))];
     return Array.from({ length: last - first + 1 }, (_, at) => first + at);
   }
-  const wanted = layers.map((layer) => layerOf(layer, depth));
+  const wanted = layers.split(',').map((layer) => layerOf(Number(layer), depth));
   if (wanted.some((layer, at) => at > 0 && layer <= wanted[at - 1]!))
-    throw new EmendError('invalid-input', `MEMIT’s layers are not ascending: ${layers.join(', ')}.`);
+    throw new EmendError('invalid-input', `MEMIT’s layers are not ascending: ${layers}.`);
   return wanted;
 }
 
-export function memitNeeds(settings: MemitSettings, decoder: Decoder): WeightEditorNeeds {
+export function memitNeeds(settings: MemitSettings, decoder: Decoder): EditorNeeds {
   const layers = layersChanged(settings, decoder);
   return { cuts: cutBelow(layers[0]!), changeable: layers.map((layer) => decoder.mlp(layer).out) };
 }
@@ -157,14 +145,9 @@ export class Memit extends WeightEditor {
     const places: Array<{ readonly kinds: Placed[][]; readonly own: Placed }> = [];
     for (const [at, request] of requests.entries()) {
       const kinds: Placed[][] = [];
-      for (const contexts of settings.contexts)
+      for (const contexts of byLength(settings.contexts))
         kinds.push([...(await keyPlaces(model, request, contexts, settings.keyToken)).prompts]);
-      const { prompts, unchanged } = await keyPlaces(
-        model,
-        request,
-        settings.contexts.flat(),
-        settings.keyToken,
-      );
+      const { prompts, unchanged } = await keyPlaces(model, request, settings.contexts, settings.keyToken);
       const own = (await keyPlaces(model, request, [''], settings.keyToken)).prompts[0]!;
       places.push({ kinds, own });
       const told: Work = {
@@ -236,6 +219,16 @@ export class Memit extends WeightEditor {
   }
 }
 
+/** Texts by how many words they have. */
+function byLength(texts: readonly string[]): string[][] {
+  const kinds = new Map<number, string[]>();
+  for (const text of texts) {
+    const words = text.split(/\s+/).filter(Boolean).length;
+    kinds.set(words, [...(kinds.get(words) ?? []), text]);
+  }
+  return [...kinds.values()];
+}
+
 function meanOf(vectors: readonly ArrayLike<number>[]): Float64Array {
   const mean = new Float64Array(vectors[0]!.length);
   for (const vector of vectors) for (let i = 0; i < mean.length; i++) mean[i]! += vector[i]! / vectors.length;
@@ -276,3 +269,14 @@ function spreadUpdate(
   for (const [at, residual] of residuals.entries()) left.set(residual, at * out);
   return { rank, right, left };
 }
+
+export const memit: EditorKind<MemitSettings> = {
+  name: 'MEMIT',
+  acts: 'the projections out of several layers’ MLPs, by one rank for each fact',
+  byConstruction: {},
+  untrained: {
+    settings: MemitSettings,
+    needs: (settings, { backbone }) => memitNeeds(settings, backbone.decoder),
+    open: async (settings, model) => new Memit(model, settings),
+  },
+};

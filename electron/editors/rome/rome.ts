@@ -9,7 +9,8 @@ import type { ModelInput, VisionLanguageModel, WeightChanges } from '../../model
 import { observedWeights } from '../../models/weights.ts';
 import * as f from '../../tensor/functions.ts';
 import { floatsOf, int64 } from '../../tensor/session.ts';
-import { type KeyMoments, keyMoments, TextMoments } from '../keyMoments.ts';
+import type { EditorKind, EditorNeeds, Work } from '../editor.ts';
+import { type KeyMoments, keyMoments, TextMoments, textsSetting } from '../keyMoments.ts';
 import {
   type FoundVector,
   findTargetVector,
@@ -24,9 +25,7 @@ import {
   type TeacherForced,
   teacherForced,
   WeightEditor,
-  type WeightEditorNeeds,
   type WeightRequest,
-  type Work,
 } from '../weightEditor.ts';
 
 /** Settings with the published code's values for Llama. */
@@ -54,20 +53,14 @@ export const RomeSettings = TargetVectorSettings.extend({
     .max(100)
     .default([''])
     .describe('Texts put before the prompt; the key and the loss are means over them'),
-  texts: z
-    .string()
-    .nullable()
-    .default(null)
-    .describe(
-      'File of texts, one a line, for the covariance of keys; empty: none is used, as published for Llama',
-    ),
+  texts: textsSetting('none is used, as published for Llama'),
 });
 export type RomeSettings = z.infer<typeof RomeSettings>;
 
 const layerChanged = ({ layer }: RomeSettings, { layers }: Decoder) =>
   layer === null ? Math.round((5 / 32) * layers) : layerOf(layer, layers);
 
-export function romeNeeds(settings: RomeSettings, decoder: Decoder): WeightEditorNeeds {
+export function romeNeeds(settings: RomeSettings, decoder: Decoder): EditorNeeds {
   const layer = layerChanged(settings, decoder);
   return { cuts: cutBelow(layer), changeable: [decoder.mlp(layer).out] };
 }
@@ -185,3 +178,14 @@ export class Rome extends WeightEditor {
     return { key: await floatsOf(found['key']!), value: await floatsOf(found['value']!) };
   }
 }
+
+export const rome: EditorKind<RomeSettings> = {
+  name: 'ROME',
+  acts: 'the projection out of one layer’s MLP, by rank one',
+  byConstruction: {},
+  untrained: {
+    settings: RomeSettings,
+    needs: (settings, { backbone }) => romeNeeds(settings, backbone.decoder),
+    open: async (settings, model) => new Rome(model, settings),
+  },
+};
