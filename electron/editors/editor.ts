@@ -133,7 +133,7 @@ export interface EditorKind<Settings extends object = object> {
   /** what holds whatever its weights are, by the metric's name, each with the reason in one sentence */
   readonly byConstruction: Readonly<Partial<Record<'textLocality', string>>>;
   /** Reads an adapter folder whose adapter.json names this editor. Absent: there is nothing to train. */
-  read?(folder: string): Promise<UnopenedEditor>;
+  read?(folder: string, checkpoint: Checkpoint): Promise<UnopenedEditor>;
   /** How it is opened with settings alone. Absent: it must be trained on a model before it can edit it. */
   readonly untrained?: UntrainedEditor<Settings>;
 }

@@ -16,6 +16,7 @@ import { ike } from './ike/ike.ts';
 import { kn } from './kn/kn.ts';
 import { lte } from './lte/lte.ts';
 import { memit } from './memit/memit.ts';
+import { mend } from './mend/mend.ts';
 import { rome } from './rome/rome.ts';
 import { serac } from './serac/serac.ts';
 import { parseSettings, settingsFingerprint } from './settings.ts';
@@ -34,6 +35,7 @@ export const editorKinds: readonly EditorKind[] = [
   rome,
   memit,
   kn,
+  mend,
 ];
 
 /** The editor of a name; undefined when there is none. */
@@ -119,7 +121,7 @@ export async function readAdapter(
       'unsupported',
       `${described} belongs to the editor ${name}. There are ${editorKinds.map((one) => one.name).join(', ')}.`,
     );
-  if (kind.read) return kind.read(path);
+  if (kind.read) return kind.read(path, checkpoint);
   return chosenEditor({ editor: name, settings }, checkpoint, fingerprint);
 }
 

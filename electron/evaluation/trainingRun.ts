@@ -244,7 +244,8 @@ export async function runTraining(
   ): Promise<void> {
     const latest = join(folder, 'latest');
     await writeWeights(latest, own, weights);
-    const editor = await (await demandEditor(request.editor).read!(latest)).open(model, 'routed');
+    const read = await demandEditor(request.editor).read!(latest, model.checkpoint);
+    const editor = await read.open(model, 'routed');
     try {
       const set = await readEditingSet(validation!.file ?? request.data, {
         ...(request.images !== undefined && { images: request.images }),

@@ -240,10 +240,15 @@ export function canChange(name: string, { shapes, mlps }: Changeable): boolean {
 }
 
 /**
- * Changes from bytes. `names`: those that the editor changes.
+ * Changes from bytes. `names`: those that the editor changes; `mostRank`: of low-rank changes, the matrix's own where absent.
  * @throws EmendError 'damaged' where they are not changes of these in this model
  */
-export function decodeChanges(bytes: Uint8Array, names: readonly string[], model: Changeable): WeightChanges {
+export function decodeChanges(
+  bytes: Uint8Array,
+  names: readonly string[],
+  model: Changeable,
+  mostRank?: number,
+): WeightChanges {
   const { tensors } = decodeSafetensors(bytes, 'The stored edit');
   const refuse = (why: string): never => {
     throw new EmendError(
@@ -290,7 +295,7 @@ export function decodeChanges(bytes: Uint8Array, names: readonly string[], model
     else if (has('right')) {
       const right = floats(part(name, 'right'), [into, null]);
       const rank = right.length / into;
-      if (rank < 1 || rank > Math.min(into, out)) refuse(`a change of ${name} of rank ${rank}`);
+      if (rank < 1 || rank > (mostRank ?? Math.min(into, out))) refuse(`a change of ${name} of rank ${rank}`);
       changes.set(name, { rank, right, left: floats(part(name, 'left'), [rank, out]) });
     }
   }

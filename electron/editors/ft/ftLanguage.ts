@@ -93,6 +93,7 @@ export const ftLanguage: EditorKind<FtLanguageSettings> = {
   acts: 'weights of one decoder layer, by fine-tuning',
   byConstruction: {},
   untrained: {
+    scope: 'everywhere',
     settings: FtLanguageSettings,
     needs: (settings, { backbone }) => ftLanguageNeeds(settings, backbone.decoder),
     open: async (settings, model) => new FtLanguage(model, settings),

@@ -142,6 +142,7 @@ export const ftVision: EditorKind<FtVisionSettings> = {
     textLocality: 'It changes only how a picture is seen, and a text has none.',
   },
   untrained: {
+    scope: 'everywhere',
     settings: FtVisionSettings,
     needs: (settings, { backbone }) => ftVisionNeeds(settings, backbone),
     open: async (settings, model) => new FtVision(model, settings),

@@ -170,6 +170,7 @@ export const kn: EditorKind<KnSettings> = {
   acts: 'what single neurons of the MLPs write',
   byConstruction: {},
   untrained: {
+    scope: 'everywhere',
     settings: KnSettings,
     needs: (settings, { backbone }) => knNeeds(settings, backbone.decoder),
     open: async (settings, model) => new Kn(model, settings),

@@ -275,6 +275,7 @@ export const memit: EditorKind<MemitSettings> = {
   acts: 'the projections out of several layers’ MLPs, by one rank for each fact',
   byConstruction: {},
   untrained: {
+    scope: 'everywhere',
     settings: MemitSettings,
     needs: (settings, { backbone }) => memitNeeds(settings, backbone.decoder),
     open: async (settings, model) => new Memit(model, settings),

@@ -184,6 +184,7 @@ export const rome: EditorKind<RomeSettings> = {
   acts: 'the projection out of one layer’s MLP, by rank one',
   byConstruction: {},
   untrained: {
+    scope: 'everywhere',
     settings: RomeSettings,
     needs: (settings, { backbone }) => romeNeeds(settings, backbone.decoder),
     open: async (settings, model) => new Rome(model, settings),
