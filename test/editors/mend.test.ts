@@ -162,14 +162,16 @@ test('an adapter folder opens, and one without its networks is damaged', async (
     await writeAdapterFiles(join(base, 'whole'), description, weights, 'F32');
     const read = await mend.read!(join(base, 'whole'), checkpoint);
     expect(read).toMatchObject({ cuts: [3], changeable: editor.changeable, name: 'tiny' });
-    const opened = (await read.open(model)) as Mend;
+    const opened = (await read.open(model, 'everywhere')) as Mend;
     const request = await reference.request(model);
     expect(await opened.make(model, request)).toEqual(await editor.make(model, request));
     await opened.dispose();
     const lacking = new Map([...weights].filter(([name]) => !name.endsWith('layers.1.mode_shift.weight')));
     await writeAdapterFiles(join(base, 'lacking'), description, lacking, 'F32');
     const half = await mend.read!(join(base, 'lacking'), checkpoint);
-    await expect(half.open(model)).rejects.toThrow(expect.objectContaining({ code: 'damaged' }));
+    await expect(half.open(model, 'everywhere')).rejects.toThrow(
+      expect.objectContaining({ code: 'damaged' }),
+    );
   } finally {
     await rm(base, { recursive: true, force: true });
   }
