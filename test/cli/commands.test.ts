@@ -426,6 +426,14 @@ describe('emend edit, and emend ask --edited', () => {
     const committed = await json('edit', 'commit', '1', '--reason', 'to see it act');
     expect(committed).toMatchObject({ status: 'committed', overrideReason: 'to see it act' });
 
+    // Those of a filter, at once.
+    const those = ['--search', 'how many', ...library(), '--json'];
+    const set = await emend('edit', 'check', '--status', 'draft', ...those);
+    expect(JSON.parse(set.out).results).toMatchObject([{ edit: 2 }]);
+    const reason = ['--status', 'draft', 'checked', 'failed', '--reason', 'as a set'];
+    expect(JSON.parse((await emend('edit', 'commit', ...reason, ...those)).out).committed).toEqual([2]);
+    expect(JSON.parse(await succeed('edit', 'retire', '--status', 'committed', ...those)).changed).toBe(1);
+
     const acted = await askEdited();
     expect(acted.routing).toMatchObject({ edit: 1 });
     const plain = JSON.parse(

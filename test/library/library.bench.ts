@@ -68,6 +68,7 @@ async function fill(): Promise<void> {
     `UPDATE edits SET stage = 'committed', committed = ?, override_reason = 'x' WHERE id = ?`,
   );
   const retire = database.prepare(`UPDATE edits SET stage = 'retired' WHERE id = ?`);
+  let fingerprint: string | undefined;
   const actors = { model: 'a'.repeat(64), adapter: 'b'.repeat(64) };
   library.actors = actors;
   rememberModel(library, { path: folder, name: 'drawn', adapterPath: null, ...actors });
@@ -85,7 +86,8 @@ async function fill(): Promise<void> {
         const day = new Date(Date.UTC(2025, 0, 1) + draw(500 * 86_400_000)).toISOString();
         date.run(day, day, id);
         const checked = (verdict: string, finding: string | undefined) => {
-          const fingerprint = stateFingerprint(library, editRow(library, id));
+          // what checks have in common is what is read of it
+          fingerprint ??= stateFingerprint(library, editRow(library, id));
           const stale = draw(3) ? '[]' : '["edit"]';
           check.run(id, day, verdict, fingerprint, keepState(library, fingerprint), stale, finding);
         };

@@ -8,7 +8,7 @@ import { probesOf, seedStandingProbes } from '../../electron/library/probes.ts';
 import { actingRows, editRow, mustChange, ownProbes } from '../../electron/library/rows.ts';
 import { defaultPolicy, writeSettings } from '../../electron/library/settings.ts';
 import { findingOf, judge } from '../../electron/library/verdict.ts';
-import { DrawnModel, randomScope } from './randomScope.ts';
+import { DrawnModel, describeInput, randomScope } from './randomScope.ts';
 import { addPicture, makeLibrary } from './support.ts';
 
 function generator(seed: number): (below: number) => number {
@@ -225,3 +225,35 @@ test('a commit that has nothing to do with a check leaves it fresh; a related on
   retireEdit(library, near);
   expect(showEdit(library, one).check).toMatchObject({ fresh: true, staleBy: [] });
 });
+
+test('edits of a set that disturb each other are named as pairs, with how many probes, as asking all of them would', async () => {
+  const { library, model, draft } = await drawnLibrary(5, [20, 24], 5);
+  for (let i = 0; i < 14; i++) await model.commit(draft());
+  const set = Array.from({ length: 12 }, draft);
+  for (const id of set) await model.check(id);
+
+  const expected: string[] = [];
+  for (const disturbs of set) {
+    for (const edit of set) {
+      if (edit === disturbs) continue;
+      const [alone, both] = [model.bank(disturbs), model.bank(disturbs)];
+      const { picture, prompt, reach } = editRow(library, edit);
+      both.add(edit, reach, describeInput(picture, prompt));
+      let probes = 0;
+      for (const probe of ownProbes(library, editRow(library, disturbs))) {
+        const without = await model.actor(probe.picture!, probe.prompt, alone);
+        const acting = await model.actor(probe.picture!, probe.prompt, both);
+        const differ = model.answer(probe.prompt, without) !== model.answer(probe.prompt, acting);
+        if (acting === edit && differ) probes++;
+      }
+      if (probes > 0) expected.push(`edit ${edit} disturbs edit ${disturbs} on ${probes}`);
+    }
+  }
+  const told = (await model.disturbing(set)).map(
+    ({ edit, disturbs, probes }) => `edit ${edit} disturbs edit ${disturbs} on ${probes}`,
+  );
+  expect(told.toSorted()).toEqual(expected.toSorted());
+  // some do, most do not
+  expect(expected.length).toBeGreaterThan(3);
+  expect(expected.length).toBeLessThan(66);
+}, 60_000);

@@ -1,5 +1,6 @@
 /** @file A scope of random vectors, and libraries of edits for it: what decides is real, only what a model sees is drawn. */
 import { createHash } from 'node:crypto';
+import type { DisturbingPair } from '../../electron/api/contract.ts';
 import { KeyBank, quantiseKey } from '../../electron/editors/scope/keyBank.ts';
 import { MemoryBank } from '../../electron/editors/scope/memoryBank.ts';
 import { decide, type Scope, type ScopeInput } from '../../electron/editors/scope/scope.ts';
@@ -7,6 +8,7 @@ import { CommittedInputs, type ComparisonRequest, compare } from '../../electron
 import { keepActing } from '../../electron/library/acting.ts';
 import { rememberAnswers } from '../../electron/library/answers.ts';
 import { type Check, type CheckPlan, planCheck, recordCheck } from '../../electron/library/checks.ts';
+import { disturbancesIn, pairsOf, wantedOf } from '../../electron/library/disturbance.ts';
 import { commitEdit, createEdit } from '../../electron/library/edits.ts';
 import type { Library } from '../../electron/library/library.ts';
 import {
@@ -14,6 +16,7 @@ import {
   decideCheck,
   resultOf,
   signalName,
+  type WantedAnswer,
   wantedAnswers,
 } from '../../electron/library/localCheck.ts';
 import { inputDescription } from '../../electron/library/reader.ts';
@@ -28,6 +31,7 @@ import {
   unsettleWithout,
 } from '../../electron/library/scopeInputs.ts';
 import { commitChanges, thresholdSteps } from '../../electron/library/scopes.ts';
+import { readSettings } from '../../electron/library/settings.ts';
 import { type Comparison, settleInputs } from '../../electron/library/watched.ts';
 
 export const WIDTH = 16;
@@ -212,18 +216,31 @@ export class DrawnModel {
   async check(id: number, supersede: number | null = null): Promise<Check> {
     const { library } = this;
     const { plan, decided } = await this.decide(id, supersede);
-    const answers = wantedAnswers(library, decided.probes).map(({ picture, prompt, edits }) => ({
-      picture: picture ?? '',
-      prompt,
-      signal: signalName(library, edits),
-      text: this.answer(prompt, edits[0] ?? null),
-    }));
-    library.write(() => rememberAnswers(library, answers, plan.maxNewTokens));
+    this.#remember(wantedAnswers(library, decided.probes), plan.maxNewTokens);
     const results = decided.probes.map((probe) => resultOf(library, probe));
     const { unchanged, watched } = decided;
     return recordCheck(library, plan, {
       ...{ results, unchanged, watched, everywhere: false, seconds: 0, editor: 'VisEdit' },
     });
+  }
+
+  /** Which of some checked drafts disturb each other, as the application finds it. */
+  async disturbing(edits: readonly number[]): Promise<DisturbingPair[]> {
+    const { library } = this;
+    const found = disturbancesIn(library, await this.compare({ edits, with: 'each other', inputs: [] }));
+    this.#remember(wantedOf(library, found), readSettings(library).maxNewTokens);
+    return pairsOf(library, found);
+  }
+
+  #remember(wanted: readonly WantedAnswer[], maxNewTokens: number): void {
+    const { library } = this;
+    const answers = wanted.map(({ picture, prompt, edits }) => ({
+      picture: picture ?? '',
+      prompt,
+      signal: signalName(library, edits),
+      text: this.answer(prompt, edits[0] ?? null),
+    }));
+    library.write(() => rememberAnswers(library, answers, maxNewTokens));
   }
 
   /** Commits an edit as the application does; its own probes are known by then. */

@@ -77,6 +77,17 @@ test('only the rows in view are read and drawn, and keys reach all of them', asy
   );
 });
 
+test('the first stop of the Tab key leads past what every screen has', async () => {
+  await page.reload();
+  await row(COUNT).waitFor();
+  const skip = page.getByRole('button', { name: 'Skip to the content' });
+  await page.keyboard.press('Tab');
+  expect(await skip.evaluate((element) => element === document.activeElement)).toBe(true);
+  expect(await skip.evaluate((element) => getComputedStyle(element).clipPath)).toBe('none');
+  await page.keyboard.press('Enter');
+  expect(await page.evaluate(() => document.activeElement?.tagName)).toBe('MAIN');
+});
+
 test('lists are searched, filtered, sorted, counted, and saved under a name', async () => {
   await page.keyboard.press('/');
   await page.keyboard.type('hyacinth');

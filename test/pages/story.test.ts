@@ -361,6 +361,32 @@ describe('on the workbench', () => {
     expect(app.problems).toEqual([]);
   });
 
+  test('what is next is the primary action; after a failed check nothing is, and Commit says “anyway”', async () => {
+    const primary = () => page.getByRole('main').locator('.button.primary').allInnerTexts();
+    const next = (name: RegExp) => poll(primary).toEqual([expect.stringMatching(name)]);
+    await page.goto(page.url().replace(/#.*/, '#/workbench'));
+    await page.keyboard.press('n');
+    await openSample(page);
+    await page.getByLabel('Prompt', { exact: true }).fill('Tell me about it');
+    await next(/^Ask/);
+    await ask(page);
+    // no letter of it is in anything the model says
+    await page
+      .getByLabel('Correction', { exact: true })
+      .fill('zzz qqq xxx jjj zzz qqq xxx jjj zzz qqq xxx jjj');
+    await next(/^Preview edit/);
+    await button(page, 'Preview edit').click();
+    await settled(page, 'After text');
+    await next(/^Run check/);
+    await page.reload();
+    await next(/^Run check/);
+    await page.keyboard.press('c');
+    await page.getByText('Failed its check', { exact: true }).waitFor();
+    expect(await primary()).toEqual([]);
+    await button(page, 'Commit anyway').waitFor();
+    expect(app.problems).toEqual([]);
+  });
+
   test('a check goes on through a reload and on other screens, is listed, and can be stopped from anywhere', async () => {
     await page.goto(page.url().replace(/#.*/, '#/workbench/2'));
     await page.getByRole('heading', { name: 'Edit 2' }).waitFor();
