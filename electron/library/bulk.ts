@@ -6,7 +6,7 @@ import { EmendError } from '../errors.ts';
 import { now, prepared, type Store } from './database.ts';
 import { restoreOne, retireOne } from './edits.ts';
 import { remember } from './history.ts';
-import { type Parts, untilTimeIsUp } from './inParts.ts';
+import { GROUP, inGroups, type Parts, untilTimeIsUp } from './inParts.ts';
 import { selectedEdits } from './lists.ts';
 import { countedEdits, type OpenOperation, recordOperation } from './operations.ts';
 import { editRow, tagsOf } from './rows.ts';
@@ -24,8 +24,6 @@ export interface BulkResult {
 
 /** So many refusals are told one by one. */
 const MOST_REFUSED = 100;
-/** Edits looked at before and after a change at once. */
-const AT_ONCE = 20;
 
 /** Does `change` to each edit of a selection it can be done to; it returns whether it changed anything. */
 function* changeMany(
@@ -57,15 +55,13 @@ function* changeMany(
       },
       operation,
     );
-  const groups = Array.from({ length: Math.ceil(ids.length / AT_ONCE) }, (_, at) =>
-    ids.slice(at * AT_ONCE, (at + 1) * AT_ONCE),
-  );
+  const groups = inGroups(ids);
   let at = 0;
   while (at < groups.length) {
     store.write(() => {
       at = untilTimeIsUp(groups, at, changeFew);
     });
-    const done = Math.min(ids.length, at * AT_ONCE);
+    const done = Math.min(ids.length, at * GROUP);
     if (!(yield { stage: words.stage, done, total: ids.length }) && done < ids.length)
       return { changed, refused, refusals, stopped: true };
   }

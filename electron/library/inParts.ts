@@ -40,3 +40,14 @@ export function untilTimeIsUp<T>(items: readonly T[], from: number, work: (item:
   } while (at < items.length && at - from < MOST_IN_PART && performance.now() - begun < PART);
   return at;
 }
+
+/**
+ * Items a few at a time: so many are done at the least before others have their turn, for what a part costs beside its work is not to
+ * outweigh it where the machine is slow.
+ */
+export function inGroups<T>(items: readonly T[]): T[][] {
+  return Array.from({ length: Math.ceil(items.length / GROUP) }, (_, at) =>
+    items.slice(at * GROUP, (at + 1) * GROUP),
+  );
+}
+export const GROUP = 20;

@@ -86,14 +86,30 @@ function actorCondition(filter: EditFilter): Condition | null {
   };
 }
 
-function periodConditions(filter: EditFilter): Condition[] {
+function periodConditions(store: Store, filter: EditFilter): Condition[] {
   return (['created', 'updated', 'committed'] as const).flatMap((column): Condition[] => {
     const { from, to } = filter[column] ?? {};
-    return [
-      ...(from === undefined ? [] : [{ column, test: '>= ?', values: [from] }]),
-      ...(to === undefined ? [] : [{ column, test: '< ?', values: [to] }]),
-    ];
+    const limits = [...(from === undefined ? [] : ['>= ?']), ...(to === undefined ? [] : ['< ?'])];
+    if (limits.length === 0) return [];
+    const values = [from, to].filter((limit) => limit !== undefined);
+    const within = (of: string) => limits.map((limit) => `${of} ${limit}`).join(' AND ');
+    // A list walked in another order has no moments in its index. Where few edits are of the period they are looked up by number;
+    // where most are, what is not is soon passed.
+    const test = (written: string) =>
+      written === column || isMost(store, within(column), values)
+        ? within(written)
+        : `+id IN (SELECT id FROM edits WHERE ${within(column)})`;
+    return [{ column, test, values }];
   });
+}
+
+/** Whether a condition that an index answers lets more than half of all edits through. */
+function isMost(store: Store, sql: string, values: readonly unknown[]): boolean {
+  const found = prepared<unknown[], number>(store, `SELECT count(*) FROM edits WHERE ${sql}`)
+    .pluck()
+    .get(...values)!;
+  const all = prepared<[], number>(store, 'SELECT sum(edits) FROM edit_counts').pluck().get()!;
+  return 2 * found > all;
 }
 
 /** Edits that have one of these statuses now: those with a check of another state are stale, whatever is stored. */
@@ -135,7 +151,7 @@ function conditionsOf(store: Store, filter: EditFilter): Condition[] {
   for (const condition of [actorCondition(filter), text === undefined ? null : textCondition(text)]) {
     if (condition) conditions.push(condition);
   }
-  return [...conditions, ...periodConditions(filter)];
+  return [...conditions, ...periodConditions(store, filter)];
 }
 
 /**
@@ -289,7 +305,11 @@ export function neighbours(
   { id, filter, sort }: { id: number; filter: EditFilter; sort: EditSort },
 ): { previous: number | null; next: number | null; place: number; total: number } {
   return store.read(() => {
-    const { sql, values } = whereOf(store, filter, sort.by === 'status' ? 'id' : sort.by);
+    const byStatus = sort.by === 'status';
+    const wanted = (status: EditStatus) => filter.status?.includes(status) ?? true;
+    const { sql, values } = byStatus
+      ? whereOf(store, { ...filter, status: undefined }, 'id')
+      : whereOf(store, filter, sort.by);
     const order = (backwards: boolean) => orderOf(sort, backwards);
 
     /** the first edit of a part of the list, from one side of the edit on; null where there is none */
@@ -306,7 +326,8 @@ export function neighbours(
         .pluck()
         .get(...keys, ...values)!;
 
-    const is = (status: EditStatus) => whereOf(store, { status: [status] }, 'id').sql;
+    const is = (status: EditStatus) =>
+      whereOf(store, { status: [status] }, status === 'stale' ? 'id' : 'status').sql;
 
     /** what lies on one side of the edit: those with the same key, then those with others; no date is before every date */
     const beyond = (backwards: boolean): Array<[where: string, ...keys: unknown[]]> => {
@@ -319,7 +340,10 @@ export function neighbours(
         const further = upwards
           ? statusOrder.filter((status) => status > own)
           : statusOrder.filter((status) => status < own).toReversed();
-        return [[`${is(own)} AND id ${than} ?`, id], ...further.map((status): [string] => [is(status)])];
+        return [
+          ...(wanted(own) ? [[`${is(own)} AND id ${than} ?`, id] as [string, number]] : []),
+          ...further.filter(wanted).map((status): [string] => [is(status)]),
+        ];
       }
       const column = sortColumns[sort.by];
       const key = edit[sort.by];

@@ -7,7 +7,7 @@ import { EmendError } from '../errors.ts';
 import { now, parseStored, prepared, type Store } from './database.ts';
 import { statusOf } from './freshness.ts';
 import { remember } from './history.ts';
-import { type Parts, parts, untilTimeIsUp, wholly } from './inParts.ts';
+import { GROUP, inGroups, type Parts, parts, untilTimeIsUp, wholly } from './inParts.ts';
 import { committedInPlaceOf, type EditRow, editRow, tagsOf } from './rows.ts';
 import { setTags } from './tags.ts';
 
@@ -273,11 +273,13 @@ function* moveAll(
     if (!(yield { done, total, stage: 'Looking whether it can be done' })) return true;
   }
   const stage = direction === 'back' ? 'Taking back' : 'Doing again';
-  let done = 0;
-  while (done < total) {
+  const groups = inGroups(edits);
+  let at = 0;
+  while (at < groups.length) {
     store.write(() => {
-      done = untilTimeIsUp(edits, done, move);
+      at = untilTimeIsUp(groups, at, (group) => group.forEach(move));
     });
+    const done = Math.min(total, at * GROUP);
     if (!(yield { done, total, stage }) && done < total) return true;
   }
   store.write(finish);
