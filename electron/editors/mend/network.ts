@@ -100,7 +100,7 @@ export function networkLayers(
       const rank = expect(`${own}.u`, width, null)[1]!;
       expect(`${own}.v`, rank, width);
       expect(`${own}.bias`, width);
-      for (const of of ['scale', 'shift']) expect(`${own}.mode_${of}.weight`, modes, width);
+      for (const part of ['scale', 'shift']) expect(`${own}.mode_${part}.weight`, modes, width);
     }
   }
   return layers;
