@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 import { readJson } from '../files/json.ts';
 import type { Checkpoint } from '../models/open.ts';
+import { caliNet } from './calinet/calinet.ts';
 import { dualEdit, publishedDualEdit } from './dualedit/dualEdit.ts';
 import type { EditorKind, UnopenedEditor } from './editor.ts';
 import { ftLanguage } from './ft/ftLanguage.ts';
@@ -20,6 +21,7 @@ import { mend } from './mend/mend.ts';
 import { rome } from './rome/rome.ts';
 import { serac } from './serac/serac.ts';
 import { parseSettings, settingsFingerprint } from './settings.ts';
+import { tPatcher } from './tpatcher/tPatcher.ts';
 import { PUBLISHED_THRESHOLD, publishedVisEdit, readSavedAdapters } from './visedit/publishedAdapter.ts';
 import { opened, visEdit } from './visedit/visEdit.ts';
 
@@ -36,6 +38,8 @@ export const editorKinds: readonly EditorKind[] = [
   memit,
   kn,
   mend,
+  tPatcher,
+  caliNet,
 ];
 
 /** The editor of a name; undefined when there is none. */

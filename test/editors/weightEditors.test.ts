@@ -4,11 +4,13 @@
  */
 import { readFile } from 'node:fs/promises';
 import { expect, test } from 'vitest';
+import { CaliNet, CaliNetSettings, caliNetNeeds } from '../../electron/editors/calinet/calinet.ts';
 import { FtLanguage, FtLanguageSettings, ftLanguageNeeds } from '../../electron/editors/ft/ftLanguage.ts';
 import { FtVision, FtVisionSettings, ftVisionNeeds } from '../../electron/editors/ft/ftVision.ts';
 import { Kn, KnSettings, knNeeds } from '../../electron/editors/kn/kn.ts';
 import { Memit, MemitSettings, memitNeeds } from '../../electron/editors/memit/memit.ts';
 import { Rome, RomeSettings, romeNeeds } from '../../electron/editors/rome/rome.ts';
+import { TPatcher, TPatcherSettings, tPatcherNeeds } from '../../electron/editors/tpatcher/tPatcher.ts';
 import {
   teacherForced,
   type WeightEditor,
@@ -50,6 +52,17 @@ const kinds: Readonly<Record<string, Kind>> = {
     meantForTrained: true,
     needs: ({ decoder }) => knNeeds(KnSettings.parse({}), decoder),
     open: (model) => new Kn(model, KnSettings.parse({})),
+  },
+  // Rows of a random model are so alike that neurons cannot be quiet on some and fire on others: that weighs little here.
+  'T-Patcher': {
+    backbones: ['blip2_tiny', 'qwen3_vl_tiny'],
+    needs: ({ decoder }) => tPatcherNeeds(TPatcherSettings.parse({}), decoder),
+    open: (model) => new TPatcher(model, TPatcherSettings.parse({ steps: 40, memory: 0.1 })),
+  },
+  CaliNET: {
+    backbones: ['blip2_tiny', 'qwen2_5_vl_tiny'],
+    needs: ({ decoder }) => caliNetNeeds(CaliNetSettings.parse({}), decoder),
+    open: (model) => new CaliNet(model, CaliNetSettings.parse({ steps: 10 })),
   },
   MEMIT: {
     backbones: ['blip2_tiny', 'qwen3_vl_tiny'],
