@@ -63,7 +63,7 @@ const measured = {
   ask: { alone: [] as number[], beside: [] as number[] },
 };
 
-console.error('made', performance.now()); await asking(); console.error('asked', performance.now());
+await asking();
 for (let round = 0; round < 2; round++) {
   measured.library.alone.push(...(await latencies(4, library)));
   measured.ask.alone.push(...(await latencies(4, asking)));
@@ -97,11 +97,11 @@ for (let round = 0; round < 2; round++) {
     },
     { job },
   ).catch(() => null);
-  console.error('starting', performance.now()); await started; console.error('started', performance.now());
+  await started;
   measured.library.beside.push(...(await latencies(6, library)));
   measured.ask.beside.push(...(await latencies(6, asking)));
   await call('jobs.cancel', { job });
-  await training; console.error('stopped', performance.now());
+  await training;
 }
 const at = (values: number[], share: number) =>
   values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(share * values.length))]!;
