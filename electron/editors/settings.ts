@@ -13,7 +13,8 @@ const LARGEST_FILE = 512 * 1024 * 1024;
 type Values = Readonly<Record<string, unknown>>;
 
 const Property = z.looseObject({
-  type: z.string().optional(),
+  /** several where it may be null */
+  type: z.union([z.string(), z.array(z.string())]).optional(),
   title: z.string().optional(),
   description: z.string().optional(),
   default: z.union([z.string(), z.number(), z.boolean(), z.null(), z.array(z.string())]).optional(),
@@ -38,7 +39,8 @@ export function settingFields(settings: z.ZodType): SettingField[] {
     const outer = Property.parse(property);
     // A value or nothing: null is what the editor itself chooses.
     const inner = outer.anyOf && Property.parse(outer.anyOf.find(({ type }) => type !== 'null'));
-    const { type, enum: options, minimum, maximum, exclusiveMinimum, items } = inner ?? outer;
+    const { type: types, enum: options, minimum, maximum, exclusiveMinimum, items } = inner ?? outer;
+    const type = Array.isArray(types) ? types.find((one) => one !== 'null') : types;
     let kind = type === 'array' && items?.type === 'string' ? 'texts' : type;
     if (options) kind = 'choice';
     if (outer.file ?? inner?.file) kind = 'file';
@@ -50,7 +52,7 @@ export function settingFields(settings: z.ZodType): SettingField[] {
       label: outer.title ?? words(key),
       help: outer.description ?? '',
       default: outer.default ?? null,
-      optional: inner !== undefined,
+      optional: inner !== undefined || (Array.isArray(types) && types.includes('null')),
       options: options ?? [],
       least: safe(minimum ?? exclusiveMinimum),
       most: safe(maximum),
