@@ -8,10 +8,11 @@ import type { FoundAdapter, ModelSummary } from './contract.ts';
 
 /** What every editor's adapter.json says; some act at several layers and name none of them `layer`. */
 const Description = z.looseObject({
-  name: z.string().max(200),
+  name: z.string().max(200).optional(),
   editor: z.string().max(100),
   layer: z.number().int().nullish(),
-  model: z.string().max(200),
+  /** absent: an editor with settings, for any model */
+  model: z.string().max(200).optional(),
 });
 
 /** Folders looked at in one place. */
@@ -56,17 +57,17 @@ async function judge(
     // A file of the published code does not say what it was trained on: where it was opened, it fits.
     const fits = known.some((opened) => opened.path === path && opened.model === model.path);
     const reason = fits ? '' : 'An archive of the published code that was opened with another model.';
-    return { path, name: basename(path), editor: 'VisEdit', layer: null, fits, reason };
+    return { path, name: basename(path), editor: '', layer: null, fits, reason };
   }
   if (!(await stat(join(path, 'adapter.json')).catch(() => null))) return null;
-  const about = { path, name: basename(path), editor: 'VisEdit', layer: null };
+  const about = { path, name: basename(path), editor: '', layer: null };
   try {
     const parsed = Description.safeParse(await readJson(join(path, 'adapter.json')));
     if (!parsed.success) throw new EmendError('damaged', 'Its adapter.json does not describe an adapter.');
-    const { name, editor, layer = null, model: trainedOn } = parsed.data;
-    const fits = trainedOn === model.checkpoint;
+    const { name = basename(path), editor, layer = null, model: trainedOn } = parsed.data;
+    const fits = trainedOn === undefined || trainedOn === model.checkpoint;
     let reason = '';
-    if (!fits) reason = `Trained for another model (${trainedOn.slice(0, 12)}).`;
+    if (!fits) reason = `Trained for another model (${trainedOn?.slice(0, 12)}).`;
     if (!fits && layer !== null && layer > model.layers - 2)
       reason = `Trained for another model: it acts at layer ${layer}, and this one has ${model.layers}.`;
     return { path, name, editor, layer, fits, reason };
