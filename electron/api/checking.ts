@@ -1,6 +1,7 @@
 /**
  * @file One check from plan to record: what is not known yet is described and asked, the rest is decided from what the library keeps.
  */
+import type { EngineStream } from '../engine/protocol.ts';
 import { EmendError } from '../errors.ts';
 import { rememberAnswers } from '../library/answers.ts';
 import { type Check, type CheckPlan, planCheck, recordCheck } from '../library/checks.ts';
@@ -33,6 +34,8 @@ export interface CheckListener {
   /** inputs done, of those known to be needed */
   readonly progress: (done: number, total: number) => void;
   readonly result?: (result: ProbeResult) => void;
+  /** steps done of making the edit, which may take minutes */
+  readonly making?: (done: number, total: number) => void;
 }
 
 interface Input {
@@ -88,7 +91,7 @@ export async function decide(
   listener: CheckListener,
 ): Promise<DecidedCheck | null> {
   const { library } = parts;
-  await signEdit(parts, plan.edit.id, listener.signal);
+  await signEdit(parts, plan.edit.id, listener);
   await lookAt(
     parts,
     plan.probes.map(({ probe }) => probe),
@@ -129,12 +132,15 @@ function compareWithProbes(
 export async function signEdit(
   { library, engine, session }: Parts,
   id: number,
-  signal: AbortSignal,
+  { signal, making }: Pick<CheckListener, 'signal' | 'making'>,
 ): Promise<void> {
   const state = editState(library, id);
   if (state.signal && state.influence !== undefined) return;
   const edit = session.engineEdit(state, session.pictureReader());
-  const { signals } = await engine.call('sign', { edits: [edit], influence: true }, { signal });
+  const onStream = (message: EngineStream) => {
+    if (message.kind === 'progress' && message.unit === 'steps') making?.(message.done, message.total ?? 0);
+  };
+  const { signals } = await engine.call('sign', { edits: [edit], influence: true }, { signal, onStream });
   recordSignal(library, state, signals[0]!.signal, signals[0]!.influence);
 }
 

@@ -125,3 +125,20 @@ test('a folder is added by drag, by the dialog, and by a path in quotes or with 
   await page.getByText(`There is no model at ${join(home, 'nowhere')}.`).waitFor();
   expect(desktop.problems).toEqual([]);
 });
+
+test('an editor that needs no training is opened from its form, with settings of its own, and shows them again', async () => {
+  await page.getByRole('link', { name: 'Models' }).click();
+  const editors = page.getByRole('region', { name: 'Editors without training' });
+  await editors.getByRole('button', { name: 'Open with GRACE' }).click();
+  const form = editors.getByRole('form', { name: 'Settings of GRACE' });
+  expect(await form.getByLabel('Steps').inputValue()).toBe('100');
+  await form.getByLabel('Steps').fill('3');
+  await form.getByLabel('Where edits act').selectOption({ label: 'everywhere, all together' });
+  await form.getByRole('button', { name: 'Open' }).click();
+  await poll(() => card().innerText()).toMatch(/Editor\s+GRACE[\s\S]*Edits act\s+everywhere, all together/);
+  await editors.getByRole('button', { name: 'Settings of GRACE' }).click();
+  expect(await form.getByLabel('Steps').inputValue()).toBe('3');
+  await form.getByLabel('Layer').fill('1000');
+  await form.getByRole('button', { name: 'Open' }).click();
+  await page.getByText('The decoder has no layer 1000').waitFor();
+});

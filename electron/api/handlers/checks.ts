@@ -24,6 +24,7 @@ export function checkHandlers(parts: Parts): HandlersOf<'checks'> {
       const listener: CheckListener = {
         signal,
         progress: (done, total) => progress('Checking', done, total, 'inputs'),
+        making: (done, total) => progress('Making the edit', done, total, 'steps'),
         result: (result) => events.emit({ name: 'check.result', payload: { job, result } }),
       };
       const check = await runCheck(parts, edit, listener, supersede);
