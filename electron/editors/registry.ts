@@ -14,6 +14,7 @@ import { ftLanguage } from './ft/ftLanguage.ts';
 import { ftVision } from './ft/ftVision.ts';
 import { grace } from './grace/grace.ts';
 import { ike } from './ike/ike.ts';
+import { ke } from './ke/ke.ts';
 import { kn } from './kn/kn.ts';
 import { lte } from './lte/lte.ts';
 import { memit } from './memit/memit.ts';
@@ -37,6 +38,7 @@ export const editorKinds: readonly EditorKind[] = [
   rome,
   memit,
   kn,
+  ke,
   mend,
   tPatcher,
   caliNet,

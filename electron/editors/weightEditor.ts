@@ -2,6 +2,7 @@
  * @file What the editors share that act by weights: a state is changes of weights, several act by their sum.
  */
 import { EmendError } from '../errors.ts';
+import type { Decoder } from '../models/decoder.ts';
 import type { EncodedPrompt } from '../models/prompt.ts';
 import type { ModelInput, VisionLanguageModel, WeightChanges } from '../models/visionLanguageModel.ts';
 import { changeableParts, decodeChanges, encodeChanges, sumOfChanges } from '../models/weightChanges.ts';
@@ -136,4 +137,24 @@ export function layerOf(layer: number, layers: number): number {
     'invalid-input',
     `The decoder has no layer ${layer}: take 0 to ${layers - 1}, or −1 for the last.`,
   );
+}
+
+/** The linear layers of an MLP by the papers' words. */
+export const mlpParts = ['gate', 'up', 'down'] as const;
+
+/** Canonical names of linear layers of layers' MLPs, layer by layer. @throws EmendError 'invalid-input' for those the decoder does not have */
+export function mlpLinears(
+  layers: readonly number[],
+  parts: ReadonlyArray<(typeof mlpParts)[number]>,
+  decoder: Decoder,
+): string[] {
+  return layers.flatMap((layer) => {
+    const { into, out } = decoder.mlp(layerOf(layer, decoder.layers));
+    return parts.map((part) => {
+      if (part === 'down') return out;
+      if (part === 'up') return into.at(-1)!;
+      if (into.length > 1) return into[0]!;
+      throw new EmendError('invalid-input', 'The adapter changes gates, and this decoder’s MLPs have none.');
+    });
+  });
 }

@@ -2,7 +2,6 @@
  * @file MEND: networks turn the gradient of an edit into changes of the MLPs' weights (Mitchell et al. 2022).
  */
 import { z } from 'zod';
-import { EmendError } from '../../errors.ts';
 import type { Decoder } from '../../models/decoder.ts';
 import { decoderFrom, feedsFrom, logitsAt, targetFeeds, targetLoss } from '../../models/decoderPass.ts';
 import type { ModelInput, VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
@@ -19,11 +18,16 @@ import type { Tensor } from '../../tensor/graph.ts';
 import { float32, floatsOf, int64, type Value } from '../../tensor/session.ts';
 import { type AdapterWeights, readAdapterFiles } from '../adapterFiles.ts';
 import type { EditorKind, Effect, UnopenedEditor, Work } from '../editor.ts';
-import { cutBelow, layerOf, teacherForced, WeightEditor, type WeightRequest } from '../weightEditor.ts';
+import {
+  cutBelow,
+  mlpLinears,
+  mlpParts,
+  teacherForced,
+  WeightEditor,
+  type WeightRequest,
+} from '../weightEditor.ts';
 import { betweenSteps } from '../work.ts';
 import { type EditedModule, editedModules, networkLayers, pseudoFactors } from './network.ts';
-
-const parts = ['gate', 'up', 'down'] as const;
 
 export const MendDescription = z.object({
   editor: z.literal('MEND'),
@@ -31,7 +35,7 @@ export const MendDescription = z.object({
   /** decoder layers whose MLPs are changed, from 0, in the order of `edit_lrs`; published: the last three */
   layers: z.array(z.int().min(0).max(10_000)).min(1).max(100),
   /** their linear layers; decoders without a gate have none */
-  parts: z.array(z.enum(parts)).min(1).max(3),
+  parts: z.array(z.enum(mlpParts)).min(1).max(3),
   /** a change is the mean over rows (LiveEdit) or their sum (the original code) */
   rows: z.enum(['mean', 'sum']).default('mean'),
   model: z.string().max(200),
@@ -42,21 +46,9 @@ export const MendDescription = z.object({
 export type MendDescription = z.infer<typeof MendDescription>;
 type Which = Pick<MendDescription, 'layers' | 'parts' | 'rows'>;
 
-/** Canonical names of the linear layers that are changed. @throws EmendError 'invalid-input' for those the decoder does not have */
-export function mendModules({ layers, parts: wanted }: Which, decoder: Decoder): EditedModule[] {
-  const names = layers.flatMap((layer) => {
-    const { into, out } = decoder.mlp(layerOf(layer, decoder.layers));
-    return wanted.map((part) => {
-      if (part === 'down') return out;
-      if (part === 'up') return into.at(-1)!;
-      if (into.length > 1) return into[0]!;
-      throw new EmendError(
-        'invalid-input',
-        'MEND’s adapter changes gates, and this decoder’s MLPs have none.',
-      );
-    });
-  });
-  return editedModules(names, decoder.tensors());
+/** The linear layers that are changed. @throws EmendError 'invalid-input' for those the decoder does not have */
+export function mendModules({ layers, parts }: Which, decoder: Decoder): EditedModule[] {
+  return editedModules(mlpLinears(layers, parts, decoder), decoder.tensors());
 }
 
 /** What a linear layer read and the gradient at its output, without rows in which either is nothing. */

@@ -1,0 +1,114 @@
+/**
+ * @file KE's hyper-network: an LSTM reads the edit, and for each weight a mask, an offset and a scale come of what it read
+ * (De Cao et al. 2021, eqs 4–6).
+ */
+import { EmendError } from '../../errors.ts';
+import type { WeightOf } from '../../models/weights.ts';
+import * as f from '../../tensor/functions.ts';
+import type { Tensor } from '../../tensor/graph.ts';
+import type { AdapterWeights } from '../adapterFiles.ts';
+
+/** A weight that is edited: outputs and inputs of its linear layer. */
+export interface EditedWeight {
+  /** canonical name of the linear layer, without `.weight` */
+  readonly name: string;
+  readonly out: number;
+  readonly into: number;
+}
+
+/**
+ * Last states of an LSTM in both directions over embeddings, then tanh of a linear layer → [1, condition].
+ * embeddings [rows, hidden]; `there` [rows, 1] is 1 in the first rows, the text's, and 0 in those behind them.
+ */
+export function condition(embeddings: Tensor, there: Tensor, weight: WeightOf): Tensor {
+  const rows = embeddings.shape[0] as number;
+  const last = (suffix: string, order: readonly number[]) => {
+    const at = (part: string) => weight(`hyper.lstm.${part}_l0${suffix}`);
+    const width = (at('weight_hh').shape[1] as number) ?? 0;
+    const read = f.add(f.linear(embeddings, at('weight_ih'), at('bias_ih')), at('bias_hh'));
+    const zeros = embeddings.graph.constant(new Float32Array(width), [1, width]);
+    let [state, cell]: [Tensor, Tensor] = [zeros, zeros];
+    for (const row of order) {
+      const gates = f.add(f.slice(read, 0, row, row + 1), f.linear(state, at('weight_hh')));
+      const gate = (index: number) => f.slice(gates, 1, index * width, (index + 1) * width);
+      const kept = f.multiply(f.sigmoid(gate(1)), cell);
+      const next = f.add(kept, f.multiply(f.sigmoid(gate(0)), f.tanh(gate(2))));
+      const shown = f.multiply(f.sigmoid(gate(3)), f.tanh(next));
+      // A row behind the text leaves both as they are.
+      const here = f.slice(there, 0, row, row + 1);
+      cell = f.add(cell, f.multiply(here, f.subtract(next, cell)));
+      state = f.add(state, f.multiply(here, f.subtract(shown, state)));
+    }
+    return state;
+  };
+  const forth = Array.from({ length: rows }, (_, row) => row);
+  const joined = f.concat([last('', forth), last('_reverse', forth.toReversed())], 1);
+  return f.tanh(f.linear(joined, weight('hyper.linear.weight'), weight('hyper.linear.bias')));
+}
+
+/** x·Wᵀ + b with W = g·v/|v| by rows (weight normalisation). */
+function normedLinear(x: Tensor, name: string, weight: WeightOf): Tensor {
+  const [v, g] = [weight(`${name}.weight_v`), weight(`${name}.weight_g`)];
+  const size = f.sqrt(f.sum(f.multiply(v, v), [1], true));
+  return f.linear(x, f.multiply(v, f.divide(g, size)), weight(`${name}.bias`));
+}
+
+/**
+ * ΔW = maxScale·σ(η)·(gradient ∘ softmax(row a)·col aᵀ + softmax(row b)·col bᵀ) [out, in]. gradient [out, in] of the edit's loss;
+ * conditioned [1, condition]; `at`: the weight's place among those edited.
+ */
+export function weightOffset(
+  gradient: Tensor,
+  conditioned: Tensor,
+  { out, into }: EditedWeight,
+  at: number,
+  maxScale: number,
+  weight: WeightOf,
+): Tensor {
+  const inner = f.tanh(normedLinear(conditioned, `hyper.cond.${at}.0`, weight));
+  const all = normedLinear(inner, `hyper.cond.${at}.1`, weight);
+  let begin = 0;
+  const [colA, rowA, colB, rowB, eta] = [into, out, into, out, 1].map((size) => {
+    begin += size;
+    return f.slice(all, 1, begin - size, begin);
+  }) as [Tensor, Tensor, Tensor, Tensor, Tensor];
+  const outer = (row: Tensor, column: Tensor) => f.matmul(f.softmax(row), column, { a: true });
+  const moved = f.add(f.multiply(gradient, outer(rowA, colA)), outer(rowB, colB));
+  return f.multiply(moved, f.multiply(f.sigmoid(eta), maxScale));
+}
+
+/** @throws EmendError 'damaged' where weights are missing or not of their shapes */
+export function checkHyperNetwork(
+  edited: readonly EditedWeight[],
+  hidden: number,
+  weights: AdapterWeights,
+  where: string,
+): void {
+  const expect = (name: string, ...shape: (number | null)[]): readonly number[] => {
+    const found = weights.get(name)?.shape;
+    if (found?.length !== shape.length || shape.some((size, axis) => size !== null && size !== found[axis]))
+      throw new EmendError(
+        'damaged',
+        `${where} does not hold ${name} as KE's hyper-network for these weights has it.`,
+      );
+    return found;
+  };
+  let width = 0;
+  for (const suffix of ['', '_reverse']) {
+    width = expect(`hyper.lstm.weight_hh_l0${suffix}`, null, null)[1]!;
+    expect(`hyper.lstm.weight_hh_l0${suffix}`, 4 * width, width);
+    expect(`hyper.lstm.weight_ih_l0${suffix}`, 4 * width, hidden);
+    for (const bias of ['ih', 'hh']) expect(`hyper.lstm.bias_${bias}_l0${suffix}`, 4 * width);
+  }
+  const size = expect('hyper.linear.weight', null, 2 * width)[0]!;
+  expect('hyper.linear.bias', size);
+  for (const [at, { out, into }] of edited.entries()) {
+    const inner = expect(`hyper.cond.${at}.0.weight_v`, null, size)[0]!;
+    expect(`hyper.cond.${at}.0.weight_g`, inner, 1);
+    expect(`hyper.cond.${at}.0.bias`, inner);
+    const all = 2 * (out + into) + 1;
+    expect(`hyper.cond.${at}.1.weight_v`, all, inner);
+    expect(`hyper.cond.${at}.1.weight_g`, all, 1);
+    expect(`hyper.cond.${at}.1.bias`, all);
+  }
+}
