@@ -22,14 +22,6 @@ export function wholly<T>(work: Parts<T>): T {
   for (let step = work.next(true); ; step = work.next(true)) if (step.done) return step.value;
 }
 
-/** Items a few hundred at a time, with how many are done after each. */
-export function* parts<T>(items: readonly T[]): Generator<{ part: readonly T[]; done: number }> {
-  for (let first = 0; first < items.length; first += MOST_IN_PART) {
-    const part = items.slice(first, first + MOST_IN_PART);
-    yield { part, done: first + part.length };
-  }
-}
-
 /** Works on items from a place on until the time of a part is up; returns the place after the last. */
 export function untilTimeIsUp<T>(items: readonly T[], from: number, work: (item: T) => void): number {
   const begun = performance.now();

@@ -93,12 +93,18 @@ function periodConditions(store: Store, filter: EditFilter): Condition[] {
     if (limits.length === 0) return [];
     const values = [from, to].filter((limit) => limit !== undefined);
     const within = (of: string) => limits.map((limit) => `${of} ${limit}`).join(' AND ');
-    // A list walked in another order has no moments in its index. Where few edits are of the period they are looked up by number;
-    // where most are, what is not is soon passed.
-    const test = (written: string) =>
-      written === column || isMost(store, within(column), values)
-        ? within(written)
-        : `+id IN (SELECT id FROM edits WHERE ${within(column)})`;
+    // A list walked in another order has no moments in its index: edits are looked up by number among those of the period, or among
+    // those beyond it, whichever are fewer.
+    const beyond = [
+      ...(from === undefined ? [] : [`${column} < ?`]),
+      ...(to === undefined ? [] : [`${column} >= ?`]),
+      ...(column === 'committed' ? ['committed IS NULL'] : []),
+    ];
+    const test = (written: string) => {
+      if (written === column) return within(column);
+      const most = isMost(store, within(column), values);
+      return `+id ${most ? 'NOT IN' : 'IN'} (SELECT id FROM edits WHERE ${most ? beyond.join(' OR ') : within(column)})`;
+    };
     return [{ column, test, values }];
   });
 }

@@ -7,7 +7,7 @@ import { EmendError } from '../errors.ts';
 import { now, parseStored, prepared, type Store } from './database.ts';
 import { statusOf } from './freshness.ts';
 import { remember } from './history.ts';
-import { GROUP, inGroups, type Parts, parts, untilTimeIsUp, wholly } from './inParts.ts';
+import { GROUP, inGroups, type Parts, untilTimeIsUp, wholly } from './inParts.ts';
 import { committedInPlaceOf, type EditRow, editRow, tagsOf } from './rows.ts';
 import { setTags } from './tags.ts';
 
@@ -266,11 +266,10 @@ function* moveAll(
     });
     return false;
   }
-  for (const { part, done } of parts(edits)) {
-    store.read(() => {
-      for (const edit of part) each(edit, (change) => movement(store, operation, change, direction));
-    });
-    if (!(yield { done, total, stage: 'Looking whether it can be done' })) return true;
+  const look = (edit: number) => each(edit, (change) => void movement(store, operation, change, direction));
+  for (let looked = 0; looked < total; ) {
+    looked = store.read(() => untilTimeIsUp(edits, looked, look));
+    if (!(yield { done: looked, total, stage: 'Looking whether it can be done' })) return true;
   }
   const stage = direction === 'back' ? 'Taking back' : 'Doing again';
   const groups = inGroups(edits);

@@ -59,13 +59,15 @@ export function actingRows(store: Store): EditRow[] {
 /** The committed edit that answers the same prompt on the same picture with the same model and adapter, if there is one. */
 export function committedInPlaceOf(store: Store, edit: EditRow): EditRow | undefined {
   const prompt = normaliseAnswer(edit.prompt);
-  return prepared<[string, string, string, number], EditRow>(
+  const found = prepared<[string, string, string, number], { id: number; prompt: string }>(
     store,
-    `SELECT ${EDIT_COLUMNS} FROM edits
+    // of hundreds of edits on one picture the committed ones alone
+    `SELECT id, prompt FROM edits INDEXED BY one_committed_edit_per_prompt
        WHERE picture = ? AND stage = 'committed' AND model = ? AND adapter = ? AND id <> ?`,
   )
     .all(edit.picture, edit.model, edit.adapter, edit.id)
     .find((other) => normaliseAnswer(other.prompt) === prompt);
+  return found && editRow(store, found.id);
 }
 
 interface ProbeRow {
