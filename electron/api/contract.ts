@@ -1259,6 +1259,22 @@ export const calls = {
     job: 'library',
   },
 
+  /**
+   * Writes what all committed edits of an editor that changes weights do together: `checkpoint`, a copy of the model's folder with them, in
+   * which only files with changes are written anew; `delta`, what is added alone, as safetensors under the tensors' own names.
+   * They then act everywhere: no scope goes with a checkpoint.
+   */
+  'edits.exportWeights': {
+    input: z.object({ path: z.string().min(1).max(4000), form: z.enum(['checkpoint', 'delta']) }),
+    output: z.object({
+      edits: z.number().int(),
+      path: z.string(),
+      written: z.array(z.string()),
+      linked: z.array(z.string()),
+    }),
+    job: true,
+  },
+
   /** each model and adapter that edits were made for, with how many were; names as they were last opened with this library */
   'edits.actors': {
     input: Nothing,

@@ -1,4 +1,5 @@
 /** @file `emend edit …`: the edits of a library, from draft to retired, over the contract like the page. */
+import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import {
   type CallOutput,
@@ -34,7 +35,7 @@ interface WithModel extends Common, EditorOptions {
 
 export function editCommand(): Command {
   const edit = new Command('edit').description('write, check, commit and retire edits');
-  for (const make of [add, list, show, preview, check, commit, health, retire, restore])
+  for (const make of [add, list, show, preview, check, commit, health, retire, restore, exportModel])
     edit.addCommand(make());
   for (const command of manyCommands()) edit.addCommand(command);
   return edit;
@@ -60,6 +61,26 @@ function asking(name: string, description: string): Command {
 async function addPicture(call: Call, file: string): Promise<string> {
   const bytes = await readPictureFile(file);
   return (await call('pictures.add', { base64: Buffer.from(bytes).toString('base64') })).id;
+}
+
+function exportModel(): Command {
+  return asking(
+    'export-model',
+    'write what committed edits of weights do together into a copy of the checkpoint; other programs open it as it is',
+  )
+    .argument('<path>', 'folder that is not there yet; with --delta a file')
+    .option('--delta', 'only what is added to each tensor, as safetensors')
+    .action(async (path: string, { json, delta, ...options }: WithModel & { delta?: boolean }) => {
+      const found = await withSession({ ...options, needsModel: true }, ({ call }) =>
+        call('edits.exportWeights', { path: resolve(path), form: delta ? 'delta' : 'checkpoint' }),
+      );
+      const lines = [
+        `${found.edits} ${found.edits === 1 ? 'edit' : 'edits'} written to ${found.path}: ${found.written.join(', ')} written` +
+          (found.linked.length > 0 ? `, ${found.linked.length} files as they were.` : '.'),
+        'They act everywhere there: no scope goes with a checkpoint.',
+      ];
+      print(found, lines.join('\n'), json);
+    });
 }
 
 interface AddOptions extends Common {

@@ -23,7 +23,7 @@ export function forkEngine(entry: string = engineEntry()): EngineProcess {
   for (const stream of [child.stdout, child.stderr]) {
     if (!stream) continue;
     createInterface({ input: stream }).on('line', (line) => {
-      if (!NOISE.test(line)) process.stderr.write(`${line}\n`);
+      if (line.trim() !== '' && !NOISE.test(line)) process.stderr.write(`${line}\n`);
     });
   }
   return {

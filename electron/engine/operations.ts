@@ -1,6 +1,7 @@
 /**
  * @file What the engine can do, one function per operation of the protocol.
  */
+import { basename } from 'node:path';
 import type { Answer, InfluenceMap, Routing } from '../api/contract.ts';
 import type { Prepared } from '../editors/editedModel.ts';
 import type { EditState } from '../editors/editor.ts';
@@ -19,6 +20,7 @@ import { inputDescription } from '../library/reader.ts';
 import { decisionOf, type KeptMatch } from '../library/scopeInputs.ts';
 import { thresholdSteps } from '../library/scopes.ts';
 import { fingerprint } from '../models/checkpoint.ts';
+import { writeEditedCheckpoint, writeWeightDelta } from '../models/editedCheckpoint.ts';
 import type { Generation, GenerationOptions } from '../models/generation.ts';
 import { availableMemory, openingWays, refuseWhatCannotFit } from '../models/memory.ts';
 import { openCheckpoint } from '../models/open.ts';
@@ -356,6 +358,36 @@ export const operations: OperationTable = {
       times,
       found?.decision ? routingOf(model.scope, model.library.committed.size, found.decision) : null,
     );
+  },
+
+  async exportWeights({ path, form }, { signal, send }) {
+    const model = open();
+    const { edited, library } = model;
+    const { ids } = library.committed;
+    if (ids.length === 0)
+      throw new EmendError('conflict', 'No edit is committed, so there is no change to write.');
+    const { weights, ...others } = edited.effect(model.statesOf(ids));
+    if (!weights || Object.values(others).some((other) => other !== undefined))
+      throw new EmendError(
+        'unsupported',
+        `Edits by ${edited.editor!.name} are no changes of weights, so no checkpoint can hold them. Serve the edited model, or export the edits.`,
+      );
+    const { checkpoint } = edited.model;
+    if (form === 'delta') {
+      const about = {
+        model: await fingerprint(checkpoint),
+        editor: edited.editor!.name,
+        edits: ids.join(' '),
+      };
+      await writeWeightDelta(checkpoint, weights, path, about);
+      return { edits: ids.length, written: [basename(path)], linked: [] };
+    }
+    const progress = (done: number, total: number) =>
+      send({ kind: 'progress', stage: 'Writing the checkpoint', done, total, unit: 'files' });
+    return {
+      edits: ids.length,
+      ...(await writeEditedCheckpoint(checkpoint, weights, path, { signal, progress })),
+    };
   },
 
   async rows(size) {

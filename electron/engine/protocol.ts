@@ -214,6 +214,11 @@ export interface EngineOperations {
     };
     output: Answer;
   };
+  /** Writes the weights that all committed edits change together: a copy of the checkpoint with them, or what is added alone. */
+  exportWeights: {
+    input: { path: string; form: 'checkpoint' | 'delta' };
+    output: { edits: number; written: readonly string[]; linked: readonly string[] };
+  };
   /** How many rows a picture of this size takes. */
   rows: { input: { width: number; height: number }; output: { rows: number } };
   /** The next turn of a conversation, which ends in a question. */

@@ -479,6 +479,36 @@ describe('emend edit, and emend ask --edited', () => {
   });
 });
 
+describe('emend edit export-model', () => {
+  it('writes edits of weights into a checkpoint that answers as they do; edits of rows it refuses', async () => {
+    const own = ['--library', at('weights.emend')];
+    const asked = ['--image', picture, '--prompt', 'What is the animal?'];
+    const open = ['--model', model, '--editor', 'FT-L', '--setting', 'steps=60', '--setting', 'rate=0.02'];
+    await succeed('edit', 'add', ...asked, '--target', 'a small cat', ...own);
+    const none = at('none');
+    await fail(/No edit is committed/, 'edit', 'export-model', none, ...open, ...own);
+    await succeed('edit', 'preview', '1', ...open, ...own);
+    await succeed('edit', 'commit', '1', '--reason', 'a trial', ...open, ...own);
+    const told = JSON.parse(await succeed('edit', 'export-model', at('written'), ...open, ...own, '--json'));
+    expect(told).toMatchObject({ edits: 1, path: at('written'), written: ['model.safetensors'] });
+    const plain = ['--provider', 'cpu', '--json'];
+    const answer = async (folder: string) =>
+      JSON.parse(await succeed('ask', '--model', folder, ...asked, ...plain)).answer;
+    expect(await answer(at('written'))).toBe('a small cat');
+    expect(await answer(model)).not.toBe('a small cat');
+    await succeed('edit', 'export-model', at('delta.safetensors'), '--delta', ...open, ...own);
+    expect((await openSafetensors(at('delta.safetensors'))).tensors.size).toBe(1);
+
+    await writeTinyAdapter(at('rows-adapter'), model, 0.9);
+    const rows = ['--model', model, '--adapter', at('rows-adapter')];
+    await succeed('edit', 'add', ...asked.slice(0, 2), '--prompt', 'Which one?', '--target', 'apple', ...own);
+    await succeed('edit', 'preview', '2', ...rows, ...own);
+    await succeed('edit', 'commit', '2', '--reason', 'a trial', ...rows, ...own);
+    await fail(/are no changes of weights/, 'edit', 'export-model', none, ...rows, ...own);
+    expect(existsSync(none)).toBe(false);
+  }, 90_000);
+});
+
 describe('emend bench', () => {
   const arrange = async (records: number) => {
     await writeTinyAdapter(at('bench-adapter'), model, 0.9);

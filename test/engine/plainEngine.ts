@@ -90,6 +90,7 @@ const operations: OperationTable = {
   preview: unused,
   train: unused,
   keepTrained: unused,
+  exportWeights: unused,
   ask,
 };
 

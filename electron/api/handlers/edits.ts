@@ -21,6 +21,7 @@ import { unlessAborted } from '../jobs.ts';
 import { describedInputs } from '../modelSession.ts';
 import { type Parts, relay } from '../parts.ts';
 import type { HandlersOf } from '../router.ts';
+import { typedPath } from '../typedPath.ts';
 import type { ListCalls } from './lists.ts';
 
 /** Edits that are compared, and then committed in one transaction. */
@@ -62,6 +63,18 @@ export function editHandlers({
     'edits.retire': ({ id, reason }) => retireEdit(library, id, reason),
     'edits.restore': ({ id }) => restoreEdit(library, id),
 
+    'edits.exportWeights': async ({ path, form }, { job, signal, report }) => {
+      await unlessAborted(session.demandActing(), signal);
+      await session.demandAdapter();
+      const to = typedPath(path);
+      const done = await engine.call(
+        'exportWeights',
+        { path: to, form },
+        { signal, onStream: relay(events, job) },
+      );
+      report.outcome(`${done.edits} edits written into ${to}.`);
+      return { edits: done.edits, path: to, written: [...done.written], linked: [...done.linked] };
+    },
     'edits.preview': async ({ id }, { job, signal }) => {
       editState(library, id); // an unknown edit is told before anything is waited for
       await unlessAborted(session.demandActing(), signal);
