@@ -494,8 +494,8 @@ describe('emend edit export-model', () => {
     const plain = ['--provider', 'cpu', '--json'];
     const answer = async (folder: string) =>
       JSON.parse(await succeed('ask', '--model', folder, ...asked, ...plain)).answer;
-    expect(await answer(at('written'))).toBe('a small cat');
-    expect(await answer(model)).not.toBe('a small cat');
+    expect(await answer(at('written'))).toMatch(/^a small cat/);
+    expect(await answer(model)).not.toMatch(/^a small cat/);
     await succeed('edit', 'export-model', at('delta.safetensors'), '--delta', ...open, ...own);
     expect((await openSafetensors(at('delta.safetensors'))).tensors.size).toBe(1);
 
