@@ -199,7 +199,9 @@ export class ModelSession {
   ): Promise<ModelSummary> {
     const { adapter, ...chosen } = editing;
     const { editor, scope } = chosen;
-    const scopeFolder = editor && (scope?.folder ?? (await this.#usualScope(path)) ?? undefined);
+    // An adapter without a scope of its own is decided for by the model's, as an editor without a folder is.
+    const decides = editor !== undefined || adapter != null;
+    const scopeFolder = decides ? (scope?.folder ?? (await this.#usualScope(path)) ?? undefined) : undefined;
     const providers = this.providers;
     const { promptTemplate: template, pictureRows } = readSettings(this.#library);
     const mostPictureRows = pictureRows ?? undefined;
@@ -251,7 +253,7 @@ export class ModelSession {
     return { adapter: chosen.editor ? null : await this.#usualAdapter(path), ...chosen };
   }
 
-  /** Where the scope of an editor without a folder lies: beside the adapter last used with the model, or the demo's. */
+  /** Where a scope of the model lies: beside the adapter last used with it, or the demo's. */
   async #usualScope(path: string): Promise<string | null> {
     const demo = demoModel(this.#resources);
     const known = recentModels(this.#library).find((model) => model.path === path)?.adapterPath;

@@ -1,6 +1,5 @@
 /** @file `emend bench`: an adapter measured over an editing set, each metric told twice. */
 
-import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
@@ -128,9 +127,7 @@ async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<v
       'Several editors take no --setting, --adapter or --json: see --adapters and --out.',
     );
   const usual = usualAdapter(modelOrDemo(options.model));
-  const usuals =
-    usual === null ? [] : [usual, join(dirname(usual), 'editors')].filter((path) => existsSync(path));
-  const adapters = options.adapters ?? usuals;
+  const adapters = options.adapters ?? (usual === null ? [] : [dirname(usual)]);
   const own: ReadonlySet<string> = new Set([
     '--editor',
     '--at',
