@@ -93,6 +93,10 @@ export const Answer = z.object({
   /** milliseconds */
   times: z.object({ picture: z.number(), prompt: z.number(), generation: z.number(), total: z.number() }),
   routing: Routing.nullable(),
+  /** how many committed edits acted together, where they act everywhere and none is chosen */
+  together: z.number().int().optional(),
+  /** what was asked in place of the question, where an edit changes that */
+  asked: z.string().optional(),
 });
 export type Answer = z.infer<typeof Answer>;
 

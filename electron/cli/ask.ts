@@ -138,11 +138,18 @@ async function askEdited(options: AskOptions, file: Uint8Array | null): Promise<
   );
 }
 
-function forPeople({ text, ended, provider, times, routing }: Answer): string {
+function forPeople({ text, ended, provider, times, routing, together, asked }: Answer): string {
   const lines = [text + (ended === 'length' ? ' …' : '')];
   if (routing) lines.push(routed(routing));
+  if (together !== undefined) lines.push(togetherWords(together));
+  if (asked !== undefined) lines.push(`Asked:\n${asked}`);
   lines.push(`(${provider}, ${(times.total / 1000).toFixed(2)} s)`);
   return lines.join('\n');
+}
+
+function togetherWords(edits: number): string {
+  if (edits === 1) return 'One committed edit acts everywhere.';
+  return edits === 0 ? 'No edit is committed.' : `${edits} committed edits act everywhere, together.`;
 }
 
 function routed({ edit, closest, score, threshold }: NonNullable<Answer['routing']>): string {

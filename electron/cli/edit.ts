@@ -170,7 +170,8 @@ function preview(): Command {
       const found = await withSession({ ...options, needsModel: true }, ({ call }) =>
         call('edits.preview', { id }),
       );
-      print(found, `before  ${found.before.text}\nafter   ${found.after.text}`, json);
+      const asked = found.after.asked === undefined ? '' : `\nasked:\n${found.after.asked}`;
+      print(found, `before  ${found.before.text}\nafter   ${found.after.text}${asked}`, json);
     });
 }
 

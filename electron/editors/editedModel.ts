@@ -64,6 +64,14 @@ export class EditedModel {
     return generateUnder(this.model, await this.under(prepared, effect), effect, options);
   }
 
+  /** What is asked in place of an input's question, prompts laid before it included; undefined where edits leave it as it is. */
+  async askedAs({ prompt, visual }: Prepared, states: readonly EditState[]): Promise<string | undefined> {
+    const question = { prompt, visual };
+    const changed = await this.effect(states).question?.(question);
+    if (!changed || changed === question) return undefined;
+    return [...(changed.before ?? []), changed].map((part) => part.prompt).join('\n');
+  }
+
   /** An input as an effect leaves it, up to the lowest cut. */
   under({ prefill, prompt, visual }: Prepared, effect: Effect): Promise<Prefill> {
     return prefillUnder(this.model, { question: { prompt, visual }, target: null, prefill }, effect);

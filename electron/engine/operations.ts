@@ -352,12 +352,14 @@ export const operations: OperationTable = {
     });
     times.generation = watch.lap();
     times.total = watch.total();
-    return answerOf(
-      model,
-      generation,
-      times,
-      found?.decision ? routingOf(model.scope, model.library.committed.size, found.decision) : null,
-    );
+    const decision = found?.decision;
+    const routing = decision ? routingOf(model.scope, model.library.committed.size, decision) : null;
+    const asked = await model.edited.askedAs(prepared, states);
+    return {
+      ...answerOf(model, generation, times, routing),
+      ...(found && !decision && { together: states.length }),
+      ...(asked !== undefined && { asked }),
+    };
   },
 
   async exportWeights({ path, form }, { signal, send }) {
@@ -432,6 +434,7 @@ export const operations: OperationTable = {
     const routing = found && routingOf(model.scope, model.library.committed.size, found);
     return {
       ...answerOf(model, generation, times, routing),
+      ...(everywhere && { together: acting.states.length }),
       promptTokens: prepared.prefill.input.rows,
       picture: found?.picture ?? null,
     };
@@ -460,12 +463,9 @@ export const operations: OperationTable = {
         onToken: tellTokens(context, name),
       });
       const lap = watch.lap();
-      return answerOf(
-        model,
-        generation,
-        { picture, prompt, generation: lap, total: picture + prompt + lap },
-        routing,
-      );
+      const asked = await model.edited.askedAs(prepared, acting);
+      const took = { picture, prompt, generation: lap, total: picture + prompt + lap };
+      return { ...answerOf(model, generation, took, routing), ...(asked !== undefined && { asked }) };
     };
     const before = await side('before', [], null);
     const after = await side(

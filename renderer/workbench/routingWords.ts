@@ -1,12 +1,22 @@
 /**
  * @file What the scope decided, in words.
  */
-import type { Routing } from '../../electron/api/contract.ts';
+import type { Answer, Routing } from '../../electron/api/contract.ts';
 
 /** What a margin is, for those who ask. */
 export const routingMeaning =
   'How sure the scope is that this input is one the edit should act on, in log odds, beside what is asked of it ' +
   'in a library of this size. From there on, the edit acts.';
+
+/** One line about how edits came to act on an answer, or did not; '' where there is nothing to tell. */
+export function actingWords(answer: Pick<Answer, 'routing' | 'together'>, own: number | null = null): string {
+  const { routing, together } = answer;
+  if (together === undefined) return routingWords(routing, own);
+  if (together === 0) return 'no edit is committed';
+  return together === 1
+    ? 'one committed edit acts everywhere'
+    : `${together} committed edits act everywhere, together`;
+}
 
 /** One line about a routing; `own` is the edit it is told for, called “this edit”. */
 export function routingWords(routing: Routing | null, own: number | null = null): string {
