@@ -41,7 +41,7 @@ async function pool(sample: SampleName) {
   const rows = await tensors('lte.pool_embeddings');
   const width = rows.length / reference.pool_texts.length;
   const query = await tensors(`lte.${sample}.query_embedding`);
-  const editor = new Lte(model.hidden, reference.sim_threshold, async (text) => {
+  const editor = new Lte(model.hidden, reference.sim_threshold, 'prompt and target', async (text) => {
     const place = reference.pool_texts.indexOf(text);
     return place < 0 ? query : rows.slice(place * width, (place + 1) * width);
   });
@@ -65,7 +65,7 @@ test.each(sampleNames)('%s: what is retrieved, rows and logits', async (name) =>
   expect(changed !== asked).toBe(above_threshold);
 
   // The numbers behind the prefix are of the edit's own.
-  const effect = new Lte(model.hidden, null, async () => Float32Array.of(1)).effect([facts[0]!]);
+  const effect = new Lte(model.hidden, null, 'prompt', async () => Float32Array.of(1)).effect([facts[0]!]);
   const { input } = await layQuestion(model, await effect.question!(asked), target);
   expect(input.rows).toBe(total_rows);
   const image = model.tokenizer.imageTokenId;

@@ -15,8 +15,16 @@ const Settings = z.object({
     description:
       'Cosine of question and fact above which the fact is shown. Published: 0.3 with a sentence encoder; the mean of token embeddings that stands for one here lies higher.',
   }),
+  compared: z.enum(['prompt', 'prompt and target']).default('prompt').meta({
+    title: 'Compared with',
+    description:
+      'What of a fact a question is compared with. Published: prompt and target, of which a mean of token embeddings takes the target for another question.',
+  }),
 });
 export type LteSettings = z.infer<typeof Settings>;
+
+/** What of a fact a question is compared with. */
+export type Compared = 'prompt' | 'prompt and target';
 
 /** What is shown before the question. */
 export function updatedInformation({ prompt, target, visual }: ShownFact): QuestionPart {
@@ -29,12 +37,14 @@ export class Lte implements Editor<ShownFact> {
   readonly facts: readonly EditorFact[];
   readonly #width: number;
   readonly #threshold: number | null;
+  readonly #compared: Compared;
   readonly #encode: TextEncoder;
 
   /** `threshold`: null where something else decides whether a fact acts. `width`: of the decoder. */
-  constructor(width: number, threshold: number | null, encode: TextEncoder) {
+  constructor(width: number, threshold: number | null, compared: Compared, encode: TextEncoder) {
     this.#width = width;
     this.#threshold = threshold;
+    this.#compared = compared;
     this.#encode = encode;
     this.facts = [
       { label: 'Retrieval', value: threshold === null ? 'by the scope' : `cosine above ${threshold}` },
@@ -55,7 +65,9 @@ export class Lte implements Editor<ShownFact> {
 
   /** Facts most like a question, with their cosines, most similar first. */
   retrieve(prompt: string, facts: readonly ShownFact[]) {
-    const texts = facts.map((fact) => `${fact.prompt} ${fact.target}`);
+    const texts = facts.map((fact) =>
+      this.#compared === 'prompt' ? fact.prompt : `${fact.prompt} ${fact.target}`,
+    );
     return mostSimilar(this.#encode, prompt, texts);
   }
 
@@ -80,7 +92,7 @@ export const lte: EditorKind<LteSettings> = {
     settings: Settings,
     scope: 'own',
     needs: () => ({ cuts: [], changeable: [] }),
-    open: async ({ threshold }, model, scope: EditorScope) =>
-      new Lte(model.hidden, scope === 'own' ? threshold : null, tokenMeanEncoder(model)),
+    open: async ({ threshold, compared }, model, scope: EditorScope) =>
+      new Lte(model.hidden, scope === 'own' ? threshold : null, compared, tokenMeanEncoder(model)),
   },
 };
