@@ -1,7 +1,13 @@
 /**
  * @file Models in words.
  */
-import type { EditorSummary, FoundModel, ModelSummary, ScopeForm } from '../../electron/api/contract.ts';
+import type {
+  EditorSummary,
+  FoundModel,
+  ModelSummary,
+  ScopeForm,
+  WeightForm,
+} from '../../electron/api/contract.ts';
 
 /** “7.1 B”, “22.4 M”, “12,345”. */
 export function countWords(count: number): string {
@@ -14,6 +20,13 @@ export function sizeWords(bytes: number): string {
   if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(1)} GB`;
   return bytes >= 1e6 ? `${Math.round(bytes / 1e6)} MB` : `${Math.max(1, Math.round(bytes / 1e3))} KB`;
 }
+
+/** How the matrices of a model are held. */
+export const formWords: Readonly<Record<WeightForm, string>> = {
+  dense: 'as it is',
+  '8bit': 'in 8 bits',
+  '4bit': 'in 4 bits',
+};
 
 /** What a found model is, in a line. */
 export function modelFacts({ family, parameters, dtype, bytes }: FoundModel): string {

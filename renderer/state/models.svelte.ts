@@ -1,7 +1,7 @@
 /**
  * @file Opening models: the folder asked for, the ones opened before, and what went wrong.
  */
-import type { CallInput, CallOutput, WireError } from '../../electron/api/contract.ts';
+import type { CallInput, CallOutput, WeightForm, WireError } from '../../electron/api/contract.ts';
 import { type Connection, toWireError } from '../backend.ts';
 import type { Condition } from './condition.svelte.ts';
 import type { Jobs } from './jobs.svelte.ts';
@@ -24,6 +24,14 @@ export class Models {
   adapters = $state.raw<CallOutput<'models.adapters'>>([]);
   /** the editors of the workbench */
   editors = $state.raw<CallOutput<'models.editors'>>([]);
+
+  /** the ways of opening the folder that is typed; null until it is a model's */
+  ways = $state.raw<CallOutput<'models.ways'> | null>(null);
+  /** the form chosen among them; null: the proposed one */
+  weights = $state<WeightForm | null>(null);
+  /** packed weights in the cache */
+  packed = $state.raw<CallOutput<'models.packed'> | null>(null);
+  #waysOf = '';
 
   constructor(connection: Connection, jobs: Jobs, condition: Condition) {
     this.#connection = connection;
@@ -53,6 +61,38 @@ export class Models {
     this.editors = await this.#connection.call('models.editors', {}).catch(() => this.editors);
   }
 
+  /** Reads what each way of opening a folder needs. What is no model is told when it is opened. */
+  async readWays(path: string): Promise<void> {
+    if (this.#waysOf !== path) this.weights = null;
+    this.#waysOf = path;
+    if (path === '') {
+      this.ways = null;
+      return;
+    }
+    const found = await this.#connection.call('models.ways', { path }).catch(() => null);
+    if (this.#waysOf === path) this.ways = found;
+  }
+
+  /** The form to open a folder in: chosen, or proposed; undefined where its ways are not known (yet). */
+  formFor(path: string): WeightForm | undefined {
+    return this.ways && this.#waysOf === path.trim()
+      ? (this.weights ?? this.ways.proposed ?? undefined)
+      : undefined;
+  }
+
+  async readPacked(): Promise<void> {
+    this.packed = await this.#connection.call('models.packed', {}).catch(() => this.packed);
+  }
+
+  async removePacked(name: string): Promise<void> {
+    try {
+      await this.#connection.call('models.removePacked', { name });
+    } catch (thrown) {
+      this.error = toWireError(thrown);
+    }
+    await this.readPacked();
+  }
+
   /** How many rows a picture of the library takes in the open model. */
   async rowsOf(picture: string): Promise<number> {
     return (await this.#connection.call('models.rows', { picture })).rows;
@@ -64,14 +104,17 @@ export class Models {
   }
 
   /** Opens a checkpoint folder, with the adapter named or the one found beside it. */
-  async open(path: string, adapter = ''): Promise<void> {
-    await this.openWith(path, adapter.trim() === '' ? {} : { adapter: adapter.trim() });
+  async open(path: string, adapter = '', weights?: WeightForm): Promise<void> {
+    await this.openWith(path, {
+      ...(adapter.trim() !== '' && { adapter: adapter.trim() }),
+      ...(weights && { weights }),
+    });
   }
 
   /** Opens a checkpoint folder with what was chosen to edit it by. Returns whether that came about. */
   async openWith(
     path: string,
-    chosen: Pick<CallInput<'models.open'>, 'adapter' | 'editor' | 'scope'>,
+    chosen: Pick<CallInput<'models.open'>, 'adapter' | 'editor' | 'scope' | 'weights'>,
   ): Promise<boolean> {
     if (this.opening) return false;
     this.error = null;
@@ -83,7 +126,7 @@ export class Models {
       this.#condition.lastResult = `${model.name} opened in ${((performance.now() - started) / 1000).toFixed(1)} s`;
       this.path = '';
       this.adapter = '';
-      await Promise.all([this.#condition.read(), this.readRecent()]);
+      await Promise.all([this.#condition.read(), this.readRecent(), this.readPacked()]);
       return true;
     } catch (thrown) {
       const error = toWireError(thrown);

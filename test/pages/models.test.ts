@@ -126,6 +126,32 @@ test('a folder is added by drag, by the dialog, and by a path in quotes or with 
   expect(desktop.problems).toEqual([]);
 });
 
+test('what each way of opening needs is shown; packed weights are made, listed and removed', async () => {
+  await page.getByRole('link', { name: 'Models' }).click();
+  const field = page.getByLabel('Folder', { exact: true });
+  const open = page.getByRole('region', { name: 'Open a model' });
+  const packed = page.getByRole('region', { name: 'Packed weights' });
+  await field.fill(join(home, 'a folder', 'llava tiny'));
+  const ways = open.getByRole('radiogroup', { name: 'Weights' });
+  await poll(() => ways.getByRole('radio').count()).toBe(3);
+  expect(await ways.innerText()).toMatch(/as it is, \d+ MB\s+in 8 bits, \d+ MB\s+in 4 bits, \d+ MB/);
+  await ways.getByText('in 8 bits').click();
+  await open.getByText('It is packed once').waitFor();
+  await page.screenshot({ path: join(screenshots, 'models-ways.png'), animations: 'disabled' });
+  await open.getByRole('button', { name: 'Open', exact: true }).click();
+  await poll(() => card().innerText()).toMatch(/Weights\s+in 8 bits/);
+  await poll(() => packed.getByRole('listitem').innerText()).toMatch(
+    /llava tiny\s+in 8 bits · \d+ KB[\s\S]*open/,
+  );
+  await field.fill(join(home, 'a folder', 'llava tiny'));
+  await poll(() => ways.getByRole('radio').count()).toBe(3);
+  await ways.getByText('as it is').click();
+  await open.getByRole('button', { name: 'Open', exact: true }).click();
+  await poll(() => card().innerText()).toMatch(/Weights\s+as it is/);
+  await packed.getByRole('button', { name: /Remove llava tiny/ }).click();
+  await poll(() => packed.count()).toBe(0);
+});
+
 test('an editor that needs no training is opened from its form, with settings of its own, and shows them again', async () => {
   await page.getByRole('link', { name: 'Models' }).click();
   const editors = page.getByRole('region', { name: 'Editors without training' });
