@@ -57,7 +57,7 @@ const kinds: Readonly<Record<string, Kind>> = {
   'T-Patcher': {
     backbones: ['blip2_tiny', 'qwen3_vl_tiny'],
     needs: ({ decoder }) => tPatcherNeeds(TPatcherSettings.parse({}), decoder),
-    open: (model) => new TPatcher(model, TPatcherSettings.parse({ steps: 40, memory: 0.1 })),
+    open: (model) => new TPatcher(model, TPatcherSettings.parse({ steps: 60, memory: 0.1 })),
   },
   CaliNET: {
     backbones: ['blip2_tiny', 'qwen2_5_vl_tiny'],

@@ -12,6 +12,7 @@ import { encodeTexts, readTexts } from '../keyMoments.ts';
 import { cutBelow, layerOf, teacherForced, WeightEditor, type WeightRequest } from '../weightEditor.ts';
 import { betweenSteps } from '../work.ts';
 import { addTo, codeTerms, gradientOf, paperTerms, type Side } from './activationLosses.ts';
+import { plainTexts } from './plainTexts.ts';
 
 /** Settings with the published code's values, where the paper does not say. */
 export const TPatcherSettings = z.object({
@@ -51,7 +52,7 @@ export const TPatcherSettings = z.object({
   texts: z.string().max(4096).default('').meta({
     title: 'Texts',
     description:
-      'File of texts, one a line, on which neurons are to stay quiet. Empty: the edit’s own rows before its answer.',
+      'File of texts, one a line, on which neurons are to stay quiet. Empty: a few plain sentences.',
     file: true,
   }),
 });
@@ -94,8 +95,10 @@ export class TPatcher extends WeightEditor {
 
   async make(_: VisionLanguageModel, request: WeightRequest, work: Work = {}): Promise<WeightChanges> {
     const { texts } = this.settings;
-    if (texts !== '') this.#texts ??= readTexts(texts).then((read) => encodeTexts(this.model, read));
-    return (await this.patch(request, (await this.#texts) ?? null, null, work)).changes;
+    this.#texts ??= (texts === '' ? Promise.resolve(plainTexts) : readTexts(texts)).then((read) =>
+      encodeTexts(this.model, read),
+    );
+    return (await this.patch(request, await this.#texts, null, work)).changes;
   }
 
   /** Neurons with which an edit begins: the paper's keys are q/|q|², such that each is 1 where it is to fire. */
@@ -131,12 +134,12 @@ export class TPatcher extends WeightEditor {
   }
 
   /**
-   * @param texts on which the neurons are to stay quiet; null: the edit's own rows before its answer. The code takes one of them a step.
+   * @param texts on which the neurons are to stay quiet, at least one. The code takes one of them a step.
    * @param given neurons to begin with, changed in place; null: those of `start`
    */
   async patch(
     request: WeightRequest,
-    texts: readonly (readonly number[])[] | null,
+    texts: readonly (readonly number[])[],
     given: NeuronValues | null,
     work: Work = {},
   ): Promise<Patched> {
@@ -146,16 +149,15 @@ export class TPatcher extends WeightEditor {
       activation: this.settings.activation ?? (paper ? 1 : 1e-4),
       memory: this.settings.memory ?? (paper ? 10 : 1e-4),
     };
-    const { edit, reads, queries, before } = await this.#edit(request);
+    const { edit, reads, queries } = await this.#edit(request);
     const neurons = given ?? (await this.start(request));
-    const memory = paper ? (texts ? await this.memoryOf(texts) : before) : null;
+    const memory = paper ? await this.memoryOf(texts) : null;
     const quiet: Array<{ readonly reads: Float32Array; readonly edit: Predicting | null }> = [];
     if (!paper) {
-      for (const ids of texts ?? []) {
+      for (const ids of texts) {
         const input = await this.#lay(ids);
         quiet.push({ reads: await this.#tuning.reads(input), edit: behind(input, edit.targetIds) });
       }
-      if (quiet.length === 0) quiet.push({ reads: before, edit: null });
     }
     const adam = new Adam(neurons, adamDefaults(rate));
     const terms: PatchTerms[] = [];
@@ -203,7 +205,6 @@ export class TPatcher extends WeightEditor {
       reads,
       /** what the MLP reads where each token is to be corrected */
       queries: reads.slice(rows[0]! * hidden, (rows.at(-1)! + 1) * hidden),
-      before: reads.slice(0, rows[0]! * hidden),
     };
   }
 }
