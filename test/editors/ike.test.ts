@@ -95,6 +95,14 @@ test('of several facts that act, the one most like the question is said', async 
   expect(await asked('Where does the ship go?')).toMatch(/a ferry\nPrompt: Where does the ship go\?$/);
 });
 
+test('demonstrations that do not fit are left out, those least like the fact first', async () => {
+  const fact = { prompt: 'What is it?', target: 'a cat', demonstrations: ['one\n', 'two\n', 'three\n'] };
+  const fits = ({ prompt }: { prompt: string }) => !prompt.includes('two');
+  const { question } = new Ike([], 3, async () => Float32Array.of(1), fits).effect([fact]);
+  const { prompt } = await question!({ prompt: 'What?', visual: null });
+  expect(prompt).toMatch(/^one\nNew Fact: What is it\? a cat\n/);
+});
+
 describe('a corpus', () => {
   let folder: string;
   beforeAll(async () => {

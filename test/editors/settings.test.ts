@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
+import { editorChoice } from '../../electron/cli/options.ts';
 import { chosenEditor, editorKinds, readAdapter } from '../../electron/editors/registry.ts';
 import {
   parseSettings,
@@ -66,6 +67,17 @@ test('values as they are typed, and what is no value', () => {
   expect(() => read('exact=maybe')).toThrow(/yes or no/);
   expect(() => parseSettings('X', Settings, { keyRate: -1 })).toThrow(/setting keyRate of X/);
   expect(() => parseSettings('X', Settings, { depth: 1 })).toThrow(/no setting depth/);
+});
+
+test('an editor, its settings and the scope as the command line has them', () => {
+  expect(editorChoice({ editor: 'IKE', setting: ['demonstrations=3'], scope: 'everywhere' })).toEqual({
+    editor: { editor: 'IKE', settings: { demonstrations: 3 } },
+    scope: { form: 'everywhere' },
+  });
+  expect(editorChoice({})).toEqual({});
+  expect(editorChoice({ scope: 'everywhere' })).toEqual({ scope: { form: 'everywhere' } });
+  expect(() => editorChoice({ setting: ['demonstrations=3'] })).toThrow(/go with --editor/);
+  expect(() => editorChoice({ editor: 'Nobody' })).toThrow(/There are VisEdit/);
 });
 
 test('a fingerprint tells editor, settings, model and what files hold apart, and not where these lie', async () => {

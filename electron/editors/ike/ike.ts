@@ -10,6 +10,9 @@ import type { Question } from '../question.ts';
 import { mostSimilar, type TextEncoder, tokenMeanEncoder } from '../textEncoder.ts';
 import { demonstration, demonstrationsOf, readFacts } from './corpus.ts';
 
+/** Positions that are left for an answer and what the prompt's form adds. */
+const ROOM_FOR_ANSWERS = 96;
+
 const Settings = z.object({
   corpus: z.string().max(4096).default('').meta({
     title: 'Demonstrations',
@@ -37,9 +40,16 @@ export class Ike implements Editor<IkeState> {
   readonly #corpus: readonly string[];
   readonly #count: number;
   readonly #encode: TextEncoder;
+  readonly #fits: (question: Question) => boolean;
 
-  /** `corpus`: demonstrations to choose `count` from, by `encode`. */
-  constructor(corpus: readonly string[], count: number, encode: TextEncoder) {
+  /** `corpus`: demonstrations to choose `count` from, by `encode`; those least like the fact are left out where a question does not fit. */
+  constructor(
+    corpus: readonly string[],
+    count: number,
+    encode: TextEncoder,
+    fits: (question: Question) => boolean = () => true,
+  ) {
+    this.#fits = fits;
     this.#corpus = corpus;
     this.#count = count;
     this.#encode = encode;
@@ -72,7 +82,14 @@ export class Ike implements Editor<IkeState> {
       question: async (question: Question) => {
         const sentences = states.map(({ prompt, target }) => `${prompt} ${target}`);
         const [best] = states.length > 1 ? await mostSimilar(this.#encode, question.prompt, sentences) : [];
-        return { ...question, prompt: promptWith(states[best?.place ?? 0]!, question.prompt) };
+        const fact = states[best?.place ?? 0]!;
+        let shown = fact.demonstrations;
+        const asked = () => ({
+          ...question,
+          prompt: promptWith({ ...fact, demonstrations: shown }, question.prompt),
+        });
+        while (shown.length > 0 && !this.#fits(asked())) shown = shown.slice(0, -1);
+        return asked();
       },
     };
   }
@@ -100,7 +117,11 @@ export const ike: EditorKind<IkeSettings> = {
     needs: () => ({ cuts: [], changeable: [] }),
     async open({ corpus, demonstrations }, model) {
       const facts = corpus === '' ? [] : await readFacts(corpus);
-      return new Ike(demonstrationsOf(facts), demonstrations, tokenMeanEncoder(model));
+      // Most positions a question may take, so that an answer has some.
+      const most = model.decoder.positionLimit - ROOM_FOR_ANSWERS;
+      const fits = ({ prompt, visual }: Question) =>
+        model.tokenizer.encode(prompt, { bos: true }).length + (visual?.layout.rows ?? 0) <= most;
+      return new Ike(demonstrationsOf(facts), demonstrations, tokenMeanEncoder(model), fits);
     },
   },
 };
