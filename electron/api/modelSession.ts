@@ -176,7 +176,9 @@ export class ModelSession {
       asked,
       controller,
       done: this.#open(folder, editing, form, { ...options, signal }).catch((error: unknown) => {
-        const unfit = error instanceof EmendError && error.code === 'invalid-input';
+        // An editor may name a file that has gone.
+        const codes = editing.editor ? ['invalid-input', 'not-found'] : ['invalid-input'];
+        const unfit = error instanceof EmendError && codes.includes(error.code);
         if (!usual || (editing.adapter ?? editing.editor ?? null) === null || !unfit) throw error;
         this.#failure = new EmendError(error.code, `${error.message} It was opened without.`);
         return this.#open(folder, { adapter: null }, form, { ...options, signal });

@@ -53,7 +53,7 @@ export function decodeFact(
       cause,
     });
   };
-  const parsed = Text.safeParse(JSON.parse(metadata.get('fact') ?? '{}'));
+  const parsed = Text.safeParse(parsedJson(metadata.get('fact')));
   if (!parsed.success) return refuse(parsed.error);
   const { layout, ...fact } = parsed.data;
   const vectors = new Map(
@@ -73,4 +73,13 @@ export function decodeFact(
   );
   const visual = { rows: floats('visual'), layout: layout as PictureLayout, added };
   return { fact: { ...fact, visual }, more: vectors };
+}
+
+/** What a text holds as JSON; undefined where it is none. */
+export function parsedJson(text: string | undefined): unknown {
+  try {
+    return text === undefined ? undefined : JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }

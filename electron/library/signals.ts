@@ -5,6 +5,7 @@ import type { InfluenceMap } from '../api/contract.ts';
 import { now, parseStored, prepared, type Store } from './database.ts';
 import { signalState } from './freshness.ts';
 import { remember } from './history.ts';
+import { nameOfEditor } from './recentModels.ts';
 import type { EditRow } from './rows.ts';
 
 /**
@@ -58,6 +59,11 @@ export function bindToActors(store: Store, edit: EditRow): void {
     now(),
     edit.id,
   );
-  const from = edit.model.slice(0, 8) || 'none';
-  remember(store, edit.id, 'changed', `Now for model ${model.slice(0, 8)}; it was made for model ${from}.`);
+  const named = (fingerprint: string) =>
+    nameOfEditor(store, fingerprint) ?? (fingerprint.slice(0, 8) || 'none');
+  const told =
+    edit.model === model
+      ? `Now made with ${named(adapter)}; it was made with ${named(edit.adapter)}.`
+      : `Now for model ${model.slice(0, 8)}; it was made for model ${edit.model.slice(0, 8) || 'none'}.`;
+  remember(store, edit.id, 'changed', told);
 }

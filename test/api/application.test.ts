@@ -243,6 +243,30 @@ test('a model whose usual adapter no longer fits opens without it, and that is t
   expect((await application.call('app.status', {})).engine.message).toBe('');
 });
 
+test('an editor that needs no training is opened again with its settings and scope, and let go for an adapter', async () => {
+  const engine = loggingEngine();
+  const application = makeApplication(engine.client, await makeResources());
+  const folder = temporaryFolder();
+  const [path, adapter] = [modelFolder(folder, 'mine'), modelFolder(folder, 'adapter')];
+  const opened = () => engine.log.findLast(({ name }) => name === 'open')!.input;
+  await application.call('models.open', { path, adapter });
+  const editor = { editor: 'IKE', settings: { demonstrations: 2 } };
+  await application.call('models.open', { path, editor, scope: { form: 'everywhere' } });
+  expect(opened()).toMatchObject({ path, adapter: null, editor, scope: 'everywhere' });
+  await application.call('models.open', { path });
+  expect(opened()).toMatchObject({ path, adapter: null, editor, scope: 'everywhere' });
+  engine.die();
+  engine.comeBack();
+  await expect.poll(() => engine.log.filter(({ name }) => name === 'open').length).toBeGreaterThan(3);
+  expect(opened()).toMatchObject({ path, adapter: null, editor, scope: 'everywhere' });
+  await application.call('models.open', { path, adapter });
+  await application.call('models.open', { path });
+  expect(opened()).toMatchObject({ path, adapter });
+  expect(opened()).not.toMatchObject({ editor });
+  const both = application.call('models.open', { path, adapter, editor }).catch(wireError);
+  expect(await both).toMatchObject({ code: 'invalid-input' });
+});
+
 test('lists are told to read again when settings or the model change how edits stand', async () => {
   const application = makeApplication(loggingEngine().client, await makeResources());
   await expect.poll(async () => (await application.call('app.status', {})).model?.name).toBe('demo-model');

@@ -98,6 +98,27 @@ test('a sequence begins, expands, splits and adds, with these losses, radii, val
   }
 });
 
+test('bytes that are no edit of it are refused, and making one stops when it is told to', async () => {
+  const { editor, edits } = made.get('target ids')!;
+  const bytes = editor.encode(edits[0]!);
+  const text = Buffer.from(bytes).toString('latin1').replace('[260,295,279]', '[260,295,27x]');
+  expect(() => editor.decode(Buffer.from(text, 'latin1'))).toThrow(/does not belong to this model/);
+  expect(() => editor.decode(new Uint8Array(3))).toThrow(/too short/);
+  const controller = new AbortController();
+  const steps: number[] = [];
+  const progress = (done: number) => {
+    steps.push(done);
+    if (done === 2) controller.abort();
+  };
+  const { prompt, target } = reference.json.edits[0]!;
+  const visual = (await reference.visual(model, reference.json.edits[0]!.image))!;
+  const work = { signal: controller.signal, progress };
+  await expect(editor.make(model, { prompt, target, visual }, work)).rejects.toMatchObject({
+    code: 'cancelled',
+  });
+  expect(steps).toEqual([0, 1, 2]);
+});
+
 test('as published, the same answer to a longer prompt is a conflict', async () => {
   const { published_label_rule: expected } = reference.json;
   const { edits } = await editSequence('published mean', expected);

@@ -16,6 +16,7 @@ import { float32, floatsOf, int64, type Value } from '../../tensor/session.ts';
 import { Adam, adamDefaults } from '../../training/optimizer.ts';
 import type { Editor, EditorFact, EditorKind, EditorNeeds, EditRequest, Effect, Work } from '../editor.ts';
 import { askQuestion, type QuestionPart } from '../question.ts';
+import { parsedJson } from '../shownFact.ts';
 import { layerOf, Sessions } from '../weightEditor.ts';
 import { betweenSteps } from '../work.ts';
 import { Codebook, type CodebookEdit } from './codebook.ts';
@@ -136,12 +137,21 @@ export class Grace implements Editor<CodebookEdit> {
     const floats = (name: string, length: number): Float32Array => {
       const data = tensors.get(name)?.data;
       if (data instanceof Float32Array && data.length === length) return data;
-      throw new EmendError('damaged', 'The stored edit does not belong to this model. Check the edit again.');
+      throw unfit();
     };
     const { width } = decoder.mlp(this.layer);
-    const label = z.array(z.int()).parse(JSON.parse(metadata.get('label') ?? '[]'));
-    const rows = Number(metadata.get('rows'));
-    return { key: floats('key', width), value: floats('value', decoder.hidden), label, rows };
+    const label = z
+      .array(z.int())
+      .min(1)
+      .safeParse(parsedJson(metadata.get('label')));
+    const rows = z.coerce.number().int().min(1).safeParse(metadata.get('rows'));
+    if (!label.success || !rows.success) throw unfit();
+    return {
+      key: floats('key', width),
+      value: floats('value', decoder.hidden),
+      label: label.data,
+      rows: rows.data,
+    };
   }
 
   effect(edits: readonly CodebookEdit[]): Effect {
@@ -245,6 +255,9 @@ export class Grace implements Editor<CodebookEdit> {
     return this.#sessions.dispose();
   }
 }
+
+const unfit = () =>
+  new EmendError('damaged', 'The stored edit does not belong to this model. Check the edit again.');
 
 export const grace: EditorKind<GraceSettings> = {
   name: 'GRACE',
