@@ -193,12 +193,17 @@ function orderOf({ by, descending }: EditSort, backwards = false): string {
 
 /** How many edits a filter lets through. */
 export function countMatches(store: Store, filter: EditFilter): number {
-  const { status, text, ...others } = filter;
-  const only = Object.values(others).every((value) => value === undefined);
+  const { status, text, tags = [], ...others } = filter;
+  const few = Object.values(others).every((value) => value === undefined);
+  const only = few && tags.length === 0;
   // These are kept up to date.
   if (only && text === undefined) {
     const counts = countEdits(store);
     return [...new Set(status ?? EditStatus.options)].reduce((sum, name) => sum + counts[name], 0);
+  }
+  if (few && tags.length === 1 && !status && text === undefined) {
+    const counted = prepared<[string], number>(store, 'SELECT edits FROM tags WHERE name = ?').pluck();
+    return counted.get(tags[0]!) ?? 0;
   }
   const found = text === undefined ? null : textCondition(text);
   if (only && !status && found?.test === MATCHING) {
