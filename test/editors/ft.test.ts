@@ -108,3 +108,30 @@ describe.each([
     await reference.expectAnswers(model, changes, `${set}.`, cases, tolerance);
   });
 });
+
+test('no step is taken from a loss that is low enough, and none after the work was stopped', async () => {
+  const { model, editor } = await openLanguage('llava_tiny', { stopBelow: 9.2 });
+  const request = await reference.request(model);
+  const { losses } = await editor.tune(model, request);
+  expect(losses.length).toBe(2);
+  expect(losses[1]).toBeLessThan(9.2);
+  const stopping = new AbortController();
+  const told: number[] = [];
+  const work = {
+    signal: stopping.signal,
+    progress: (done: number, total: number) => {
+      told.push(done);
+      expect(total).toBe(25);
+      if (done === 1) stopping.abort();
+    },
+  };
+  const endless = new FtLanguage(model, FtLanguageSettings.parse({ stopBelow: 0 }));
+  try {
+    await expect(endless.make(model, request, work)).rejects.toThrow(
+      expect.objectContaining({ code: 'cancelled' }),
+    );
+    expect(told).toEqual([0, 1]);
+  } finally {
+    await endless.dispose();
+  }
+});

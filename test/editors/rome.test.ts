@@ -1,5 +1,8 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { Rome, RomeSettings, romeNeeds } from '../../electron/editors/rome/rome.ts';
+import { keyPlaces, Rome, RomeSettings, romeNeeds } from '../../electron/editors/rome/rome.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { type LinearChange, matrixOf } from '../../electron/models/weightChanges.ts';
@@ -98,6 +101,40 @@ describe('ROME equals the reference', async () => {
     } finally {
       await editor.dispose();
       await model.dispose();
+    }
+  });
+});
+
+describe('ROME is told what it needs', () => {
+  test('texts of a file give the covariance; too few of them, and subjects that are not in the prompt, are refused', async () => {
+    const base = await mkdtemp(join(tmpdir(), 'emend-rome-'));
+    const reference = await EditorReference.open<RomeJson>('rome');
+    const texts = join(base, 'texts.txt');
+    await writeFile(texts, 'A dog.\n\nTwo cats.\n');
+    const { model, editor } = await open('llava_tiny', { layer: 2, passes: 2, texts });
+    try {
+      const request = await reference.request(model);
+      await expect(editor.make(model, request)).rejects.toThrow(/cannot be inverted/);
+      await expect(editor.edit({ ...request, subject: 'zebra' }, null)).rejects.toThrow(/zebra/);
+      const placed = await keyPlaces(
+        model,
+        { ...request, subject: 'on the left' },
+        ['', 'There it is. '],
+        'subject',
+      );
+      const { prompts, unchanged } = placed;
+      for (const { input, row } of prompts) {
+        // The mark merges with the subject's last characters.
+        expect(model.tokenizer.tokenText(input.ids[row]!).trim()).toBe('left?');
+        expect(row).toBeLessThan(input.lastPromptRow);
+      }
+      expect(unchanged.input.imageRows).toBeNull();
+      const last = await keyPlaces(model, { ...request, subject: 'animal' }, [''], 'prompt');
+      expect(last.prompts[0]!.row).toBe(last.prompts[0]!.input.lastPromptRow);
+    } finally {
+      await editor.dispose();
+      await model.dispose();
+      await rm(base, { recursive: true, force: true });
     }
   });
 });

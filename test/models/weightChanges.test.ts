@@ -2,7 +2,7 @@
  * @file Changes of linear layers that are fed at a run: a model with them answers as the checkpoint with the changed weights would,
  * in every family, and without them as it is.
  */
-import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -118,6 +118,53 @@ test('a change above the first cut acts on a prefill that was made without it', 
     expect(largestDifference(before, wanted)).toBeGreaterThan(0.02);
     expect(largestDifference(await values(changes), wanted)).toBeLessThan(1e-5);
     expect(largestDifference(await values(), before)).toBe(0);
+  } finally {
+    await model.dispose();
+  }
+});
+
+test('a change below the first cut, or of what sees, acts on a prefill that was made without it', async () => {
+  const folder = fixture('checkpoints/llava_tiny');
+  const { backbone } = await openCheckpoint(folder);
+  const { out } = backbone.decoder.mlp(0);
+  const [connector] = backbone.vision.parts.connector;
+  const seeing = [...backbone.tensors().keys()].filter((name) => name.startsWith(connector!));
+  const bias = seeing.find((name) => name.endsWith('.bias'))!;
+  const model = await VisionLanguageModel.open(folder, {
+    providers: ['cpu'],
+    cuts: [2],
+    changeable: [out, bias],
+  });
+  try {
+    const picture = await readFile(fixture('images/a.png'));
+    const visual = await model.visualEmbeddings(await model.pixelsOf(picture));
+    const prefill = await model.prefill(
+      await model.lay(model.prompts.encodePrompt({ prompt: 'What is it?', image: true }), visual),
+    );
+    const asked = [prefill.input.rows - 1];
+    const values = async (from: typeof prefill, acting?: WeightChanges) =>
+      (await floatsOf((await model.finish(from, asked, undefined, acting)).logits)).slice();
+    const before = await values(prefill);
+    for (const changes of [
+      new Map([[out, { rank: 1, right: spread(172, 0.5, 1), left: spread(64, 0.5, 2) }]]),
+      new Map([[bias, { added: spread(64, 0.5, 3) }]]),
+    ]) {
+      const acting = await values(prefill, changes);
+      expect(largestDifference(acting, before)).toBeGreaterThan(0.02);
+      expect(
+        largestDifference(await values(await model.prefill(prefill.input, asked, changes)), acting),
+      ).toBe(0);
+      expect(largestDifference(await values(prefill), before)).toBe(0);
+    }
+    const stored = { ...visual };
+    delete (stored as { pixels?: unknown }).pixels;
+    const unseen = await model.lay(
+      model.prompts.encodePrompt({ prompt: 'What is it?', image: true }),
+      stored,
+    );
+    await expect(
+      model.prefill(unseen, asked, new Map([[bias, { added: spread(64, 0.5, 3) }]])),
+    ).rejects.toThrow(/pixels/);
   } finally {
     await model.dispose();
   }
