@@ -59,7 +59,8 @@ export abstract class WeightEditor implements Editor<WeightChanges> {
     this.model = model;
     this.cuts = needs.cuts;
     this.changeable = needs.changeable;
-    this.sessions = new Sessions({ ...model.decoder.session, prepack: true });
+    // As the model's own sessions: weights in F32 files stay mapped and are held once. Steps are no slower for it.
+    this.sessions = new Sessions(model.decoder.session);
   }
 
   abstract make(model: VisionLanguageModel, request: WeightRequest, work?: Work): Promise<WeightChanges>;
