@@ -7,11 +7,15 @@ import { expect, test } from 'vitest';
 import { CaliNet, CaliNetSettings, caliNetNeeds } from '../../electron/editors/calinet/calinet.ts';
 import { FtLanguage, FtLanguageSettings, ftLanguageNeeds } from '../../electron/editors/ft/ftLanguage.ts';
 import { FtVision, FtVisionSettings, ftVisionNeeds } from '../../electron/editors/ft/ftVision.ts';
+import { Ke, keWeights } from '../../electron/editors/ke/ke.ts';
 import { Kn, KnSettings, knNeeds } from '../../electron/editors/kn/kn.ts';
 import { Memit, MemitSettings, memitNeeds } from '../../electron/editors/memit/memit.ts';
+import { Mend, mendModules } from '../../electron/editors/mend/mend.ts';
+import { networkName } from '../../electron/editors/mend/network.ts';
 import { Rome, RomeSettings, romeNeeds } from '../../electron/editors/rome/rome.ts';
 import { TPatcher, TPatcherSettings, tPatcherNeeds } from '../../electron/editors/tpatcher/tPatcher.ts';
 import {
+  type mlpParts,
   teacherForced,
   type WeightEditor,
   type WeightEditorNeeds,
@@ -64,6 +68,9 @@ const kinds: Readonly<Record<string, Kind>> = {
     needs: ({ decoder }) => caliNetNeeds(CaliNetSettings.parse({}), decoder),
     open: (model) => new CaliNet(model, CaliNetSettings.parse({ steps: 10 })),
   },
+  MEND: untrainedMend(['qwen3_vl_tiny'], ['gate', 'up', 'down']),
+  'MEND, without a gate': untrainedMend(['blip2_tiny'], ['up', 'down']),
+  KE: untrainedKe(['blip2_tiny', 'qwen2_5_vl_tiny']),
   MEMIT: {
     backbones: ['blip2_tiny', 'qwen3_vl_tiny'],
     needs: ({ decoder }) => memitNeeds(MemitSettings.parse({}), decoder),
@@ -86,6 +93,82 @@ function ftVision(backbones: readonly string[], given: Partial<FtVisionSettings>
     backbones,
     needs: (backbone) => ftVisionNeeds(settings, backbone),
     open: (model) => new FtVision(model, settings),
+  };
+}
+
+/** MEND's networks before they have learnt anything: the change is a step down the gradient. */
+function untrainedMend(backbones: readonly string[], parts: ReadonlyArray<(typeof mlpParts)[number]>): Kind {
+  const which = { layers: [3, 4], parts: [...parts], rows: 'mean' as const };
+  const filled = (shape: number[], value = 0) => ({
+    shape,
+    data: new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(value),
+  });
+  return {
+    backbones,
+    needs: ({ decoder }) => ({ cuts: [2], changeable: mendModules(which, decoder).map(({ name }) => name) }),
+    open(model) {
+      const modules = mendModules(which, model.decoder);
+      const weights = new Map([['edit_lrs', filled([modules.length], -0.5)]]);
+      for (const module of modules) {
+        const { into, out } = module;
+        const at = networkName(module);
+        const modes = modules.filter((each) => networkName(each) === at).length;
+        for (const [of, size] of [
+          ['u', into],
+          ['v', out],
+        ] as const) {
+          weights.set(`${at}.${of}_mean`, filled([size]));
+          weights.set(`${at}.${of}_std`, filled([size], 1));
+        }
+        const own = `${at}.mlp.layers.0`;
+        weights.set(`${own}.u`, filled([into + out, 4]));
+        weights.set(`${own}.v`, filled([4, into + out]));
+        weights.set(`${own}.bias`, filled([into + out]));
+        weights.set(`${own}.mode_scale.weight`, filled([modes, into + out], 1));
+        weights.set(`${own}.mode_shift.weight`, filled([modes, into + out]));
+      }
+      return new Mend(model, which, weights, 'the test');
+    },
+  };
+}
+
+/** KE's hyper-network that gives the same mask everywhere: the change is a step down the gradient. */
+function untrainedKe(backbones: readonly string[]): Kind {
+  const which = { layers: [4, 3], parts: ['up' as const, 'down' as const], maxScale: 1 };
+  return {
+    backbones,
+    needs: ({ decoder }) => ({ cuts: [2], changeable: keWeights(which, decoder).map(({ name }) => name) }),
+    open(model) {
+      const { hidden } = model;
+      const weights = new Map<string, { shape: number[]; data: Float32Array }>();
+      const put = (name: string, ...shape: number[]) =>
+        weights.set(`hyper.${name}`, {
+          shape,
+          data: new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(name.endsWith('_g') ? 0 : 0.1),
+        });
+      for (const way of ['', '_reverse']) {
+        put(`lstm.weight_ih_l0${way}`, 16, hidden);
+        put(`lstm.weight_hh_l0${way}`, 16, 4);
+        put(`lstm.bias_ih_l0${way}`, 16);
+        put(`lstm.bias_hh_l0${way}`, 16);
+      }
+      put('linear.weight', 6, 8);
+      put('linear.bias', 6);
+      for (const [at, { out, into }] of keWeights(which, model.decoder).entries()) {
+        const all = 2 * (out + into) + 1;
+        put(`cond.${at}.0.weight_v`, 5, 6);
+        put(`cond.${at}.0.weight_g`, 5, 1);
+        put(`cond.${at}.0.bias`, 5);
+        put(`cond.${at}.1.weight_v`, all, 5);
+        put(`cond.${at}.1.weight_g`, all, 1);
+        put(`cond.${at}.1.bias`, all);
+        weights
+          .get(`hyper.cond.${at}.1.bias`)!
+          .data.fill(0)
+          .fill(-0.2 * out, 0, into);
+      }
+      return new Ke(model, which, weights, 'the test');
+    },
   };
 }
 
