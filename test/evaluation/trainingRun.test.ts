@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readAdapter } from '../../electron/editors/registry.ts';
+import { editSourceFromFile } from '../../electron/evaluation/editSource.ts';
 import {
   finishTraining,
   readTrainingCurve,
@@ -15,6 +16,7 @@ import {
 } from '../../electron/evaluation/trainingRun.ts';
 import { fingerprint } from '../../electron/models/checkpoint.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
+import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { tinyTraining } from '../support/tinyEdits.ts';
 
@@ -67,6 +69,11 @@ test('a stopped training goes on where it was, keeps its best weights, and makes
   const whole = await readTrainingCurve(at('whole'));
   expect(whole.points.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
   expect(whole.validations.map(({ step }) => step)).toEqual([2, 4]);
+  // Of equally good weights the first are the best.
+  const top = Math.max(...whole.validations.map(({ exactMatch }) => exactMatch));
+  expect((await readTrainingRun(at('whole'))).progress.best).toEqual(
+    whole.validations.find(({ exactMatch }) => exactMatch === top),
+  );
   expect(
     whole.points.every(({ loss, terms }) => Number.isFinite(loss) && Number.isFinite(terms['reliability'])),
   ).toBe(true);
@@ -105,6 +112,20 @@ test('a stopped training goes on where it was, keeps its best weights, and makes
   });
   expect((await readTrainingRun(at('whole'))).progress.finished).toBe(true);
 }, 60_000);
+
+test('training begins behind the edits held out, each with its own picture', async () => {
+  const model = await VisionLanguageModel.open(at('model'), { providers: ['cpu'] });
+  try {
+    const options = { images: undefined, seed: 1, extended: false, suffix: '', without: 1 };
+    const source = await editSourceFromFile(at('data.json'), model, options);
+    const edits = await source.batch(0, 3);
+    expect(edits.map(({ target }) => target).sort()).toEqual(['a red apple', 'a small cat', 'the train']);
+    const own = await model.pixelsOf(await readFile(at('c.png')));
+    for (const { pixels } of edits) expect(pixels).toEqual(own);
+  } finally {
+    await model.dispose();
+  }
+});
 
 test('of the edits held out none is trained on, and where that leaves none it is said', async () => {
   const alone = { ...request, validation: { edits: 4, every: 2 } };

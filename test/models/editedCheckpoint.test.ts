@@ -109,7 +109,8 @@ test('a folder that is there is not touched, and what a checkpoint cannot hold i
     code: 'unsupported',
     message: expect.stringContaining('neurons'),
   });
-  const stopped = { signal: AbortSignal.abort() };
+  const stop = new AbortController();
+  const stopped = { signal: stop.signal, progress: (done: number) => done === 2 && stop.abort() };
   await expect(
     writeEditedCheckpoint(checkpoint, changes, join(base, 'stopped'), stopped),
   ).rejects.toMatchObject({
