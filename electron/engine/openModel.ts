@@ -231,6 +231,7 @@ export class OpenModel {
    * @throws EmendError 'not-found', 'damaged'
    */
   statesOf(edits: readonly number[]): readonly EditState[] {
+    if (edits.length === 0) return [];
     const { store } = this.library;
     const rows = edits.map((edit) => editRow(store, edit));
     const key = rows.map((row) => signalState(store, row)).join();
