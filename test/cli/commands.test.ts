@@ -506,7 +506,7 @@ describe('emend edit export-model', () => {
     await succeed('edit', 'commit', '2', '--reason', 'a trial', ...rows, ...own);
     await fail(/are no changes of weights/, 'edit', 'export-model', none, ...rows, ...own);
     expect(existsSync(none)).toBe(false);
-  }, 90_000);
+  }, 240_000);
 });
 
 describe('emend bench', () => {
@@ -611,7 +611,7 @@ describe('emend bench', () => {
     expect((await times()).map((time, place) => time !== before[place])).toEqual(
       runs.map((_, place) => place === again),
     );
-  }, 120_000);
+  }, 240_000);
 
   it('refuses an adapter of another model', async () => {
     const [bench, , , ...rest] = await arrange(1);
