@@ -159,7 +159,7 @@ test('an edit’s maps lie beside one another before, with it, and its influence
   });
   await at(`attribution/${id}`);
   await found().getByText('Press Attribute').waitFor();
-  expect(await page.getByRole('link', { name: `Edit ${id}` }).count()).toBe(1);
+  await poll(() => page.getByRole('link', { name: `Edit ${id}` }).count()).toBe(1);
   await show('Picture');
   await attribute();
   for (const title of ['Before the edit', 'With the edit', 'Influence, layer 0'])
