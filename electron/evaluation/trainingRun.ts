@@ -405,7 +405,7 @@ function descriptionOf(
 async function withModel<T>(
   request: TrainingRequest,
   at: readonly number[] | { readonly from: number },
-  { packed, signal }: TrainingHooks,
+  { packed }: TrainingHooks,
   work: (model: VisionLanguageModel) => Promise<T>,
 ): Promise<T> {
   const every = async (from: number) => {
@@ -414,7 +414,8 @@ async function withModel<T>(
   };
   const model = await VisionLanguageModel.open(request.model, {
     providers: request.providers,
-    ...{ weights: request.weights, packed, signal },
+    // A wish to stop while it opens is heard before the first step, with the state saved.
+    ...{ weights: request.weights, packed },
     decoderLater: true,
     pictureRows: request.pictureRows,
     cuts: 'from' in at ? await every(at.from) : at,
