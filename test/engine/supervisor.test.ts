@@ -169,9 +169,10 @@ describe('cancelling', () => {
 
 describe('stopping one call', () => {
   test('ends no engine while another call runs', async () => {
-    const engine = start({ cancel: 50 });
+    // Longer than a busy machine takes to answer the one that waited, once its turn has come.
+    const engine = start({ cancel: 800 });
     const pid = await ask(engine, 'pid');
-    const running = ask(engine, 'block 400');
+    const running = ask(engine, 'block 1600');
     const abort = new AbortController();
     const queued = ask(engine, 'never', { signal: abort.signal });
     abort.abort();
