@@ -113,7 +113,7 @@ export async function readTrainingRun(
 
 type CurveLine = { readonly point: TrainingPoint } | { readonly validation: TrainingValidation };
 
-/** Points of the curve of at most so many steps, oldest first; lines that a crash cut short are left out. */
+/** The curve so far, oldest first; lines that a crash cut short are left out. */
 export async function readTrainingCurve(
   folder: string,
 ): Promise<{ points: TrainingPoint[]; validations: TrainingValidation[] }> {
