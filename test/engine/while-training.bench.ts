@@ -82,7 +82,7 @@ for (let round = 0; round < 2; round++) {
         name: 'beside',
         data: join(folder, 'data.json'),
         layer: 0,
-        steps: 100_000,
+        steps: 1000,
         batch: 4,
       },
       ...{
