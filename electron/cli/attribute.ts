@@ -1,7 +1,7 @@
 /** @file `emend attribute …`: what contributes to an answer, by layer, modality and part of the picture; which layer to edit. */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import type {
   CallInput,
   CallOutput,
@@ -21,6 +21,7 @@ import type { Provider } from '../tensor/session.ts';
 import {
   type EditorOptions,
   editorOptions,
+  layerList,
   modelOrDemo,
   number,
   pictureRowsOption,
@@ -150,12 +151,6 @@ const variantOption = (usual: 'code' | 'paper') =>
   new Option('--variant <which>', 'as the paper prints it, or as the published code does it')
     .choices(['paper', 'code'])
     .default(usual);
-
-function layerList(text: string): number[] {
-  const layers = [...new Set(text.split(',').map(Number))].sort((a, b) => a - b);
-  if (/^\d+(,\d+)*$/.test(text)) return layers;
-  throw new InvalidArgumentError('Give layers as 3 or 3,5,7.');
-}
 
 /** What is attributed: exactly one of a picture with a question, a set, and an edit. */
 function demandOne({ image, prompt, data, edit, library, adapter, editor, suffix }: Options): void {

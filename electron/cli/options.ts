@@ -121,6 +121,12 @@ export function wholeNumber(least: number, most: number): (text: string) => numb
   };
 }
 
+/** Parser of an option that lists decoder layers, as 3,5,7: ascending, each once. */
+export function layerList(text: string): number[] {
+  if (!/^\d{1,4}(,\d{1,4})*$/.test(text)) throw new InvalidArgumentError('Give layers as 3 or 3,5,7.');
+  return [...new Set(text.split(',').map(Number))].sort((a, b) => a - b);
+}
+
 /** Parser of an option that is a number from `least` to `most`. */
 export function number(least: number, most: number): (text: string) => number {
   return (text) => {

@@ -18,6 +18,7 @@ import { readJson } from '../files/json.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import {
   inForm,
+  layerList,
   modelOrDemo,
   number,
   pictureRowsOption,
@@ -52,6 +53,7 @@ interface TrainOptions {
   attention: 'published' | 'row-kinds';
   influenceWeight: number;
   attributionWeight: number;
+  attributionLayers?: readonly number[];
   imageGeneralityWeight: number;
   localityWeight: number;
   scale: number;
@@ -125,6 +127,11 @@ export function trainCommand(): Command {
       'weight of the influence attribution loss',
       number(0, 100),
       publishedWeights.influenceAttribution,
+    )
+    .option(
+      '--attribution-layers <numbers>',
+      'decoder layers whose attention teaches the influence mapper, as 3,4; all above --layer but the last otherwise',
+      layerList,
     )
     .option(
       '--image-generality-weight <number>',
@@ -226,6 +233,7 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
     endToken: options.endToken,
     scale: options.scale,
     start: options.start,
+    ...(options.attributionLayers && { attributionLayers: options.attributionLayers }),
     optimizer: usualOptimizer(options.rate, options.warmUp, options.steps),
     steps: options.steps,
     seed: options.seed,

@@ -110,6 +110,8 @@ export interface AdapterOptions extends AdapterTraining {
   readonly textLayer?: number | undefined;
   readonly shape: Omit<AdapterShape, 'hidden'>;
   readonly start: AdapterStart;
+  /** layers whose attention teaches an influence mapper where to look; those the published code takes when absent */
+  readonly attributionLayers?: readonly number[] | undefined;
 }
 
 /** How an editor's adapters are trained. */

@@ -23,7 +23,7 @@ interface Case {
   readonly work: 'answer' | 'train';
   /** edits of a training step */
   readonly edits?: number;
-  /** of the issue, in GB */
+  /** that it may take, in GB */
   readonly most: number;
 }
 

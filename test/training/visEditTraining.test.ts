@@ -100,3 +100,19 @@ test('no more visual tokens are drawn for the influence losses than there are', 
   const { weights } = await trainVisEdit(model, edits, { ...tinyTraining, sampled: 1000, steps: 1 }, run);
   expect([...weights.values()].every(({ data }) => data.every(Number.isFinite))).toBe(true);
 });
+
+test('the layers that teach the influence mapper can be chosen; those the published code takes are another training', async () => {
+  const edits = tinyEdits(model);
+  const trained = async (name: string, attributionLayers?: readonly number[]) => {
+    const run = { statePath: join(folder, `${name}.safetensors`) };
+    return (await trainVisEdit(model, edits, { ...tinyTraining, steps: 2, attributionLayers }, run)).weights;
+  };
+  const last = model.decoder.layers - 1;
+  const [usual, first] = [await trained('usual layers'), await trained('last layer', [last])];
+  const differs = [...usual].filter(([name, { data }]) =>
+    data.some((value, at) => value !== first.get(name)!.data[at]),
+  );
+  expect(differs.length).toBeGreaterThan(0);
+  await expect(trained('too low', [EDIT_LAYER])).rejects.toMatchObject({ code: 'invalid-input' });
+  await expect(trained('too high', [last + 1])).rejects.toMatchObject({ code: 'invalid-input' });
+});

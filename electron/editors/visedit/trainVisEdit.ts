@@ -3,6 +3,7 @@
  */
 import { InfluenceAttribution, influenceTarget, layersAfterEdit } from '../../attribution/influenceTarget.ts';
 import { paperPerturbation } from '../../attribution/visualContribution.ts';
+import { EmendError } from '../../errors.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { float32, floatsOf, type Value } from '../../tensor/session.ts';
 import {
@@ -23,6 +24,11 @@ export interface VisEditTraining extends AdapterTraining {
   readonly layer: number;
   readonly shape: Omit<AdapterShape, 'hidden'>;
   readonly start: AdapterStart;
+  /**
+   * Decoder layers above `layer` whose attention teaches the influence mapper where to look (L_h of eqs. 18–19), ascending, such as the
+   * high-contribution layers that `emend attribute propose` names; all above it but the last when absent, as the published code.
+   */
+  readonly attributionLayers?: readonly number[] | undefined;
 }
 
 /** Influence targets (eqs. 18–19) of a batch: contributions of the raised rows to the attention at the edit prompt's last token. */
@@ -84,7 +90,12 @@ export async function trainVisEdit(
   const shape: AdapterShape = { ...options.shape, hidden: decoder.hidden };
   const weights = initialAdapter(shape, seed, options.start, 1 / (options.scale || 1));
   const sampled = Math.min(options.sampled, model.images.rows.most);
-  const high = layersAfterEdit(layer, decoder.layers);
+  const high = options.attributionLayers ?? layersAfterEdit(layer, decoder.layers);
+  if (!(high[0]! > layer && high.at(-1)! < decoder.layers))
+    throw new EmendError(
+      'invalid-input',
+      `Attribution is read at layers ${high.join(', ')}, which must lie above the adapter's layer ${layer} and below ${decoder.layers}.`,
+    );
   const attribution =
     options.weights.influenceAttribution !== 0
       ? await InfluenceAttribution.compile(decoder, high, { ...paperPerturbation, draws: 1 })
