@@ -6,6 +6,7 @@ import { copyFile, readFile, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createApplication } from '../../electron/api/application.ts';
+import type { CallInput } from '../../electron/api/contract.ts';
 import { forkEngine } from '../../electron/engine/forkEngine.ts';
 import { startEngine } from '../../electron/engine/supervisor.ts';
 import { resourcesFolder } from '../../electron/frontends/places.ts';
@@ -64,10 +65,11 @@ const measured = {
   ask: { alone: [] as number[], beside: [] as number[] },
 };
 
-const request = {
+const request: CallInput<'training.start'> = {
   ...{ editor: 'VisEdit', name: 'beside', data: join(folder, 'data.json'), layer: 0, steps: 1000, batch: 4 },
-  ...{ rate: 1e-4, middle: 512, heads: 8, form: 'similarity', extended: false, seed: 1, validation: null },
-} as const;
+  ...{ rate: 1e-4, middle: 512, heads: 8, extended: false, seed: 1, validation: null },
+  form: 'similarity',
+};
 await asking();
 for (let round = 0; round < 2; round++) {
   measured.library.alone.push(...(await latencies(4, library)));
