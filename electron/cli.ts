@@ -11,6 +11,7 @@ import { modelsCommand } from './cli/models.ts';
 import { packedCommand } from './cli/packed.ts';
 import { providersCommand } from './cli/providers.ts';
 import { serveCommand } from './cli/serve.ts';
+import { sweepCommand } from './cli/sweep.ts';
 import { traceCommand } from './cli/trace.ts';
 import { trainCommand } from './cli/train.ts';
 import { EmendError } from './errors.ts';
@@ -31,6 +32,7 @@ const commands = [
   layersCommand(),
   attributeCommand(),
   trainCommand(),
+  sweepCommand(),
   packedCommand(),
   providersCommand(),
   serveCommand(),

@@ -1,22 +1,16 @@
 /** @file `emend bench --editor all`: editors measured in a process of their own each, and one report of them all. */
-import { fork } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { demandEditor, editorKinds } from '../editors/registry.ts';
 import { hasScope } from '../editors/scope/openScope.ts';
 import { EmendError } from '../errors.ts';
-import {
-  type ComparedEditor,
-  type Comparison,
-  comparisonCsv,
-  comparisonHtml,
-} from '../evaluation/comparisonReport.ts';
+import type { ComparedEditor, Comparison } from '../evaluation/comparisonReport.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
 import { readJson } from '../files/json.ts';
 import { version } from '../frontends/places.ts';
 import { tellProgress } from './options.ts';
+import { type ManyReport, measured, type SingleReport, writeReports } from './ownProcess.ts';
 
 /** One editor as it is measured: what the table calls it, and how `emend bench` is told to measure it. */
 interface Contender {
@@ -103,17 +97,6 @@ async function contenders({ adapters, editors }: ComparisonOptions): Promise<Con
   });
 }
 
-/** What `emend bench` writes, as far as the comparison reads it. */
-type SingleReport = Pick<ComparedEditor, 'verdicts' | 'cost'> &
-  Omit<ComparedEditor['sizes'][number], 'edits'> & {
-    readonly model: Comparison['model'];
-    readonly peakBytes: number;
-  };
-interface ManyReport {
-  readonly sizes: ComparedEditor['sizes'];
-  readonly peakBytes: number;
-}
-
 /**
  * Measures every editor and writes report.html, report.csv and report.json. What was measured before with the same command,
  * program and files is taken from `out`; an editor that cannot be measured is told in the report.
@@ -185,9 +168,7 @@ export async function compareEditors(options: ComparisonOptions): Promise<Compar
       command: options.command,
       editors,
     };
-    await writeFile(join(out, 'report.json'), `${JSON.stringify(comparison, null, 1)}\n`);
-    await writeFile(join(out, 'report.csv'), comparisonCsv(comparison));
-    await writeFile(join(out, 'report.html'), comparisonHtml(comparison));
+    await writeReports(out, comparison);
     if (place === wanted.length - 1) return comparison;
   }
   throw new EmendError(
@@ -211,46 +192,4 @@ export function comparisonText({ editors, sizes }: Comparison): string {
       return `${`${editor}, ${scope}`.padEnd(34)}${failed ? `  ${failed}` : cells.join('')}`;
     }),
   ].join('\n');
-}
-
-/** Runs `emend bench`, unless the same was run before: then what it wrote. @throws EmendError what it ended with */
-async function measured<T>(
-  args: readonly string[],
-  stem: string,
-  of: readonly string[],
-  signal: AbortSignal,
-): Promise<T> {
-  const key = createHash('sha256')
-    .update(JSON.stringify([args, of]))
-    .digest('hex');
-  const path = `${stem}.json`;
-  const before = await readFile(`${stem}.key`, 'utf8').catch(() => '');
-  if (before.trim() === key) return JSON.parse(await readFile(path, 'utf8')) as T;
-  const child = fork(process.argv[1]!, [...args, '--json', path], {
-    signal,
-    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-  });
-  let said = '';
-  child.stderr!.setEncoding('utf8');
-  child.stderr!.on('data', (text: string) => {
-    said = (said + text).slice(-4000);
-    if (process.stderr.isTTY) process.stderr.write(text);
-  });
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', resolve);
-  }).catch((cause: unknown) => {
-    if (signal.aborted)
-      throw new EmendError(
-        'cancelled',
-        'The comparison was stopped; what was measured is kept, and it goes on from there.',
-        { cause },
-      );
-    throw cause;
-  });
-  if (code !== 0)
-    throw new EmendError('engine', said.trim().split('\n').at(-1) ?? 'It ended without a word.');
-  const report = JSON.parse(await readFile(path, 'utf8')) as T;
-  await writeFile(`${stem}.key`, key);
-  return report;
 }

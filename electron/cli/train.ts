@@ -52,6 +52,8 @@ interface TrainOptions {
   heads: number;
   attention: 'published' | 'row-kinds';
   influenceWeight: number;
+  influenceUpWeight?: number;
+  influenceDownWeight?: number;
   attributionWeight: number;
   attributionLayers?: readonly number[];
   imageGeneralityWeight: number;
@@ -122,6 +124,8 @@ export function trainCommand(): Command {
       number(0, 100),
       publishedWeights.influenceUp,
     )
+    .option('--influence-up-weight <number>', 'of the loss up alone', number(0, 100))
+    .option('--influence-down-weight <number>', 'of the loss down alone', number(0, 100))
     .option(
       '--attribution-weight <number>',
       'weight of the influence attribution loss',
@@ -226,8 +230,8 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
       ...publishedWeights,
       imageGenerality: options.imageGeneralityWeight,
       imageLocality: options.localityWeight,
-      influenceUp: options.influenceWeight,
-      influenceDown: options.influenceWeight,
+      influenceUp: options.influenceUpWeight ?? options.influenceWeight,
+      influenceDown: options.influenceDownWeight ?? options.influenceWeight,
       influenceAttribution: options.attributionWeight,
     },
     endToken: options.endToken,

@@ -36,6 +36,8 @@ export interface ComparedEditor {
 
 export interface Comparison {
   readonly emend: string;
+  /** of other rows than the papers' editors; they keep their order then, and what papers report is left out */
+  readonly title?: string;
   readonly model: { readonly name: string; readonly fingerprint: string };
   readonly data: {
     readonly name: string;
@@ -121,9 +123,8 @@ function sizeTable(comparison: Comparison, edits: number): string {
     return size ? [{ row, size }] : [];
   });
   if (found.length === 0) return '';
-  const sorted = found.toSorted(
-    (a, b) => (b.size.meanOfFive.exactMatch?.mean ?? 0) - (a.size.meanOfFive.exactMatch?.mean ?? 0),
-  );
+  const mean = (row: (typeof found)[number]) => row.size.meanOfFive.exactMatch?.mean ?? 0;
+  const sorted = comparison.title ? found : found.toSorted((a, b) => mean(b) - mean(a));
   const title =
     edits === 1
       ? `One edit at a time (${comparison.data.single} edits)`
@@ -197,14 +198,14 @@ th:first-child,td.text,th.text{text-align:left}thead th{color:var(--dim);font-we
 td[style]{background:linear-gradient(to right,var(--bar) var(--share),transparent 0) no-repeat 10px 100%/calc(100% - 20px) 3px}td span{color:var(--dim);font-size:12px}td b{font-weight:500}td.mean b{font-weight:700}td.none{color:var(--dim)}table.plain{max-width:720px}code{font-size:12px;overflow-wrap:anywhere}`;
 
 export function comparisonHtml(comparison: Comparison): string {
-  const { model, data, emend, command, sizes } = comparison;
+  const { model, data, emend, command, sizes, title = 'Editors compared' } = comparison;
   return `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Editors compared on ${escaped(model.name)}</title><style>${style}</style></head>
-<body><h1>Editors compared on ${escaped(model.name)}</h1>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${escaped(title)} on ${escaped(model.name)}</title><style>${style}</style></head>
+<body><h1>${escaped(title)} on ${escaped(model.name)}</h1>
 <p>Exact match of free generation in bold, teacher-forced token accuracy beside it, per cent; the bar is the bold number. Under the pointer: the 95 % interval. Locality is against the unedited model.</p>
 ${sizes.map((size) => sizeTable(comparison, size)).join('\n')}
 ${costTable(comparison)}
-${publishedTables()}
+${comparison.title ? '' : publishedTables()}
 <h2>How it was made</h2><p>Emend ${escaped(emend)}, model ${escaped(model.name)} ${model.fingerprint.slice(0, 12)}, data ${escaped(data.name)} ${data.sha256.slice(0, 12)}.</p><p><code>${escaped(command)}</code></p>
 </body></html>
 `;

@@ -648,6 +648,57 @@ describe('emend train', () => {
   }, 60_000);
 });
 
+describe('emend sweep', () => {
+  it('trains one thing changed at a time, measures each, and does nothing twice', async () => {
+    const record = {
+      ...{ src: 'What is the animal?', rephrase: 'Which animal?', pred: '', alt: 'the cat' },
+      ...{ image: 'a.png', image_rephrase: 'a.png', loc: 'Is there a tree?', loc_ans: 'yes' },
+      ...{ m_loc: 'a.png', m_loc_q: 'What is the fruit?', m_loc_a: 'a small apple' },
+    };
+    await writeFile(at('sweep.json'), JSON.stringify([record, record]));
+    const out = at('sweep');
+    const training = [
+      ...['--model', model, '--data', at('sweep.json'), '--steps', '1', '--batch', '1', '--rows', '64'],
+      ...['--middle', '16', '--influence-middle', '8', '--heads', '2', '--layer', '1', '--provider', 'cpu'],
+    ];
+    const command = (...own: string[]) => [
+      ...['sweep', '--test', at('sweep.json'), '--limit', '1', '--out', out, ...own, '--', ...training],
+    ];
+    const variants = [
+      '--layers',
+      '0,2',
+      '--variant',
+      'no mapper: --no-influence-mapper',
+      '--variant',
+      'too high: --layer 9',
+    ];
+    const said = await succeed(...command(...variants));
+    for (const name of ['layer 0', 'layer 2', 'no mapper'])
+      expect(said).toMatch(new RegExp(`^${name}, no scope +[\\d.]+ / [\\d.]+$`, 'm'));
+    expect(said).toMatch(/^too high, no scope .*9/m);
+    const layer = async (name: string) =>
+      JSON.parse(await readFile(join(out, name, 'adapter', 'adapter.json'), 'utf8'));
+    expect(await layer('layer-2')).toMatchObject({ layer: 2, influenceMapper: true });
+    expect(await layer('no-mapper')).toMatchObject({ layer: 1, influenceMapper: false });
+    const { editors } = JSON.parse(await readFile(join(out, 'report.json'), 'utf8'));
+    expect(editors.map(({ editor }: { editor: string }) => editor)).toEqual([
+      'layer 0',
+      'layer 2',
+      'no mapper',
+      'too high',
+    ]);
+
+    const files = ['layer-0/adapter/adapter.json', 'layer-2/bench.json', 'no-mapper/bench.json'];
+    const times = () => Promise.all(files.map(async (name) => (await stat(join(out, name))).mtimeMs));
+    const before = await times();
+    expect(await succeed(...command(...variants))).toBe(said);
+    expect(await times()).toEqual(before);
+
+    await fail(/Nothing differs/, ...command());
+    await fail(/"layer 0" is there twice/, ...command('--layers', '0', '--variant', 'layer 0: --layer 1'));
+  }, 240_000);
+});
+
 describe('emend models discover', () => {
   it('lists what lies in the cache of the hub', async () => {
     const snapshot = join(at('hub'), 'models--a--ears', 'snapshots', 'c'.repeat(40));

@@ -114,7 +114,7 @@ describe.each([
       model.decoder.weightsOf(graph),
       weightsAsInputs(graph, new Map([...weights].map(([key, value]) => [key, value.shape]))),
     );
-    const loss = only ? losses[only] : totalLoss(losses, publishedWeights);
+    const loss = only ? losses[only]! : totalLoss(losses, publishedWeights);
     const reached = new Set(graph.inputs.map((input) => input.name));
     const isInfluence = only?.startsWith('influence') ?? false;
     const trained = new Map(

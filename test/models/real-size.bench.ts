@@ -50,10 +50,54 @@ async function measure(name: string, of: Case): Promise<void> {
     await writeCheckpoint(folder, of.geometry, of.form !== 'dense');
     if (of.form !== 'dense') await writeRandomPacked(folder, of.form);
     const run = fork(process.argv[1]!, ['real-size', name, 'child', folder], { execArgv: [] });
+    const seen = { anonymous: 0, mapped: 0 };
+    const watch = setInterval(() => {
+      const now = memoryOf(run.pid!, folder);
+      seen.anonymous = Math.max(seen.anonymous, now.anonymous);
+      seen.mapped = Math.max(seen.mapped, now.mapped);
+    }, 250);
     const ended = await new Promise((resolve) => run.on('exit', (code, signal) => resolve(signal ?? code)));
+    clearInterval(watch);
+    // Mapped pages that were not touched for a while may have been taken back: with all of them in memory it is this much.
+    const [own, files] = [seen.anonymous / 1e9, seen.mapped / 1e9];
+    console.log(
+      `  ${''.padEnd(10)} memory of its own ${own.toFixed(2)} GB at most, files mapped ${files.toFixed(2)} GB, together ${(own + files).toFixed(2)} GB`,
+    );
     if (ended !== 0) console.log(`  ${name}: ended with ${ended}`);
   } finally {
     await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** What a process holds of its own, and what it has mapped of files in a folder, in bytes; nothing once it has ended. */
+function memoryOf(pid: number, folder: string): { anonymous: number; mapped: number } {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+    const anonymous = 1024 * Number(/RssAnon:\s+(\d+) kB/.exec(status)?.[1] ?? 0);
+    // A page that is mapped twice is in memory once.
+    const parts = new Map<string, [number, number][]>();
+    for (const line of readFileSync(`/proc/${pid}/maps`, 'utf8').split('\n')) {
+      const found = /^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+\s+(.+)$/.exec(line);
+      const path = found?.[4];
+      if (!found || !path?.startsWith(folder)) continue;
+      const [from, to, offset] = found.slice(1, 4).map((text) => Number.parseInt(text, 16)) as [
+        number,
+        number,
+        number,
+      ];
+      parts.set(path, [...(parts.get(path) ?? []), [offset, offset + to - from]]);
+    }
+    let mapped = 0;
+    for (const ranges of parts.values()) {
+      let end = 0;
+      for (const [from, to] of ranges.sort((a, b) => a[0] - b[0])) {
+        mapped += Math.max(0, to - Math.max(from, end));
+        end = Math.max(end, to);
+      }
+    }
+    return { anonymous, mapped };
+  } catch {
+    return { anonymous: 0, mapped: 0 };
   }
 }
 

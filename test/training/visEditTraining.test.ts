@@ -116,3 +116,15 @@ test('the layers that teach the influence mapper can be chosen; those the publis
   await expect(trained('too low', [EDIT_LAYER])).rejects.toMatchObject({ code: 'invalid-input' });
   await expect(trained('too high', [last + 1])).rejects.toMatchObject({ code: 'invalid-input' });
 });
+
+test('an adapter without an influence mapper is trained by its answers alone', async () => {
+  const shape = { ...tinyTraining.shape, influenceMapper: false };
+  const told: string[][] = [];
+  const run = {
+    statePath: join(folder, 'no mapper.safetensors'),
+    onStep: ({ terms }: { terms: object }) => told.push(Object.keys(terms)),
+  };
+  const { weights } = await trainVisEdit(model, tinyEdits(model), { ...tinyTraining, shape, steps: 1 }, run);
+  expect(told).toEqual([['reliability', 'textGenerality', 'imageGenerality', 'imageLocality']]);
+  expect([...weights.keys()].filter((name) => name.startsWith('influence_mapper.'))).toEqual([]);
+});

@@ -80,7 +80,7 @@ export function visEditLosses(
   frozen: Weights,
   adapter: WeightOf,
   scale = 1,
-): Required<LossTerms> {
+): LossTerms {
   const attention = attentionInputs(graph, decoder, 3 * sizes.edits, sizes.rows, sizes.rows);
   const { adapted, influence } = adaptedHidden(graph, sizes, shape, decoder.hidden, adapter, scale);
   let x = adapted;
@@ -135,7 +135,10 @@ export function adaptChosen(
 type InfluenceTerms = Record<'influenceUp' | 'influenceDown' | 'influenceAttribution', Tensor>;
 type AnswerTerms = Record<Exclude<keyof LossWeights, keyof InfluenceTerms>, Tensor>;
 
-/** What lies at the edit layer: hidden states with the adapter's change [3·edits, rows, hidden], and the terms that need no answer. */
+/**
+ * What lies at the edit layer: hidden states with the adapter's change [3·edits, rows, hidden], and the terms that need no answer; none
+ * without an influence mapper.
+ */
 export function adaptedHidden(
   graph: Graph,
   sizes: LossSizes,
@@ -143,7 +146,7 @@ export function adaptedHidden(
   width: number,
   adapter: WeightOf,
   scale: number,
-): { readonly adapted: Tensor; readonly influence: InfluenceTerms } {
+): { readonly adapted: Tensor; readonly influence: Partial<InfluenceTerms> } {
   const { edits, rows, sampled, raisedPictures } = sizes;
   const hidden = graph.input('hidden', 'float32', [3 * edits, rows, width]);
   const signal = signalsOf(graph, sizes, width)(hidden);
@@ -151,6 +154,7 @@ export function adaptedHidden(
   const flat = f.reshape(hidden, [3 * edits * rows, width]);
   const adapted = adaptChosen(graph, hidden, 'visual', signal, shape, adapter, scale);
 
+  if (!shape.influenceMapper) return { adapted, influence: {} };
   const influenceOf = (name: string, pictures: 1 | 2) => {
     const rowsOf = graph.input(name, 'int64', [pictures * edits * sampled]);
     const chosen = f.reshape(f.gather(flat, rowsOf), [pictures * edits, sampled, width]);

@@ -97,7 +97,7 @@ export async function trainVisEdit(
       `Attribution is read at layers ${high.join(', ')}, which must lie above the adapter's layer ${layer} and below ${decoder.layers}.`,
     );
   const attribution =
-    options.weights.influenceAttribution !== 0
+    shape.influenceMapper && options.weights.influenceAttribution !== 0
       ? await InfluenceAttribution.compile(decoder, high, { ...paperPerturbation, draws: 1 })
       : null;
   const trained = await trainAdapters(model, source, options, run, {
