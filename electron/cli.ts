@@ -19,7 +19,9 @@ import { version } from './frontends/places.ts';
 
 const emend = new Command('emend')
   .description('Correct what a vision-language model believes.')
-  .version(version());
+  .version(version())
+  // Else a command below a command loses the options that both have: `train scope --data`.
+  .enablePositionalOptions();
 
 const commands = [
   inspectCommand(),

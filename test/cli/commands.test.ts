@@ -699,6 +699,54 @@ describe('emend sweep', () => {
   }, 240_000);
 });
 
+describe('emend train scope', () => {
+  it('trains a scope from an editing set and saves it beside the adapter, whose edits it then routes', async () => {
+    const adapter = at('scoped-adapter');
+    await writeTinyAdapter(adapter, model, 0.9);
+    const things = ['fox', 'lime', 'tram', 'pear', 'ship', 'fir', 'owl', 'plum', 'bus', 'elm'];
+    const records = await Promise.all(
+      Array.from({ length: 30 }, async (_, place) => {
+        const name = `scope-${place}.png`;
+        await paint(at(name), 7 + 3 * place);
+        const thing = things[place % things.length]!;
+        return {
+          ...{ src: `Is it a ${thing}?`, rephrase: `Is that a ${thing}?`, pred: '', alt: 'the cat' },
+          ...{ image: name, image_rephrase: name, loc: 'Is there a tree?', loc_ans: 'yes' },
+          ...{ m_loc: 'a.png', m_loc_q: 'What is the fruit?', m_loc_a: 'a small apple' },
+        };
+      }),
+    );
+    await writeFile(at('scope.json'), JSON.stringify(records));
+    const command = ['train', 'scope', '--model', model, '--adapter', adapter, '--data', at('scope.json')];
+    const said = await succeed(...command, '--key-steps', '2', '--scorer-steps', '2');
+    expect(said).toContain(`Written to ${adapter}`);
+    expect(JSON.parse(await readFile(join(adapter, 'scope.json'), 'utf8'))).toHaveProperty('model');
+    const bench = [
+      'bench',
+      '--model',
+      model,
+      '--adapter',
+      adapter,
+      '--data',
+      at('scope.json'),
+      '--limit',
+      '1',
+    ];
+    expect(await succeed(...bench, '--scoped', '--max-new-tokens', '2', '--provider', 'cpu')).toContain(
+      'learned',
+    );
+    await fail(
+      /adapter\.json is missing/,
+      'train',
+      'scope',
+      '--adapter',
+      at('nowhere'),
+      '--data',
+      at('scope.json'),
+    );
+  }, 180_000);
+});
+
 describe('emend models discover', () => {
   it('lists what lies in the cache of the hub', async () => {
     const snapshot = join(at('hub'), 'models--a--ears', 'snapshots', 'c'.repeat(40));
