@@ -303,10 +303,10 @@ function manyTable(report: ManyReport, { at }: BenchOptions): string {
     `${label.padEnd(31)}${report.sizes.map((size) => cell(of(size))).join('')}`;
   const told = (of: (size: SizeResult) => Told) => (size: SizeResult) =>
     `${share(of(size).teacherForced)} / ${share(of(size).exactMatch)}`;
-  const roles = (Object.keys(roleLabels) as ProbeRole[]).filter(
-    (role) => report.sizes[0]?.answered[role] !== undefined,
+  const roles = (Object.keys(roleLabels) as ProbeRole[]).filter((role) =>
+    report.sizes.some(({ answered }) => answered[role] !== undefined),
   );
-  const decided = roles.some((role) => report.sizes[0]?.outcomes[role]);
+  const decided = roles.some((role) => report.sizes.some(({ outcomes }) => outcomes[role]));
   const counts = (role: ProbeRole) => (size: SizeResult) => {
     const found = size.outcomes[role];
     if (!found) return '–';

@@ -24,6 +24,7 @@ export interface ScopeOptions {
   data: string;
   images?: string;
   work?: string;
+  from?: string;
   families: number;
   keySteps: number;
   scorerSteps: number;
@@ -53,6 +54,7 @@ export function trainScopeCommand(): Command {
       '--work <folder>',
       'where what the model holds of the examples is kept; <adapter>/training otherwise',
     )
+    .option('--from <folder>', 'adapter whose scope, of the same model, is trained on, at half the rates')
     .option(
       '--families <number>',
       'families of pictures that a module makes',
@@ -107,6 +109,7 @@ export async function trainScopeBeside(options: ScopeOptions, signal: AbortSigna
       const curve = await trainScope(model, own, source, settings, {
         out: options.adapter,
         work: options.work ?? workFolder(options.adapter),
+        from: options.from,
         signal,
         progress(stage, done, total, values = '') {
           tellProgress(`${stage}:`, done, total);

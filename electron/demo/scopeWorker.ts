@@ -34,6 +34,9 @@ const WORDINGS = 2;
 /** Questions kept of a scene, and questions that it does not answer. */
 const [ASKS, FOREIGN] = [7, 2];
 
+/** Share of families about a thing the model was never shown, beside those that chance picks. */
+const UNTAUGHT_SHARE = 0.25;
+
 /** Things that no picture of a source with this many withheld shows. */
 export function withheldThings(every: number): Set<string> {
   return new Set(
@@ -49,7 +52,9 @@ export function composeFamily({ index, seed, withheld }: ScopeRequest): {
   const random = seededRandom(seed).split('scope').split(index);
   const exclude = withheldThings(withheld);
   const pool = OBJECTS.filter(({ name }) => !exclude.has(name));
-  const shown = random.pick(pool);
+  // What the model was never shown is what it is corrected about most.
+  const strange = pool.filter(({ taught }) => !taught);
+  const shown = random.pick(random.chance(UNTAUGHT_SHARE) && strange.length > 0 ? strange : pool);
   const counting = !shown.mass && random.chance(0.12);
   let scene = composeScene(random, counting ? { repeat: shown, exclude } : { include: [shown], exclude });
   if (random.chance(0.15)) scene = disguised(scene, shown.name, random);

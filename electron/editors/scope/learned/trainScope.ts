@@ -11,9 +11,9 @@ import { brackets, calibrate, type HarmRates } from './calibrate.ts';
 import { encodeSource, fitProjections, type Projections } from './dataset.ts';
 import type { ScopeSource } from './examples.ts';
 import { COMPONENTS, type ScopeLayers, usualLayers } from './features.ts';
-import { type ScopeShape, usualSizes } from './network.ts';
+import { keyWeights, type ScopeShape, scoreWeights, usualSizes } from './network.ts';
 import { Draws, Sampler } from './sampling.ts';
-import { writeScopeFiles } from './scopeFile.ts';
+import { readScopeFiles, writeScopeFiles } from './scopeFile.ts';
 import { type KeyTraining, trainKey } from './trainKey.ts';
 import type { Weights } from './trainNetwork.ts';
 import { type ScorerTraining, trainScorer } from './trainScorer.ts';
@@ -57,6 +57,8 @@ export async function trainScope(
     readonly out: string;
     /** where what the model holds of the examples is kept */
     readonly work: string;
+    /** adapter folder whose scope, of the same model, is trained on: its components and weights are begun with, at half the rates */
+    readonly from?: string | undefined;
     readonly signal?: AbortSignal;
     readonly progress?: (stage: string, done: number, total: number, told?: string) => void;
   },
@@ -64,10 +66,11 @@ export async function trainScope(
   const layers: ScopeLayers = usualLayers(model.decoder.layers);
   const { signal, progress } = options;
   const context = { ...(signal && { signal }), ...(progress && { progress }) };
+  const before = options.from === undefined ? null : await scopeToGoOnFrom(options.from, modelFingerprint);
   progress?.('Principal components', 0, 1);
-  const projections = rounded(
-    await fitProjections(model, source, layers, { components: COMPONENTS, families: 60 }),
-  );
+  const projections =
+    before?.projections ??
+    rounded(await fitProjections(model, source, layers, { components: COMPONENTS, families: 60 }));
   const dataset = await encodeSource(model, modelFingerprint, source, layers, projections, {
     folder: options.work,
     ...context,
@@ -79,6 +82,13 @@ export async function trainScope(
     pictureWidth: width,
     questionWidth: dataset.questionWidth,
   };
+  if (before && JSON.stringify(before.shape) !== JSON.stringify(shape))
+    throw new EmendError(
+      'invalid-input',
+      `The scope of ${options.from} has another shape than is trained now. Train one from nothing.`,
+    );
+  const rated = <T extends { readonly rate: number }>(own: T): T =>
+    before ? { ...own, rate: own.rate / 2 } : own;
 
   const draws = new Draws(settings.seed);
   const [first, second] = [SHARES[0], SHARES[0] + SHARES[1]].map((share) =>
@@ -112,14 +122,25 @@ export async function trainScope(
       progress?.(stage, step, steps, told);
     };
   const run = signal ? { signal } : {};
-  const key = await trainKey(dataset, part(0, first), shape, settings.key, draws, {
-    ...run,
-    onStep: onStep('Key'),
-  });
-  const scorer = await trainScorer(dataset, part(0, second), shape, key, settings.scorer, draws, {
-    ...run,
-    onStep: onStep('Scorer'),
-  });
+  const key = await trainKey(
+    dataset,
+    part(0, first),
+    shape,
+    rated(settings.key),
+    draws,
+    { ...run, onStep: onStep('Key') },
+    before?.weights('key'),
+  );
+  const scorer = await trainScorer(
+    dataset,
+    part(0, second),
+    shape,
+    key,
+    rated(settings.scorer),
+    draws,
+    { ...run, onStep: onStep('Scorer') },
+    before?.weights('scorer'),
+  );
   const weights = roundedWeights(new Map([...key, ...scorer]));
   const { thresholds, curve } = await calibrate(dataset, part(second), shape, weights, {
     ...{ rates: settings.rates, probes: settings.probes, sizes: settings.sizes },
@@ -140,6 +161,7 @@ export async function trainScope(
       training: {
         settings,
         source: source.name,
+        ...(before && { from: before.fingerprint }),
         families: dataset.families.length,
         variance: projections.kept,
       },
@@ -148,6 +170,32 @@ export async function trainScope(
     weights,
   );
   return curve;
+}
+
+/** A trained scope as a training begins with it. @throws EmendError 'invalid-input' unless the folder holds one of this model */
+async function scopeToGoOnFrom(folder: string, model: string) {
+  const found = await readScopeFiles(folder);
+  if (found?.description.model !== model)
+    throw new EmendError(
+      'invalid-input',
+      `${folder} holds no scope of this model to go on from. Give an adapter folder with scope.json, or train one from nothing.`,
+    );
+  const { description, projections, weights, fingerprint } = found;
+  const kept = description.training?.['variance'] as Projections['kept'];
+  const { components, shape } = description;
+  const parts = { key: keyWeights(shape), scorer: scoreWeights(shape) };
+  return {
+    fingerprint,
+    shape,
+    projections: { components, kept, projections },
+    weights: (part: keyof typeof parts): Weights =>
+      new Map(
+        [...parts[part].keys()].map((name) => [
+          name,
+          { ...weights.get(name)!, data: weights.get(name)!.data.slice() },
+        ]),
+      ),
+  };
 }
 
 /** Layers after which a model is cut to train a scope for it. */
