@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readScopeFiles } from '../../electron/editors/scope/learned/scopeFile.ts';
 import {
   openSafetensors,
   readTensor,
@@ -735,6 +736,15 @@ describe('emend train scope', () => {
     expect(await succeed(...bench, '--scoped', '--max-new-tokens', '2', '--provider', 'cpu')).toContain(
       'learned',
     );
+    const before = await readScopeFiles(adapter);
+    const further = at('further-adapter');
+    await writeTinyAdapter(further, model, 0.9);
+    const more = ['train', 'scope', '--model', model, '--adapter', further, '--data', at('scope.json')];
+    await succeed(...more, '--from', adapter, '--key-steps', '1', '--scorer-steps', '1');
+    const after = await readScopeFiles(further);
+    expect(after!.description.training).toMatchObject({ from: before!.fingerprint });
+    expect(after!.projections).toEqual(before!.projections);
+    await fail(/holds no scope of this model/, ...more, '--from', model);
     await fail(
       /adapter\.json is missing/,
       'train',

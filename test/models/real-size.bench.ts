@@ -50,18 +50,17 @@ async function measure(name: string, of: Case): Promise<void> {
     await writeCheckpoint(folder, of.geometry, of.form !== 'dense');
     if (of.form !== 'dense') await writeRandomPacked(folder, of.form);
     const run = fork(process.argv[1]!, ['real-size', name, 'child', folder], { execArgv: [] });
-    const seen = { anonymous: 0, mapped: 0 };
+    let most = { anonymous: 0, mapped: 0 };
     const watch = setInterval(() => {
       const now = memoryOf(run.pid!, folder);
-      seen.anonymous = Math.max(seen.anonymous, now.anonymous);
-      seen.mapped = Math.max(seen.mapped, now.mapped);
+      if (now.anonymous + now.mapped > most.anonymous + most.mapped) most = now;
     }, 250);
     const ended = await new Promise((resolve) => run.on('exit', (code, signal) => resolve(signal ?? code)));
     clearInterval(watch);
     // Mapped pages that were not touched for a while may have been taken back: with all of them in memory it is this much.
-    const [own, files] = [seen.anonymous / 1e9, seen.mapped / 1e9];
+    const [own, files] = [most.anonymous / 1e9, most.mapped / 1e9];
     console.log(
-      `  ${''.padEnd(10)} memory of its own ${own.toFixed(2)} GB at most, files mapped ${files.toFixed(2)} GB, together ${(own + files).toFixed(2)} GB`,
+      `  ${''.padEnd(10)} with all that is mapped in memory ${(own + files).toFixed(2)} GB at most: ${own.toFixed(2)} of its own, ${files.toFixed(2)} of files`,
     );
     if (ended !== 0) console.log(`  ${name}: ended with ${ended}`);
   } finally {

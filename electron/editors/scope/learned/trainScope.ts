@@ -82,7 +82,10 @@ export async function trainScope(
     pictureWidth: width,
     questionWidth: dataset.questionWidth,
   };
-  if (before && JSON.stringify(before.shape) !== JSON.stringify(shape))
+  if (
+    before &&
+    Object.entries(shape).some(([name, value]) => before.shape[name as keyof ScopeShape] !== value)
+  )
     throw new EmendError(
       'invalid-input',
       `The scope of ${options.from} has another shape than is trained now. Train one from nothing.`,
