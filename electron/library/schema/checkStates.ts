@@ -3,6 +3,7 @@
  * numbered state. Whether it is the state of now is asked when edits are listed: no change of model or policy writes to an edit, and two
  * programs with different models on one library each see their own.
  */
+import { dropListIndexes, listIndexes } from './listIndexes.ts';
 
 /** Columns that filters look at beside the one sorted by: they lie in every index a list is read from. */
 const filtered = 'status, check_state, check_commits, verdict, finding, reach, pair';
@@ -67,18 +68,6 @@ export const checkStatesStep = /* sql */ `
   CREATE TRIGGER review_probe_removed AFTER DELETE ON probes WHEN OLD.edit IS NOT NULL
   BEGIN INSERT INTO unreviewed (what, edit) VALUES ('edit', OLD.edit); END;
 
-  DROP INDEX edits_by_id;
-  DROP INDEX edits_by_updated;
-  DROP INDEX edits_by_created;
-  DROP INDEX edits_by_committed;
-  DROP INDEX edits_by_prompt;
-  DROP INDEX edits_by_target;
-  DROP INDEX edits_by_status;
-  CREATE INDEX edits_by_id ON edits (id, ${filtered});
-  CREATE INDEX edits_by_updated ON edits (updated, id, ${filtered});
-  CREATE INDEX edits_by_created ON edits (created, id, ${filtered});
-  CREATE INDEX edits_by_committed ON edits (committed, id, ${filtered});
-  CREATE INDEX edits_by_prompt ON edits (prompt COLLATE NOCASE, id, ${filtered});
-  CREATE INDEX edits_by_target ON edits (target COLLATE NOCASE, id, ${filtered});
-  CREATE INDEX edits_by_status ON edits (status, id, check_state, check_commits, verdict, finding, reach, pair);
+  ${dropListIndexes}
+  ${listIndexes(filtered, 'check_state, check_commits, verdict, finding, reach, pair')}
 `;

@@ -2,6 +2,7 @@
  * @file Upgrade step: what the latest check found, beside what else lists are filtered by; checks of edits that replace another; and what
  * checks have in common, so that it is seen when it changes.
  */
+import { dropListIndexes, listIndexes } from './listIndexes.ts';
 
 /** Columns that filters look at beside the one sorted by: they lie in every index a list is read from. */
 const filtered = 'status, verdict, finding, reach, pair';
@@ -25,18 +26,6 @@ export const findingsStep = /* sql */ `
   CREATE TABLE reviewed (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), shared TEXT NOT NULL) STRICT;
   INSERT INTO reviewed VALUES (1, '');
 
-  DROP INDEX edits_by_id;
-  DROP INDEX edits_by_updated;
-  DROP INDEX edits_by_created;
-  DROP INDEX edits_by_committed;
-  DROP INDEX edits_by_prompt;
-  DROP INDEX edits_by_target;
-  DROP INDEX edits_by_status;
-  CREATE INDEX edits_by_id ON edits (id, ${filtered});
-  CREATE INDEX edits_by_updated ON edits (updated, id, ${filtered});
-  CREATE INDEX edits_by_created ON edits (created, id, ${filtered});
-  CREATE INDEX edits_by_committed ON edits (committed, id, ${filtered});
-  CREATE INDEX edits_by_prompt ON edits (prompt COLLATE NOCASE, id, ${filtered});
-  CREATE INDEX edits_by_target ON edits (target COLLATE NOCASE, id, ${filtered});
-  CREATE INDEX edits_by_status ON edits (status, id, verdict, finding, reach, pair);
+  ${dropListIndexes}
+  ${listIndexes(filtered, 'verdict, finding, reach, pair')}
 `;

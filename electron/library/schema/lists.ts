@@ -2,6 +2,7 @@
  * @file Upgrade step: what lists, counts and search are answered from. All of it is kept by triggers, so that it holds
  * whatever writes to the tables, and reading never computes it.
  */
+import { listIndexes } from './listIndexes.ts';
 
 /** The status of an edit as SQL, from its stage and its latest check; `edits` is the row looked at. */
 const statusOf = /* sql */ `
@@ -51,13 +52,7 @@ export const listsStep = /* sql */ `
   -- a change of status that comes without an entry in the history: whoever watches the library hears of it by this
   CREATE TABLE status_changes (id INTEGER PRIMARY KEY AUTOINCREMENT, edit INTEGER NOT NULL) STRICT;
 
-  CREATE INDEX edits_by_id ON edits (id, ${filtered});
-  CREATE INDEX edits_by_updated ON edits (updated, id, ${filtered});
-  CREATE INDEX edits_by_created ON edits (created, id, ${filtered});
-  CREATE INDEX edits_by_committed ON edits (committed, id, ${filtered});
-  CREATE INDEX edits_by_prompt ON edits (prompt COLLATE NOCASE, id, ${filtered});
-  CREATE INDEX edits_by_target ON edits (target COLLATE NOCASE, id, ${filtered});
-  CREATE INDEX edits_by_status ON edits (status, id, verdict, pair);
+  ${listIndexes(filtered, 'verdict, pair')}
   CREATE INDEX edits_by_input ON edits (picture, prompt);
 
   CREATE TRIGGER edit_inserted AFTER INSERT ON edits BEGIN
