@@ -1050,6 +1050,8 @@ export const calls = {
       stop: z.array(z.string().min(1).max(400)).max(4).default([]),
       /** likeliest tokens told for each token */
       alternatives: z.number().int().min(0).max(20).default(5),
+      /** the same turns are asked twice, with and without edits: what both have in common is computed once, and held until then */
+      share: z.boolean().default(false),
     }),
     output: ChatAnswer,
     job: true,

@@ -14,6 +14,7 @@ export interface ConversationRequest {
   readonly maxNewTokens?: number | undefined;
   readonly stop: readonly string[];
   readonly alternatives: number;
+  readonly share?: boolean;
 }
 
 /** @throws EmendError what the engine says of the turns, 'conflict' when no model is open, 'cancelled' */

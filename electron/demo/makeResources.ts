@@ -52,7 +52,7 @@ async function ask(picture: Buffer, prompt: string): Promise<string> {
 
 /** What the model says once the edit acts that teaches it `target`. */
 async function askEdited(picture: Buffer, prompt: string, target: string): Promise<string> {
-  const { visual } = await opened.see(picture);
+  const visual = await opened.see(picture);
   const signal = await opened.edited.make({ visual, prompt, target });
   return (
     await opened.edited.answer(await opened.edited.prepare(visual, prompt), [signal], { maxNewTokens: 24 })

@@ -22,6 +22,7 @@ import {
 import { PictureAttribution, paperPerturbation } from '../attribution/visualContribution.ts';
 import type { Prepared } from '../editors/editedModel.ts';
 import type { EditState, Work } from '../editors/editor.ts';
+import { layQuestion } from '../editors/question.ts';
 import { EmendError } from '../errors.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
 import { readPictureFile } from '../files/picture.ts';
@@ -84,23 +85,34 @@ async function between(
   stopIfAsked(context);
 }
 
-/** Prepares each input in turn and gives it to `work`, with progress before each and after the last. */
-async function eachInput(
+/**
+ * Lays each input out in turn and measures it, with progress before each and after the last. What measures holds the decoder's weights:
+ * it is compiled for that, and the model's own sessions are let go before.
+ */
+async function measureEach<Part extends { dispose(): Promise<void> }>(
   model: OpenModel,
   asked: readonly Asked[],
   context: OperationContext,
   stage: string,
-  work: (prepared: Prepared, asked: Asked, layout: PictureLayout) => Promise<void>,
+  compile: () => Promise<Part>,
+  measure: (part: Part, input: ModelInput, asked: Asked) => Promise<void>,
 ): Promise<void> {
-  for (const [done, one] of asked.entries()) {
-    await between(context, stage, done, asked.length, 'inputs');
-    const { visual, layout } = await model.see(await one.picture());
-    await work(await model.edited.prepare(visual, one.prompt), one, layout);
+  const backbone = model.edited.model;
+  await backbone.releaseDecoder();
+  const part = await compile();
+  try {
+    for (const [done, one] of asked.entries()) {
+      await between(context, stage, done, asked.length, 'inputs');
+      const question = { prompt: one.prompt, visual: await model.see(await one.picture()) };
+      await measure(part, (await layQuestion(backbone, question, null)).input, one);
+    }
+    await between(context, stage, asked.length, asked.length, 'inputs');
+  } finally {
+    await part.dispose();
   }
-  await between(context, stage, asked.length, asked.length, 'inputs');
 }
 
-/** What an edit does to an input, and the decoder that attribution sees it in. */
+/** What an edit does to an input, and the decoder that attribution sees it in: told by the model's own sessions, before they are let go. */
 async function edited(model: OpenModel, edit: EngineEdit, prepared: Prepared, work: Work) {
   const state = await model.stateFor(edit, work);
   const { editor, model: backbone } = model.edited;
@@ -141,21 +153,32 @@ export async function attributeModules(
   const firstToken = (prompt: string, text: string) =>
     prompts.encodeTarget({ prompt, image: true }, text).targetIds[0]!;
   const text = (id: number) => tokenizer.decode([id]).trim() || tokenizer.tokenText(id);
-  const attribution = await ModuleAttribution.compile(decoder, variant);
+  const keyOf = (prompt: string) => (token === null ? ('predicted' as const) : firstToken(prompt, token));
+  const last = asked.at(-1)!;
+  const acting =
+    edit &&
+    (await edited(
+      model,
+      edit,
+      await model.edited.prepare(await model.see(await last.picture()), last.prompt),
+      makingOf(context),
+    ));
   const found: ModuleContributions[] = [];
   const wrong: ModuleContributions[] = [];
   const inputs: ModuleReport['inputs'] = [];
-  let after: ModuleContributions | null = null;
   let before: number | null = null;
-  try {
-    await eachInput(model, asked, context, 'Attributing', async (prepared, { prompt, unrelated }) => {
-      const key = token === null ? 'predicted' : firstToken(prompt, token);
+  const compile = (of: typeof decoder) => ModuleAttribution.compile(of, variant);
+  await measureEach(
+    model,
+    asked,
+    context,
+    'Attributing',
+    () => compile(decoder),
+    async (attribution, input, { prompt, unrelated }) => {
+      const key = keyOf(prompt);
       const given = control ?? unrelated;
       const other = given === null ? before : firstToken(prompt, given);
-      const [own, wrongly] = await attribution.run(
-        prepared.prefill.input,
-        other === null ? [key] : [key, other],
-      );
+      const [own, wrongly] = await attribution.run(input, other === null ? [key] : [key, other]);
       // What is right here is no control.
       const controls = wrongly && wrongly.keyToken !== own!.keyToken ? wrongly : null;
       found.push(own!);
@@ -164,21 +187,18 @@ export async function attributeModules(
       if (inputs.length < TOLD_INPUTS) {
         inputs.push({ prompt, key: text(own!.keyToken), wrong: controls && text(controls.keyToken) });
       }
-      if (edit) {
-        const acting = await edited(model, edit, prepared, makingOf(context));
-        const again = await ModuleAttribution.compile(acting.decoder, variant);
-        try {
-          after = (await again.run(acting.input, [key]))[0]!;
-        } finally {
-          await again.dispose();
-        }
-      }
-    });
-  } finally {
-    await attribution.dispose();
+    },
+  );
+  let acted: ModuleContributions | null = null;
+  if (acting) {
+    const again = await compile(acting.decoder);
+    try {
+      acted = (await again.run(acting.input, [keyOf(last.prompt)]))[0]!;
+    } finally {
+      await again.dispose();
+    }
   }
   const bars = (contributions: readonly ModuleContributions[]) => plain(meanContributions(contributions));
-  const acted = after as ModuleContributions | null;
   return {
     ...{ variant, inputs, count: found.length, contribution: bars(found) },
     control: wrong.length > 0 ? { ...bars(wrong), count: wrong.length } : null,
@@ -196,9 +216,9 @@ export async function attributeVisual(
   const { picture, prompt, perturbation, seed, edit } = request;
   const { decoder, tokenizer } = model.edited.model;
   const layers = request.layers ?? Array.from({ length: decoder.layers }, (_, layer) => layer);
-  const { visual, layout } = await model.see(picture);
+  const visual = await model.see(picture);
   const prepared = await model.edited.prepare(visual, prompt);
-  const { cells, ...map } = mapOf(layout);
+  const { cells, ...map } = mapOf(visual.layout);
   const total = layers.length * (edit ? 2 : 1);
   const attributed = async (input: ModelInput, of: typeof decoder, doneBefore: number) => {
     const attribution = await PictureAttribution.compile(of, layers, perturbation);
@@ -216,10 +236,12 @@ export async function attributeVisual(
     return tokens[0] ? tokenizer.decode([tokens[0].id]).trim() : '';
   };
   await between(context, 'Attributing', 0, total, 'layers');
-  const before = await attributed(prepared.prefill.input, decoder, 0);
   const acting = edit && (await edited(model, edit, prepared, makingOf(context)));
-  const after = acting && (await attributed(acting.input, acting.decoder, layers.length));
   const found = acting && (await model.edited.influence(prepared, acting.state));
+  const keys = { before: await first([]), after: acting && (await first([acting.state])) };
+  await model.edited.model.releaseDecoder();
+  const before = await attributed(prepared.prefill.input, decoder, 0);
+  const after = acting && (await attributed(acting.input, acting.decoder, layers.length));
   return {
     ...map,
     layers: layers.map((layer, at) => ({ layer, before: before[at]!, after: after?.[at] ?? null })),
@@ -230,7 +252,7 @@ export async function attributeVisual(
           layer: model.summary.adapter?.layer ?? 0,
         }
       : null,
-    keys: { before: await first([]), after: acting && (await first([acting.state])) },
+    keys,
     seconds: seconds(started),
   };
 }
@@ -243,19 +265,25 @@ export async function attributeModality(
   const started = performance.now();
   const asked = await askedOf(of);
   const { decoder } = model.edited.model;
-  const attention = await ModalityAttention.compile(decoder);
-  const noisy = noise && (await ModalityNoise.compile(decoder));
   const attentions: ModalityAttentions[] = [];
   const noises: ModalityNoises[] = [];
-  try {
-    await eachInput(model, asked, context, 'Comparing modalities', async ({ prefill }) => {
-      attentions.push(await attention.run(prefill.input));
-      if (noisy) noises.push(await noisy.run(prefill.input, noise, context.signal));
-    });
-  } finally {
-    await attention.dispose();
-    await noisy?.dispose();
-  }
+  await measureEach(
+    model,
+    asked,
+    context,
+    'Comparing modalities',
+    () => ModalityAttention.compile(decoder),
+    async (attention, input) => void attentions.push(await attention.run(input)),
+  );
+  if (noise)
+    await measureEach(
+      model,
+      asked,
+      context,
+      'Adding noise',
+      () => ModalityNoise.compile(decoder),
+      async (noisy, input) => void noises.push(await noisy.run(input, noise, context.signal)),
+    );
   const weights = (kind: keyof ModalityAttentions) => meanOf(attentions.map((one) => one[kind]));
   return {
     count: attentions.length,
@@ -287,29 +315,36 @@ export async function proposeEditLayer(
   const asked = await askedOf(of);
   const { decoder } = model.edited.model;
   const layers = Array.from({ length: decoder.layers }, (_, layer) => layer);
-  const parts: Array<{ dispose(): Promise<void> }> = [];
-  const opened = async <T extends { dispose(): Promise<void> }>(part: Promise<T>): Promise<T> => {
-    parts.push(await part);
-    return part;
-  };
   const bars: ModuleContributions[] = [];
   const visual: number[][] = [];
   const text: Float32Array[] = [];
-  try {
-    const modules = await opened(ModuleAttribution.compile(decoder, 'code'));
-    const attention = await opened(ModalityAttention.compile(decoder));
-    const noise = { ...paperPerturbation, draws: PROPOSAL_DRAWS };
-    const picture = await opened(PictureAttribution.compile(decoder, layers, noise));
-    await eachInput(model, asked, context, 'Measuring layers', async ({ prefill }) => {
-      const { input } = prefill;
-      bars.push(...(await modules.run(input)));
-      text.push((await attention.run(input)).questionShare);
+  await measureEach(
+    model,
+    asked,
+    context,
+    'Measuring modules',
+    () => ModuleAttribution.compile(decoder, 'code'),
+    async (modules, input) => void bars.push(...(await modules.run(input))),
+  );
+  await measureEach(
+    model,
+    asked,
+    context,
+    'Measuring attention',
+    () => ModalityAttention.compile(decoder),
+    async (attention, input) => void text.push((await attention.run(input)).questionShare),
+  );
+  await measureEach(
+    model,
+    asked,
+    context,
+    'Measuring what is read of the picture',
+    () => PictureAttribution.compile(decoder, layers, { ...paperPerturbation, draws: PROPOSAL_DRAWS }),
+    async (picture, input) => {
       const found = await picture.run(input, seed, async () => stopIfAsked(context));
       visual.push(found.map(({ mean }) => mean.reduce((sum, value) => sum + value, 0) / mean.length));
-    });
-  } finally {
-    for (const part of parts) await part.dispose();
-  }
+    },
+  );
   const { attention, mlp } = plain(meanContributions(bars));
   const measures = { attention, mlp, visual: meanOf(visual), text: meanOf(text) };
   const proposal = proposeLayer(measures, rows);

@@ -2,6 +2,7 @@
  * @file The one model an engine has open: its files, its adapter, and the committed edits that act on it.
  */
 import { createHash } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import type { ModelSummary, SettingValue } from '../api/contract.ts';
 import { cutsFor, EditedModel, type Prepared } from '../editors/editedModel.ts';
 import type { Editor, EditorScope, EditState, UnopenedEditor, Work } from '../editors/editor.ts';
@@ -10,6 +11,7 @@ import { actsEverywhere } from '../editors/scope/everywhere.ts';
 import { readScope } from '../editors/scope/openScope.ts';
 import type { Decision, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
+import type { PreparedConversation } from '../evaluation/conversation.ts';
 import { signalState } from '../library/freshness.ts';
 import { type LibraryReader, openReader } from '../library/reader.ts';
 import { editRow } from '../library/rows.ts';
@@ -18,12 +20,13 @@ import { fingerprint } from '../models/checkpoint.ts';
 import { nameOfModel } from '../models/hubCache.ts';
 import { type Checkpoint, openCheckpoint } from '../models/open.ts';
 import type { WeightForm } from '../models/packed/form.ts';
-import type { PictureLayout, Visual } from '../models/picture.ts';
+import type { Visual } from '../models/picture.ts';
 import { loadChatTemplate } from '../models/prompt.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { CommittedBank } from './committedBank.ts';
 import { CommittedInputs } from './comparing.ts';
-import type { EngineEdit, EngineOperations, OperationContext } from './protocol.ts';
+import type { EngineEdit, EngineOperations, EngineTurn, OperationContext } from './protocol.ts';
+import { SeenPictures } from './seenPictures.ts';
 
 /** A library as the engine holds it. */
 export interface HeldLibrary {
@@ -158,10 +161,15 @@ export class OpenModel {
   /** the library whose committed edits act, once it was named */
   #held: HeldLibrary | null = null;
   #states: { readonly key: string; readonly states: readonly EditState[] } | null = null;
+  readonly #pictures: SeenPictures;
+  /** a conversation up to the first cut, for the next one who asks the same */
+  #shared: { readonly turns: readonly EngineTurn[]; readonly prepared: PreparedConversation } | null = null;
 
   private constructor(summary: ModelSummary, edited: EditedModel) {
     this.summary = summary;
     this.edited = edited;
+    const { model } = edited;
+    this.#pictures = new SeenPictures(async (file) => model.visualEmbeddings(await model.pixelsOf(file)));
   }
 
   /** Opens a checkpoint, with an adapter that was trained for it. Throws what is wrong; nothing stays open then. */
@@ -257,7 +265,7 @@ export class OpenModel {
   /** What an edit acts by: made unless it comes with it. `visual`: its picture's embeddings, where they are at hand. */
   async stateFor(edit: EngineEdit, work: Work, visual?: Visual): Promise<EditState> {
     if (edit.signal) return this.edited.decode(edit.signal);
-    const seen = visual ?? (await this.see(edit.picture)).visual;
+    const seen = visual ?? (await this.see(edit.picture));
     const { prompt, target } = edit;
     const before = actsEverywhere(this.scope) && this.#held ? this.statesOf(this.#held.committed.ids) : [];
     return this.edited.make({ visual: seen, prompt, target, before }, work);
@@ -289,11 +297,21 @@ export class OpenModel {
     return scope;
   }
 
-  /** What a picture file is to the decoder, and how it is laid out. */
-  async see(file: Uint8Array): Promise<{ visual: Visual; layout: PictureLayout }> {
-    const { model } = this.edited;
-    const visual = await model.visualEmbeddings(await model.pixelsOf(file));
-    return { visual, layout: visual.layout };
+  /** What a picture file is to the decoder; those seen last are held. */
+  see(file: Uint8Array): Promise<Visual> {
+    return this.#pictures.see(file);
+  }
+
+  /** Holds a conversation for the next one who asks the same; it may be large, and goes with whatever is asked next. */
+  share(turns: readonly EngineTurn[], prepared: PreparedConversation): void {
+    this.#shared = { turns, prepared };
+  }
+
+  /** Lets go of what is held for the next one; gives it where these are the turns it is of. */
+  takeShared(turns: readonly EngineTurn[] = []): PreparedConversation | null {
+    const shared = this.#shared;
+    this.#shared = null;
+    return shared && isDeepStrictEqual(shared.turns, turns) ? shared.prepared : null;
   }
 
   async dispose(): Promise<void> {

@@ -69,9 +69,15 @@ async function fitsBeside({
   }
 }
 
-function open(): OpenModel {
+function loaded(): OpenModel {
   if (!opened) throw new EmendError('conflict', 'No model is open. Open one first.');
   return opened;
+}
+
+/** The open model, for anything but a conversation: what it holds of one goes. */
+function open(): OpenModel {
+  loaded().takeShared();
+  return loaded();
 }
 
 function stopIfAsked(context: OperationContext): void {
@@ -145,17 +151,6 @@ async function describeInput(
   if (!described) return { described: null, matches: [] };
   const { committed } = model.library;
   return { described, matches: await committed.matches(model.scope, described.key, described.detail) };
-}
-
-/** Visual embeddings of pictures; those of the last one are held, for inputs of the same picture follow one another. */
-function pictures(model: OpenModel): (file: Uint8Array | null) => Promise<Visual | null> {
-  let last: { file: Uint8Array; visual: Visual } | null = null;
-  return async (file) => {
-    if (!file) return null;
-    const same = last !== null && (last.file === file || Buffer.compare(last.file, file) === 0);
-    if (!same) last = { file, visual: (await model.see(file)).visual };
-    return last!.visual;
-  };
 }
 
 /** Streams an answer's tokens as they come. */
@@ -241,13 +236,13 @@ export const operations: OperationTable = {
     const signals: Array<{ id: number; signal: Uint8Array; influence: InfluenceMap | null }> = [];
     for (const edit of edits) {
       stopIfAsked(context);
-      const { visual, layout } = await model.see(edit.picture);
+      const visual = await model.see(edit.picture);
       const state = await model.stateFor(edit, makingOf(context), visual);
       signals.push({
         id: edit.id,
         signal: model.edited.encode(state),
         influence: influence
-          ? await influenceMap(model, await model.edited.prepare(visual, edit.prompt), state, layout)
+          ? await influenceMap(model, await model.edited.prepare(visual, edit.prompt), state, visual.layout)
           : null,
       });
       context.send({
@@ -264,11 +259,10 @@ export const operations: OperationTable = {
 
   async describe({ inputs, maxNewTokens }, context) {
     const model = open();
-    const see = pictures(model);
     const results: EngineInputResult[] = [];
     for (const { picture, prompt, describe, answer } of inputs) {
       stopIfAsked(context);
-      const prepared = await model.edited.prepare(await see(picture), prompt);
+      const prepared = await model.edited.prepare(picture && (await model.see(picture)), prompt);
       const { described, matches } = describe
         ? await describeInput(model, prepared)
         : { described: null, matches: [] };
@@ -311,11 +305,10 @@ export const operations: OperationTable = {
 
   async answer({ items, maxNewTokens }, context) {
     const model = open();
-    const see = pictures(model);
     const texts: string[] = [];
     for (const { picture, prompt, edits } of items) {
       stopIfAsked(context);
-      const prepared = await model.edited.prepare(await see(picture), prompt);
+      const prepared = await model.edited.prepare(picture && (await model.see(picture)), prompt);
       const options = { maxNewTokens, signal: context.signal };
       texts.push((await model.edited.answer(prepared, model.statesOf(edits), options)).text);
       context.send({
@@ -340,7 +333,7 @@ export const operations: OperationTable = {
     const watch = new Stopwatch();
     const seen = picture ? await model.see(picture) : null;
     const times = { picture: watch.lap(), prompt: 0, generation: 0, total: 0 };
-    const prepared = await model.edited.prepare(seen?.visual ?? null, prompt);
+    const prepared = await model.edited.prepare(seen, prompt);
     const found = edits === 'committed' && model.edited.editor ? await model.acting(prepared) : null;
     times.prompt = watch.lap();
     const states = found ? model.statesOf(found.edits) : [];
@@ -396,23 +389,27 @@ export const operations: OperationTable = {
     return { rows: open().edited.model.images.layout(size).rows };
   },
 
-  async chat({ turns, edits, maxNewTokens, sampling, stop, alternatives }, context) {
-    const model = open();
-    const watch = new Stopwatch();
-    const see = pictures(model);
-    const seen: SeenTurn[] = [];
-    for (const { role, text, pictures: files } of turns) {
-      const visuals: Visual[] = [];
-      for (const file of files) {
-        stopIfAsked(context);
-        visuals.push((await see(file))!);
-        await breathe();
-      }
-      seen.push({ role, text, visuals });
-    }
-    const times = { picture: watch.lap(), prompt: 0, generation: 0, total: 0 };
+  async chat({ turns, edits, maxNewTokens, sampling, stop, alternatives, share }, context) {
+    const model = loaded();
     const { edited } = model;
-    const prepared = await prepareConversation(edited, seen);
+    const watch = new Stopwatch();
+    const times = { picture: 0, prompt: 0, generation: 0, total: 0 };
+    let prepared = model.takeShared(turns);
+    if (!prepared) {
+      const seen: SeenTurn[] = [];
+      for (const { role, text, pictures: files } of turns) {
+        const visuals: Visual[] = [];
+        for (const file of files) {
+          stopIfAsked(context);
+          visuals.push(await model.see(file));
+          await breathe();
+        }
+        seen.push({ role, text, visuals });
+      }
+      times.picture = watch.lap();
+      prepared = await prepareConversation(edited, seen);
+      if (share) model.share(turns, prepared);
+    }
     stopIfAsked(context);
     const decides = edits === 'committed' && edited.editor && edited.scope;
     const everywhere = decides && actsEverywhere(model.scope);
@@ -443,7 +440,7 @@ export const operations: OperationTable = {
   async preview({ edit, maxNewTokens }, context) {
     const model = open();
     const watch = new Stopwatch();
-    const { visual, layout } = await model.see(edit.picture);
+    const visual = await model.see(edit.picture);
     const picture = watch.lap();
     const state = await model.stateFor(edit, makingOf(context), visual);
     const prepared = await model.edited.prepare(visual, edit.prompt);
@@ -473,7 +470,7 @@ export const operations: OperationTable = {
       everywhere || found?.acting ? [state] : [],
       found && routingOf(model.scope, 1, found),
     );
-    const influence = await influenceMap(model, prepared, state, layout);
+    const influence = await influenceMap(model, prepared, state, visual.layout);
     return {
       ...{ before, after, influence, signal: model.edited.encode(state) },
       input: { described, matches, unedited: null },

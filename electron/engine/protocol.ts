@@ -232,6 +232,8 @@ export interface EngineOperations {
       stop: readonly string[];
       /** likeliest tokens told for each token */
       alternatives: number;
+      /** the same turns are asked twice, with and without edits: what both have in common is computed once */
+      share?: boolean;
     };
     output: ChatAnswer;
   };

@@ -98,7 +98,8 @@ export class Comparing {
     this.turns = [...this.turns, turn];
     this.text = '';
     this.attached = [];
-    await Promise.all(sides.map((side) => this.#ask(key, side, asked[side])));
+    const share = JSON.stringify(asked.original) === JSON.stringify(asked.corrected);
+    await Promise.all(sides.map((side) => this.#ask(key, side, asked[side], share)));
   }
 
   /** What is sent to one side: the turns that go with the question, and the question. */
@@ -126,11 +127,12 @@ export class Comparing {
     return [...earlier, { ...own, pictures: pictures(turn) }];
   }
 
-  async #ask(key: number, side: Side, turns: ChatTurn[]): Promise<void> {
+  /** `share`: both sides are asked the same. */
+  async #ask(key: number, side: Side, turns: ChatTurn[], share: boolean): Promise<void> {
     const edits = side === 'original' ? 'none' : 'committed';
     const { id, result } = this.#jobs.start(
       'answers.chat',
-      { turns, edits },
+      { turns, edits, share },
       {
         token: (_side, token, text) =>
           this.#change(key, side, (reply) => ({

@@ -63,7 +63,7 @@ async function measure(adapter: string): Promise<void> {
     const thing = cellsOf(record.image, record.object, side);
     if (!record.image.objects.some(({ name }) => name === record.object) || !thing.some(Boolean)) continue;
     count++;
-    const see = async (scene: Scene) => (await model.see(new Uint8Array(await scenePng(scene)))).visual;
+    const see = async (scene: Scene) => model.see(new Uint8Array(await scenePng(scene)));
     const visual = await see(record.image);
     const signal = await edited.make({ visual, prompt: record.src, target: record.alt });
     const prepared = await edited.prepare(visual, record.src);
