@@ -291,6 +291,20 @@ export function fusedAttention(query: Tensor, key: Tensor, value: Tensor, heads:
   });
 }
 
+/** What {@link fusedAttention} computes, by plain operators: the scores [batch, rows, rows] of one head at a time. */
+export function attentionByHeads(query: Tensor, key: Tensor, value: Tensor, heads: number): Tensor {
+  const size = (query.shape[2] as number) / heads;
+  const mixed = Array.from({ length: heads }, (_, head) => {
+    const [q, k, v] = [query, key, value].map((x) => slice(x, 2, head * size, (head + 1) * size)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    return matmul(softmax(matmul(multiply(q, 1 / Math.sqrt(size)), k, { b: true })), v);
+  });
+  return concat(mixed, 2);
+}
+
 /** −log p(label), per row. logits [n, classes], labels int64 [n] → [n]. */
 export function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
   const classes = logits.shape[logits.shape.length - 1];

@@ -5,6 +5,7 @@ import { basename, dirname } from 'node:path';
 import { BinaryWriter } from '@bufbuild/protobuf/wire';
 import { EmendError } from '../errors.ts';
 import type { Dim } from './dims.ts';
+import { attentionByHeads } from './functions.ts';
 import type { DType, Graph, Node, Tensor } from './graph.ts';
 import { operator } from './operators.ts';
 
@@ -117,15 +118,29 @@ export interface OnnxModel {
   readonly inputs: readonly Tensor[];
 }
 
+/** A graph's nodes with plain operators in the place of fused attention. The graph itself stays as it is. */
+function withoutFusedAttention(graph: Graph): Node[] {
+  return [...graph.nodes].flatMap((node) => {
+    if (node.operator !== 'MultiHeadAttention') return [node];
+    const [query, key, value] = node.inputs as [Tensor, Tensor, Tensor];
+    const from = graph.nodes.length;
+    attentionByHeads(query, key, value, node.attributes['num_heads'] as number);
+    const plain = graph.nodes.splice(from);
+    plain.at(-1)!.outputs = node.outputs;
+    return plain;
+  });
+}
+
 /**
  * Serialises what the graph's outputs depend on; the rest is left out.
  * Throws when weights lie in files of different folders: ONNX external data is found relative to one folder.
  */
-export function writeOnnx(graph: Graph): OnnxModel {
+export function writeOnnx(graph: Graph, { fusesAttention = true } = {}): OnnxModel {
   if (graph.outputs.size === 0) throw new EmendError('internal', 'A graph without outputs cannot run.');
   const needed = new Set<number>([...graph.outputs.values()].map((tensor) => tensor.id));
   const nodes: Node[] = [];
-  for (const node of graph.nodes.toReversed()) {
+  const all = fusesAttention ? graph.nodes : withoutFusedAttention(graph);
+  for (const node of all.toReversed()) {
     if (!node.outputs.some((output) => needed.has(output.id))) continue;
     for (const input of node.inputs) needed.add(input.id);
     nodes.push(node);

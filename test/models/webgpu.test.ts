@@ -8,8 +8,6 @@ import type { FamilyReport } from './familyOnProvider.ts';
 /** Greatest distance over greatest value. */
 const TOLERANCE = 2e-3;
 
-/** Their towers have fused attention, which webgpu computes wrongly: they fall back, and say so. */
-const FUSED = new Set(['qwen2_5_vl_tiny', 'qwen3_vl_tiny']);
 const names = [
   'llava_tiny',
   'blip2_tiny',
@@ -36,11 +34,6 @@ describe.skipIf(reason !== null)(`webgpu answers as cpu${reason ? ` (skipped: ${
       FamilyReport,
     ];
     const refused = ours.refusals.map(({ provider, reason }) => `${provider}: ${reason}`).join();
-    if (FUSED.has(name)) {
-      expect(refused).toMatch(/^webgpu: .*fused attention/);
-      expect(ours).toMatchObject({ provider: 'cpu', ids: reference.ids, logits: reference.logits });
-      return;
-    }
     expect(ours.provider, refused).toBe('webgpu');
     for (const part of ['visual', 'logits'] as const) {
       const size = reference[part].reduce((most, value) => Math.max(most, Math.abs(value)), 0);
