@@ -23,8 +23,10 @@ interface StoredFile {
 
 export interface StoredZip {
   readonly path: string;
-  /** by name in the archive */
-  readonly files: ReadonlyMap<string, { readonly bytes: number }>;
+  /** of the whole archive, in bytes */
+  readonly size: number;
+  /** by name in the archive; `offset`: where its bytes begin there */
+  readonly files: ReadonlyMap<string, { readonly offset: number; readonly bytes: number }>;
   /** A file's bytes. @throws EmendError 'not-found', 'damaged' where they are not those that were written */
   read(name: string): Promise<Buffer>;
   close(): Promise<void>;
@@ -40,6 +42,7 @@ export async function openStoredZip(path: string): Promise<StoredZip> {
     const files = await directory(handle, size, path);
     return {
       path,
+      size,
       files,
       async read(name) {
         const file = files.get(name);

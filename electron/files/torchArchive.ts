@@ -12,6 +12,8 @@ const ELEMENT_BYTES: Readonly<Record<StorageDtype, number>> = {
 
 export interface TorchArchive {
   readonly path: string;
+  /** of the whole archive, in bytes */
+  readonly size: number;
   /** what was saved */
   readonly value: TorchValue;
   /**
@@ -20,6 +22,11 @@ export interface TorchArchive {
    *   tensors that are no floats
    */
   read(tensors: readonly TorchTensor[]): Promise<Float32Array[]>;
+  /**
+   * Where the values of a tensor lie in the archive, unread.
+   * @throws EmendError 'damaged' where its storage is not as long as it says, 'unsupported' where they do not lie in the order of its shape
+   */
+  locate(tensor: TorchTensor): { readonly offset: number; readonly bytes: number };
   close(): Promise<void>;
 }
 
@@ -40,19 +47,31 @@ export async function openTorchArchive(path: string): Promise<TorchArchive> {
     if (order !== 'little')
       throw new EmendError('unsupported', `${path} was written on a big-endian machine.`);
     const value = readTorchPickle(await zip.read(description), path);
+    const storageOf = ({ storage, elements, dtype }: TorchTensor) => {
+      const name = `${root}data/${storage}`;
+      const file = zip.files.get(name);
+      if (file === undefined) throw damaged(`it lacks the storage ${storage}`);
+      if (file.bytes !== elements * ELEMENT_BYTES[dtype])
+        throw damaged(`the storage ${storage} is not as long as it says`);
+      return { name, offset: file.offset };
+    };
     return {
       path,
+      size: zip.size,
       value,
+      locate(tensor) {
+        if (!isContiguous(tensor))
+          throw new EmendError('unsupported', `${path} holds a tensor that does not lie in one piece.`);
+        const each = ELEMENT_BYTES[tensor.dtype];
+        const { offset } = storageOf(tensor);
+        return { offset: offset + tensor.offset * each, bytes: each * count(tensor.shape) };
+      },
       async read(tensors) {
         const storages = tensors.filter(({ shape }) => !shape.includes(0)).map(({ storage }) => storage);
         if (new Set(storages).size < storages.length) throw damaged('two of its tensors share a storage');
         const values: Float32Array[] = [];
         for (const tensor of tensors) {
-          const name = `${root}data/${tensor.storage}`;
-          const bytes = zip.files.get(name)?.bytes;
-          if (bytes === undefined) throw damaged(`it lacks the storage ${tensor.storage}`);
-          if (bytes !== tensor.elements * ELEMENT_BYTES[tensor.dtype])
-            throw damaged(`the storage ${tensor.storage} is not as long as it says`);
+          const { name } = storageOf(tensor);
           values.push(strided(tensor, floats(await zip.read(name), tensor.dtype, path)));
         }
         return values;
@@ -63,6 +82,18 @@ export async function openTorchArchive(path: string): Promise<TorchArchive> {
     await zip.close();
     throw error;
   }
+}
+
+const count = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
+
+/** Whether the elements lie one behind another in the order of the shape. */
+function isContiguous({ shape, stride }: TorchTensor): boolean {
+  let each = 1;
+  return shape.toReversed().every((size, back) => {
+    const fits = size === 1 || stride[shape.length - 1 - back] === each;
+    each *= size;
+    return fits;
+  });
 }
 
 function floats(bytes: Buffer, dtype: StorageDtype, path: string): Float32Array {
@@ -77,11 +108,10 @@ function floats(bytes: Buffer, dtype: StorageDtype, path: string): Float32Array 
 
 /** The elements in the order of the shape, wherever its strides have them. */
 function strided({ shape, stride, offset }: TorchTensor, storage: Float32Array): Float32Array {
-  const count = shape.reduce((product, size) => product * size, 1);
-  const out = new Float32Array(count);
+  const out = new Float32Array(count(shape));
   const index = shape.map(() => 0);
   let from = offset;
-  for (let i = 0; i < count; i++) {
+  for (let i = 0; i < out.length; i++) {
     out[i] = storage[from]!;
     for (let axis = shape.length - 1; axis >= 0; axis--) {
       from += stride[axis]!;

@@ -11,6 +11,7 @@ import { EmendError } from '../errors.ts';
 import { readJsonIfThere } from '../files/json.ts';
 import { readRegularFile } from '../files/regularFile.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../files/safetensors.ts';
+import { openTorchWeights } from '../files/torchWeights.ts';
 
 export type WeightDtype = 'F32' | 'F16' | 'BF16';
 
@@ -85,13 +86,15 @@ const indexSchema = z.looseObject({ weight_map: z.record(z.string(), z.string())
  * Opens model.safetensors, or model.safetensors.index.json and its shards. Reads headers only.
  * @param folder a real path
  * @param canonical gives each tensor the name the model knows it by
+ * @param archives names of archives of PyTorch in the folder that hold further parts
  * @throws EmendError 'not-found' for missing files, 'damaged' for files that contradict each other, 'unsupported' for other formats
  */
 export async function openCheckpointFiles(
   folder: string,
   canonical: (name: string) => string,
+  archives: readonly string[] = [],
 ): Promise<CheckpointFiles> {
-  const { files, fileOf } = await openWeightFiles(folder, canonical);
+  const { files, fileOf } = await openWeightFiles(folder, canonical, archives);
   return { files, weights: weightSource(fileOf) };
 }
 
@@ -242,6 +245,7 @@ export async function openGenerationConfig(folder: string): Promise<GenerationCo
 async function openWeightFiles(
   folder: string,
   canonicalOf: (name: string) => string,
+  archives: readonly string[],
 ): Promise<{ files: Map<string, SafetensorsFile>; fileOf: Map<string, NamedInFile> }> {
   const single = 'model.safetensors';
   const indexName = 'model.safetensors.index.json';
@@ -259,6 +263,11 @@ async function openWeightFiles(
     fileOf.set(canonical, { file, name });
   };
 
+  for (const name of archives) {
+    const file = await openTorchWeights(join(folder, name));
+    files.set(name, file);
+    for (const tensor of file.tensors.keys()) add(file, tensor);
+  }
   // As transformers does: a single file, where there is one, goes before an index.
   if (await isThere(join(folder, single))) {
     const file = await openSafetensors(join(folder, single));

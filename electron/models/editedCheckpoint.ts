@@ -105,6 +105,13 @@ export async function writeEditedCheckpoint(
       `${folder} is there already. Give the folder of a checkpoint that is to be made.`,
     );
   const deltas = deltasOf(checkpoint, changes);
+  for (const [name, { path }] of checkpoint.files) {
+    if (name.endsWith('.pth') && deltas.some(({ at }) => at.path === path))
+      throw new EmendError(
+        'unsupported',
+        `These edits change ${name}, an archive that Emend reads and does not write. Export the changes alone.`,
+      );
+  }
   const part = `${folder}.${randomBytes(4).toString('hex')}.part`;
   const [written, linked]: [string[], string[]] = [[], []];
   try {

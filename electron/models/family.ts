@@ -26,6 +26,8 @@ export interface ModelConfig {
    * beyond `text.vocab`: its rows come from the picture, never from the embedding.
    */
   readonly imageTokenId: number | undefined;
+  /** Text of that token where the tokenizer of the checkpoint does not know it, as it is a placeholder of the family's own. */
+  readonly addedImageToken?: string;
 }
 
 /** Patterns of tensor names as some version of a program wrote them, and what they become. The first that fits is taken. */
@@ -103,12 +105,24 @@ export interface Backbone {
   ): { readonly positions: Positions; readonly next: number };
 }
 
+/** Parts of a model that are published apart, and lie in the folder of its language model. */
+export interface PublishedParts {
+  /** `model_type` of the language model */
+  readonly beside: readonly string[];
+  /** The config of the whole, from the language model's. */
+  wholeConfig(languageModel: object): object;
+  /** A tensor by which each part is known, by its canonical name, and what people call the part. */
+  readonly parts: ReadonlyArray<readonly [tensor: string, part: string]>;
+}
+
 export interface Family<Config extends ModelConfig = ModelConfig> {
   /** the field's name for it, shown to people */
   readonly name: string;
   /** values of config.json's `model_type` */
   readonly modelTypes: readonly string[];
   readonly names: NameTable;
+  /** How it is published where that is not one folder of its own: archives of PyTorch beside the files of a language model. */
+  readonly inParts?: PublishedParts;
   /**
    * @param json the parsed config.json
    * @param origin named in errors

@@ -1,8 +1,10 @@
 /**
  * @file A checkpoint folder opened: the family its config names, the backbone that makes, and the weights it needs, checked.
  */
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { EmendError } from '../errors.ts';
 import { readJson } from '../files/json.ts';
 import {
   type CheckpointFiles,
@@ -16,6 +18,7 @@ import {
 import { configErrors } from './config.ts';
 import { families } from './families/registry.ts';
 import { type Backbone, canonicalName, type Family, type ModelConfig } from './family.ts';
+import { headName } from './parts/rotaryDecoder.ts';
 
 export interface Checkpoint extends CheckpointFiles {
   /** The folder's real path. */
@@ -46,8 +49,32 @@ export function readConfig(json: unknown, origin = 'config.json'): { family: Fam
   return { family, config: family.parseConfig(json, origin) };
 }
 
+/** Archives of one folder that are looked into. */
+const MOST_ARCHIVES = 16;
+
+/** The config of a model whose parts lie as archives beside its language model, from that one's; any other as it is. */
+function wholeConfig(json: unknown, archives: readonly string[]): unknown {
+  const header = z.looseObject({ model_type: z.string() }).safeParse(json);
+  if (archives.length === 0 || !header.success) return json;
+  const type = header.data.model_type;
+  return (
+    families.find(({ inParts }) => inParts?.beside.includes(type))?.inParts?.wholeConfig(header.data) ?? json
+  );
+}
+
+/** Refuses a folder in which a part of the model is missing, by what people call it. */
+function demandParts(folder: string, { name, inParts }: Family, names: ReadonlySet<string>): void {
+  const missing = inParts?.parts.filter(([tensor]) => !names.has(tensor)).map(([, part]) => part) ?? [];
+  if (missing.length > 0)
+    throw new EmendError(
+      'not-found',
+      `${folder} lacks parts of ${name}: ${missing.join('; ')}. Put them beside config.json.`,
+    );
+}
+
 /**
- * Opens a folder with config.json and model.safetensors, or model.safetensors.index.json and its shards.
+ * Opens a folder with config.json and model.safetensors, or model.safetensors.index.json and its shards, and for families that are
+ * published in parts with the archives of PyTorch beside them.
  * Reads headers only. Every tensor the config asks for is checked for presence, shape and dtype.
  * @throws EmendError 'not-found' for missing files, 'damaged' for files that contradict each other,
  *   'unsupported' for other architectures, formats and dtypes.
@@ -56,13 +83,15 @@ export async function openCheckpoint(folder: string): Promise<Checkpoint> {
   const real = await realFolder(folder);
   await refuseOtherKinds(real);
   const configPath = join(real, 'config.json');
-  const { family, config: parsed } = readConfig(await readJson(configPath), configPath);
+  const found = (await readdir(real)).filter((name) => name.endsWith('.pth')).toSorted();
+  const json = wholeConfig(await readJson(configPath), found);
+  const { family, config: parsed } = readConfig(json, configPath);
+  const archives = family.inParts ? found.slice(0, MOST_ARCHIVES) : [];
   const generationConfig = await openGenerationConfig(real);
-  const { weights, files } = await openCheckpointFiles(real, (name) => canonicalName(family.names, name));
-  const config = family.withHead(
-    parsed,
-    weights.names().some((name) => /(^|\.)lm_head\.weight$/.test(name)),
-  );
+  const canonical = (name: string) => canonicalName(family.names, name);
+  const { weights, files } = await openCheckpointFiles(real, canonical, archives);
+  if (archives.length > 0) demandParts(real, family, new Set(weights.names()));
+  const config = family.withHead(parsed, weights.names().includes(headName));
   const backbone = family.backbone(config);
   checkTensors(real, weights, backbone.tensors());
   return { folder: real, family: family.name, config, backbone, generationConfig, weights, files };

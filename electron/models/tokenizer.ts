@@ -116,12 +116,15 @@ export async function loadTokenizer(folder: string, config: ModelConfig): Promis
       `${path} is a ${definition.model.type} tokenizer. Emend reads BPE tokenizers, which Llama models have.`,
     );
   }
-  const imageToken = definition.added_tokens.find((token) => token.id === config.imageTokenId);
-  if (!imageToken && config.imageTokenId !== undefined) {
+  const { imageTokenId, addedImageToken } = config;
+  if (addedImageToken !== undefined && imageTokenId !== undefined)
+    definition.added_tokens.push({ id: imageTokenId, content: addedImageToken, special: true });
+  const imageToken = definition.added_tokens.find((token) => token.id === imageTokenId);
+  if (!imageToken && imageTokenId !== undefined) {
     const elsewhere = definition.added_tokens.find((token) => token.content === '<image>');
     throw new EmendError(
       'damaged',
-      `${path} has no image token: config.json says its id is ${config.imageTokenId}, ` +
+      `${path} has no image token: config.json says its id is ${imageTokenId}, ` +
         (elsewhere ? `and "<image>" is ${elsewhere.id} there.` : 'and no added token has that id.') +
         ' Take tokenizer and config from the same model.',
     );

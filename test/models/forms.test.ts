@@ -2,7 +2,7 @@
  * @file One model in the forms its files come in: other tensor names, flat configs, half precision in shards, tied heads, fields left
  * out; and files that do not belong together.
  */
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -12,11 +12,13 @@ import {
   type WritableTensor,
   writeSafetensors,
 } from '../../electron/files/safetensors.ts';
+import { projectFolder } from '../../electron/frontends/places.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
 import { promptFromTensors } from '../../electron/models/trace.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { floatsOf } from '../../electron/tensor/session.ts';
 import { fixture, largestDifference } from '../support/fixtures.ts';
+import { type PickledTensor, pickleOf, storedZip, tensor } from '../support/torchArchives.ts';
 
 let base: string;
 beforeAll(async () => {
@@ -115,6 +117,79 @@ test.each(['qwen2_5_vl_tiny', 'qwen3_vl_tiny', 'smolvlm_tiny', 'minigpt4_tiny'])
     expect((await logitsOf(tied)).every(Number.isFinite)).toBe(true);
   },
 );
+
+/** MiniGPT-4 as it is published: a folder of the language model alone, and beside it what sees, in three archives of PyTorch. */
+async function publishedMiniGpt4(config: (config: Json) => object): Promise<string> {
+  const folder = await inForm('minigpt4_tiny', {
+    config,
+    rename: (name) => (name.startsWith('llama_model.') ? name.slice('llama_model.'.length) : null),
+  });
+  const file = await openSafetensors(fixture('checkpoints/minigpt4_tiny/model.safetensors'));
+  const archive = async (belongs: RegExp, cut = '') => {
+    const tensors: Record<string, PickledTensor> = {};
+    const storages: Array<[string, Buffer]> = [];
+    for (const name of file.tensors.keys()) {
+      if (!belongs.test(name)) continue;
+      const { shape, data } = await readTensor(file, name);
+      const stride = shape.map((_, axis) => shape.slice(axis + 1).reduce((a, b) => a * b, 1));
+      const storage = String(storages.length);
+      tensors[name.slice(name.startsWith(cut) ? cut.length : 0)] = tensor(
+        storage,
+        data.length,
+        0,
+        shape,
+        stride,
+      );
+      storages.push([`archive/data/${storage}`, Buffer.from((data as Float32Array).buffer)]);
+    }
+    return { tensors, storages };
+  };
+  const write = (name: string, value: Parameters<typeof pickleOf>[0], storages: Array<[string, Buffer]>) =>
+    writeFile(join(folder, name), storedZip([['archive/data.pkl', pickleOf(value)], ...storages]));
+  const vit = await archive(/^visual_encoder\./, 'visual_encoder.');
+  // the last block is there and is not used
+  await write(
+    'eva_vit_g.pth',
+    { ...vit.tensors, 'blocks.3.norm1.weight': vit.tensors['blocks.2.norm1.weight']! },
+    vit.storages,
+  );
+  const qformer = await archive(/^(Qformer|query_tokens|ln_vision)/);
+  await write('blip2_pretrained_flant5xxl.pth', { model: qformer.tensors }, qformer.storages);
+  const projection = await archive(/^llama_proj/);
+  await write('prerained_minigpt4_7b.pth', { model: projection.tensors, epoch: 3 }, projection.storages);
+  return folder;
+}
+
+test('MiniGPT-4 in its published parts is opened where they lie, and answers as whole', async () => {
+  const own = await logitsOf(fixture('checkpoints/minigpt4_tiny'));
+  const folder = await publishedMiniGpt4((config) => config);
+  const { files } = await openCheckpoint(folder);
+  expect([...files.keys()].filter((name) => name.endsWith('.pth'))).toHaveLength(3);
+  expect(await logitsOf(folder)).toEqual(own);
+  // a tokenizer that knows no picture, as Vicuna's, is given a token for it
+  const plain = await publishedMiniGpt4(({ image_token_index, ...config }) => config);
+  expect(await logitsOf(plain)).toEqual(own);
+});
+
+test('a part of MiniGPT-4 that is missing, of another size or no state dict is told', async () => {
+  const folder = await publishedMiniGpt4((config) => config);
+  await cp(fixture('torch/evil.pt'), join(folder, 'another.pth'));
+  await expect(openCheckpoint(folder)).rejects.toMatchObject({
+    code: 'unsupported',
+    message: expect.stringContaining('another.pth'),
+  });
+  await rm(join(folder, 'another.pth'));
+  await rm(join(folder, 'blip2_pretrained_flant5xxl.pth'));
+  await expect(openCheckpoint(folder)).rejects.toMatchObject({
+    code: 'not-found',
+    message: expect.stringMatching(/lacks parts of MiniGPT-4: the Q-Former \(blip2_/),
+  });
+  // beside Vicuna alone, everything else is as it was published
+  const vicuna = await publishedMiniGpt4(({ text_config }) => ({ ...text_config, model_type: 'llama' }));
+  await expect(openCheckpoint(vicuna)).rejects.toThrow(
+    /"cls_token" of .*eva_vit_g\.pth has shape \[1,1,48\].*\[1,1,1408\]/,
+  );
+});
 
 test('fields that equal the class defaults may be left out', async () => {
   const left = (section: Record<string, unknown>, ...names: string[]) =>
@@ -271,4 +346,20 @@ test('grids, tiles and image tokens that do not fit are told, before the vision 
   );
   const tiles = { shape: [2, 3, 30, 32], data: new Float32Array(2 * 3 * 30 * 32) };
   await refused('smolvlm_tiny', { pixel_values: tiles }, [362], /\[tiles, 3, 32, 32\]/);
+});
+
+test('no weight is named outside the families and the parts they share', async () => {
+  const spelled =
+    /lm_head|self_attn|embed_tokens|\b(?:q|k|v|o|up|gate|down)_proj\b|vision_tower|vision_model|visual_encoder|multi_modal|language_model\./;
+  const texts = /'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`|\/[^/\s*].*\//g;
+  const found: string[] = [];
+  for (const file of await readdir(join(projectFolder, 'electron'), { recursive: true })) {
+    if (!file.endsWith('.ts') || /^(demo|models.(families|parts))\b/.test(file)) continue;
+    const source = (await readFile(join(projectFolder, 'electron', file), 'utf8')).replaceAll(
+      /^\s*(\/?\*|\/\/).*$/gm,
+      '',
+    );
+    if ((source.match(texts) ?? []).some((text) => spelled.test(text))) found.push(file);
+  }
+  expect(found).toEqual([]);
 });

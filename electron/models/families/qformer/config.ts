@@ -70,6 +70,7 @@ export interface Blip2Config extends Seeing {
 
 export interface MiniGpt4Config extends Seeing {
   readonly text: TextConfig;
+  readonly addedImageToken?: string;
 }
 
 const visionSchema = z.looseObject({
@@ -238,11 +239,14 @@ export function parseBlip2Config(json: unknown, origin: string): Blip2Config {
 
 /** `Family.parseConfig` of MiniGPT-4. */
 export function parseMiniGpt4Config(json: unknown, origin: string): MiniGpt4Config {
-  const { damaged, unsupported } = configErrors(origin);
+  const { unsupported } = configErrors(origin);
   const { whole, seeing } = parseSeeing(json, origin, 'apart');
   const kind = whole.text_config?.model_type ?? 'llama';
   if (kind !== 'llama') throw unsupported(`text_config.model_type "${kind}"`, 'llama decoders in MiniGPT-4');
-  if (seeing.imageTokenId === undefined)
-    throw damaged('image_token_index is missing: the token that stands for the picture in prompts');
-  return { ...seeing, text: parseTextConfig(whole.text_config, 'llama', origin, 'text_config') };
+  const text = parseTextConfig(whole.text_config, 'llama', origin, 'text_config');
+  const { imageTokenId } = seeing;
+  // Vicuna's tokenizer knows no picture: the published code splits the text where this stands.
+  if (imageTokenId === undefined)
+    return { ...seeing, text, imageTokenId: text.vocab, addedImageToken: '<ImageHere>' };
+  return { ...seeing, text };
 }
