@@ -3,6 +3,7 @@
  */
 import { EmendError } from '../errors.ts';
 import type { Decoder } from '../models/decoder.ts';
+import { availableMemory } from '../models/memory.ts';
 import type { EncodedPrompt } from '../models/prompt.ts';
 import type { ModelInput, VisionLanguageModel, WeightChanges } from '../models/visionLanguageModel.ts';
 import { changeableParts, decodeChanges, encodeChanges, sumOfChanges } from '../models/weightChanges.ts';
@@ -19,6 +20,30 @@ export interface WeightRequest extends EditRequest {
   readonly subject?: string;
 }
 
+/**
+ * Bytes that a graph's weights take by themselves: in F32 they stay mapped and are shared with the model's own sessions unless they are
+ * prepacked, half precision is widened by each session, packed blocks are laid out anew by each.
+ */
+function heldBytes(graph: Graph, prepack: boolean): number {
+  const held = new Map<string, number>();
+  for (const { dtype, origin, name } of graph.nodes.flatMap(({ inputs }) => inputs)) {
+    if (origin.kind !== 'file' || (dtype === 'float32' && !prepack)) continue;
+    held.set(name, origin.slice.bytes * (dtype === 'float16' || dtype === 'bfloat16' ? 2 : 1));
+  }
+  return [...held.values()].reduce((sum, bytes) => sum + bytes, 0);
+}
+
+/** @throws EmendError 'conflict' where a graph's weights do not fit beside what is open */
+function refuseWithoutRoom(graph: Graph, { prepack = false }: SessionOptions): void {
+  const [needed, free] = [heldBytes(graph, prepack), availableMemory()];
+  if (needed <= free) return;
+  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
+  throw new EmendError(
+    'conflict',
+    `To make this edit the layers from the one it changes on are held a second time, in ${gigabytes(needed)}, and ${gigabytes(free)} are free. Close other programs, or let the editor change a higher layer.`,
+  );
+}
+
 /** Compiled graphs by name: made once, let go together. Each session that is made and let go leaks a little. */
 export class Sessions {
   readonly #made = new Map<string, Promise<Session>>();
@@ -28,11 +53,13 @@ export class Sessions {
     this.#options = options;
   }
 
+  /** @throws EmendError 'conflict' where its weights do not fit in memory */
   get(name: string, build: (graph: Graph) => void): Promise<Session> {
     const known = this.#made.get(name);
     if (known) return known;
     const graph = new Graph();
     build(graph);
+    refuseWithoutRoom(graph, this.#options);
     const session = Session.create(graph, this.#options);
     this.#made.set(name, session);
     return session;
@@ -59,7 +86,7 @@ export abstract class WeightEditor implements Editor<WeightChanges> {
     this.model = model;
     this.cuts = needs.cuts;
     this.changeable = needs.changeable;
-    // As the model's own sessions: weights in F32 files stay mapped and are held once. Steps are no slower for it.
+    // As the model's own sessions: weights in F32 files stay mapped and are held once, others a second time. Steps are no slower for it.
     this.sessions = new Sessions(model.decoder.session);
   }
 

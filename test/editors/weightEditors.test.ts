@@ -3,7 +3,7 @@
  * back from bytes, act together and retire in any order.
  */
 import { readFile } from 'node:fs/promises';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { CaliNet, CaliNetSettings, caliNetNeeds } from '../../electron/editors/calinet/calinet.ts';
 import { FtLanguage, FtLanguageSettings, ftLanguageNeeds } from '../../electron/editors/ft/ftLanguage.ts';
 import { FtVision, FtVisionSettings, ftVisionNeeds } from '../../electron/editors/ft/ftVision.ts';
@@ -16,6 +16,7 @@ import { Rome, RomeSettings, romeNeeds } from '../../electron/editors/rome/rome.
 import { TPatcher, TPatcherSettings, tPatcherNeeds } from '../../electron/editors/tpatcher/tPatcher.ts';
 import {
   type mlpParts,
+  Sessions,
   teacherForced,
   type WeightEditor,
   type WeightEditorNeeds,
@@ -29,6 +30,8 @@ import {
   type LinearChange,
   matrixOf,
 } from '../../electron/models/weightChanges.ts';
+import * as f from '../../electron/tensor/functions.ts';
+import type { Graph } from '../../electron/tensor/graph.ts';
 import { floatsOf } from '../../electron/tensor/session.ts';
 import { fixture, largestDifference } from '../support/fixtures.ts';
 
@@ -325,4 +328,25 @@ test('what is no edit of this model is damaged', async () => {
     ).toThrow(/5000 neurons/);
     expect(() => editor.decode(new Uint8Array(3))).toThrow(expect.objectContaining({ code: 'damaged' }));
   });
+});
+
+test('what is held a second time to make an edit is refused where it does not fit, before it is loaded', async () => {
+  const graphOf = (dtype: 'float16' | 'float32') => (graph: Graph) => {
+    const bytes = 64 * 64 * (dtype === 'float16' ? 2 : 4);
+    const weight = graph.weight('w', dtype, [64, 64], { path: '/nowhere', offset: 0, bytes });
+    graph.output('y', f.matmul(graph.input('x', 'float32', [1, 64]), f.toFloat32(weight)));
+  };
+  const free = vi.spyOn(process, 'availableMemory').mockReturnValue(64 * 64 * 4 - 1);
+  try {
+    const sessions = new Sessions({ providers: ['cpu'] });
+    expect(() => sessions.get('halves', graphOf('float16'))).toThrow(
+      expect.objectContaining({ code: 'conflict', message: expect.stringMatching(/held a second time/) }),
+    );
+    // in F32 the file itself is used
+    await expect(sessions.get('mapped', graphOf('float32'))).rejects.toThrow(/provider/);
+    free.mockReturnValue(64 * 64 * 4);
+    await expect(sessions.get('halves', graphOf('float16'))).rejects.toThrow(/provider/);
+  } finally {
+    free.mockRestore();
+  }
 });
