@@ -1,10 +1,12 @@
 /** @file The application answers from its library whatever the engine does, and keeps the engine in step with it. */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import type { Application } from '../../electron/api/application.ts';
 import { wireError } from '../../electron/api/router.ts';
+import { commitEdit } from '../../electron/library/edits.ts';
+import { openLibrary } from '../../electron/library/library.ts';
 import {
   deadEngine,
   loggingEngine,
@@ -191,6 +193,45 @@ test('an edit retired while the engine takes it up does not act in what is asked
   expect(engine.log.at(-1)?.name).toBe('ask');
   expect(engine.acting()).toEqual([]);
 });
+
+test('what many committed edits act by is computed together and written in one transaction', async () => {
+  const resources = await makeResources();
+  const path = join(temporaryFolder(), 'many.emend');
+  const first = makeApplication(loggingEngine().client, resources, path);
+  await expect.poll(async () => (await first.call('app.status', {})).model?.name).toBe('demo-model');
+  const ids: number[] = [];
+  for (let count = 0; count < 8; count++) ids.push((await draft(first, count, `What is ${count}?`)).id);
+  await first.close();
+  // committed where there was no engine to compute anything
+  const library = openLibrary(path);
+  for (const id of ids) commitEdit(library, id, { reason: 'seen' });
+  library.close();
+
+  const engine = loggingEngine();
+  const release = engine.holdActivations();
+  makeApplication(engine.client, resources, path);
+  await expect.poll(() => engine.log.at(-1)?.name).toBe('activate');
+  const before = transactions(path);
+  release();
+  await expect.poll(engine.acting).toEqual(ids);
+  await expect.poll(() => engine.log.at(-1)?.name).toBe('activate');
+  const signed = engine.log.filter(({ name }) => name === 'sign').map(({ input }) => input);
+  expect(signed).toEqual([{ edits: ids.map((id) => expect.objectContaining({ id })), influence: false }]);
+  // one with signals and descriptions, and one for where the edits lie among those that are kept
+  expect(transactions(path) - before).toBeLessThanOrEqual(2);
+});
+
+/** How many transactions SQLite's log of a library holds: frames that say how large the file is after them end one. */
+function transactions(library: string): number {
+  const log = readFileSync(`${library}-wal`);
+  const frame = 24 + log.readUInt32BE(8);
+  let count = 0;
+  for (let at = 32; at + frame <= log.length; at += frame) {
+    const current = log.compare(log, 16, 24, at + 8, at + 16) === 0;
+    if (current && log.readUInt32BE(at + 4) > 0) count += 1;
+  }
+  return count;
+}
 
 test('a signal belongs to the form of prompts the model was opened with, also while the setting is ahead', async () => {
   const engine = loggingEngine();

@@ -41,11 +41,16 @@ describe('input', () => {
     const application = makeApplication(deadEngine);
     const base64 = await pngBase64(3);
     const refused = (text: string) => application.call('pictures.add', { base64: text }).catch(wireError);
-    expect(await refused('%%%')).toMatchObject({ code: 'invalid-input' });
-    expect(await refused(`${base64.slice(0, 40)}*${base64.slice(40)}`)).toMatchObject({
+    const notWhole = {
       code: 'invalid-input',
+      message: 'The picture did not arrive whole. Choose its file again.',
+    };
+    expect(await refused('%%%')).toEqual(notWhole);
+    expect(await refused(`${base64.slice(0, 40)}*${base64.slice(40)}`)).toEqual(notWhole);
+    expect(await refused(Buffer.from('hello').toString('base64'))).toEqual({
+      code: 'damaged',
+      message: 'The picture cannot be read: it is no picture that Emend knows. Choose another file.',
     });
-    expect(await refused(Buffer.from('hello').toString('base64'))).toMatchObject({ code: 'damaged' });
     const picture = await application.call('pictures.add', { base64 });
     expect(await application.call('pictures.read', { id: picture.id })).toEqual({
       picture,

@@ -3,10 +3,14 @@ import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, Locator, Page } from 'playwright-core';
+import sharp from 'sharp';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { forkEngine } from '../../electron/engine/forkEngine.ts';
 import { pageFolder, projectFolder } from '../../electron/frontends/places.ts';
 import { type Program, startProgram } from '../../electron/frontends/program.ts';
+import { editState } from '../../electron/library/edits.ts';
+import { openLibrary } from '../../electron/library/library.ts';
+import { keepSignal } from '../../electron/library/signals.ts';
 import { type Served, serve } from '../../electron/serve.ts';
 import { openBrowser } from '../support/browser.ts';
 
@@ -44,6 +48,14 @@ beforeAll(async () => {
       prompt: at % 2 === 0 ? `Which animal is number ${at}?` : `Which plant is number ${at}?`,
       target: at % 2 === 0 ? 'dromedary' : 'hyacinth',
     });
+  // one of them as a preview leaves it: it acts in the top left quarter
+  const library = openLibrary(join(folder, 'library.emend'));
+  const window = { left: 0, top: 0, width: 1, height: 1 };
+  const map = { rows: 2, columns: 2, values: [1, 0, 0, 0], layer: 3, window };
+  library.write(() =>
+    keepSignal(library, COUNT - 1, editState(library, COUNT - 1).signalState, new Uint8Array([1]), map),
+  );
+  library.close();
   served = await serve({ application: program.application, page: pageFolder, port: 0 });
   browser = await openBrowser();
   page = await (await browser.newContext({ viewport: { width: 1400, height: 800 } })).newPage();
@@ -75,6 +87,47 @@ test('only the rows in view are read and drawn, and keys reach all of them', asy
   await poll(() => words(page.getByRole('complementary', { name: 'Edit details' }))).toContain(
     `Edit ${COUNT}`,
   );
+});
+
+test('a row has the edit’s number and its picture, and under the pointer where in it the edit acts', async () => {
+  const sample = await sharp(join(projectFolder, 'test/fixtures/images/a.png')).removeAlpha().stats();
+  const colour = sample.channels.map(({ mean }) => mean);
+  /** mean colours of the top left quarter and of the bottom right one */
+  const quarters = (edit: number) =>
+    row(edit)
+      .locator('td.picture canvas')
+      .evaluate((canvas: HTMLCanvasElement) => {
+        const half = [canvas.width >> 1, canvas.height >> 1] as const;
+        return [0, 1].map((at) => {
+          const { data } = canvas
+            .getContext('2d', { willReadFrequently: true })!
+            .getImageData(at * half[0], at * half[1], ...half);
+          const mean = (of: number) => {
+            let sum = 0;
+            for (let i = of; i < data.length; i += 4) sum += data[i]!;
+            return sum / (data.length / 4);
+          };
+          return [0, 1, 2].map(mean);
+        });
+      });
+  const apart = (one: number[], other: number[]) =>
+    Math.max(...one.map((value, at) => Math.abs(value - other[at]!)));
+  expect(await words(row(COUNT - 1).locator('td.number'))).toBe(String(COUNT - 1));
+  await poll(async () => (await quarters(COUNT - 1)).flat().some((value) => value > 0)).toBe(true);
+  const plain = await quarters(COUNT - 1);
+  const both = plain[0]!.map((value, at) => (value + plain[1]![at]!) / 2);
+  expect(apart(both, colour)).toBeLessThan(40);
+  await row(COUNT - 1)
+    .locator('td.picture canvas')
+    .hover();
+  await poll(async () => apart((await quarters(COUNT - 1))[0]!, plain[0]!)).toBeGreaterThan(30);
+  expect(apart((await quarters(COUNT - 1))[1]!, plain[1]!)).toBeLessThan(10);
+  await page.mouse.move(5, 5);
+  await poll(async () => apart((await quarters(COUNT - 1))[0]!, plain[0]!)).toBe(0);
+  // one that was never previewed has none
+  await row(COUNT).locator('td.picture canvas').hover();
+  await page.waitForTimeout(200);
+  expect(apart((await quarters(COUNT))[0]!, plain[0]!)).toBe(0);
 });
 
 test('the first stop of the Tab key leads past what every screen has', async () => {
@@ -154,6 +207,32 @@ test('many are selected by click, Shift and Ctrl+A, tagged and retired at once, 
   expect((await call('edits.find', { filter: { tags: ['field guide'] } })).total).toBe(4);
 });
 
+test('from the bar edits are retired and restored, and exported with their pictures', async () => {
+  const bar = page.getByRole('toolbar', { name: 'Selected edits' });
+  await row(COUNT).click();
+  await row(COUNT - 1).click({ modifiers: ['Shift'] });
+  await bar.getByRole('button', { name: 'Export…' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Export 2 edits' });
+  await dialog.getByRole('radio', { name: 'CSV' }).click();
+  await dialog.getByLabel('New folder').fill(join(folder, 'exported'));
+  await dialog.getByRole('button', { name: 'Export', exact: true }).click();
+  await page.getByText(/^2 edits exported to /).waitFor();
+  const lines = readFileSync(join(folder, 'exported', 'edits.csv'), 'utf8')
+    .trim()
+    .split(/\r?\n/);
+  expect(lines).toHaveLength(3);
+  await bar.getByRole('button', { name: 'Retire' }).click();
+  await page.getByText('2 edits retired').waitFor();
+  await page.getByRole('tab', { name: /^Retired/ }).click();
+  await poll(matching).toBe('2 edits');
+  await page.keyboard.press('Control+a');
+  await bar.getByRole('button', { name: 'Restore' }).click();
+  await page.getByText('2 edits restored').waitFor();
+  await poll(() => words(page.getByRole('tab', { name: /^Retired/ }))).toBe('Retired 0');
+  await page.getByRole('tab', { name: /^All edits/ }).click();
+  await row(COUNT).waitFor();
+});
+
 test('tags and notes are written in place', async () => {
   await row(COUNT - 6).click();
   const pane = page.getByRole('complementary', { name: 'Edit details' });
@@ -226,13 +305,24 @@ test('edits are imported from a file that was dropped, wrong rows told by number
   await poll(() => words(row(COUNT + 1))).toMatch(/Retired/); // edits are never removed
 });
 
+const places = [
+  'library',
+  'workbench/30',
+  'compare',
+  'health',
+  'attribution',
+  'training',
+  'models',
+  'settings',
+];
+
 test('a window of 480 pixels, or one at 200 %, shows all there is to do, and nothing lies beyond its edge', async () => {
   for (const size of [
     { width: 480, height: 800 },
     { width: 640, height: 400 },
   ]) {
     await page.setViewportSize(size);
-    for (const place of ['library', 'workbench/30', 'compare', 'health', 'models', 'settings']) {
+    for (const place of places) {
       await page.goto(page.url().replace(/#.*/, `#/${place}`));
       await page.locator('.screen > *').first().waitFor();
       const beyond = await page.evaluate(() => {
