@@ -17,6 +17,8 @@ export default defineConfig({
         test: {
           name: 'pages',
           include: ['test/pages/**/*.test.ts'],
+          // Every wait in them is bounded by itself; on a busy machine many of them, one after the other, take a while.
+          testTimeout: 240_000,
           globalSetup: './test/support/builtPage.ts',
         },
       },

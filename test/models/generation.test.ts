@@ -2,7 +2,7 @@
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { argmax, generate, probabilities } from '../../electron/models/generation.ts';
 import { type Prefill, VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { fixture } from '../support/fixtures.ts';
@@ -158,4 +158,21 @@ describe('an answer ends', () => {
     await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
     expect(told).toHaveLength(2);
   });
+});
+
+test('keys and values of an answer’s tokens are let go as it goes on, those of the prompt are kept for the next answer', async () => {
+  const next = vi.spyOn(model, 'next');
+  try {
+    const first = await generate(model, prefill, { maxNewTokens: 5 });
+    const made = await Promise.all(
+      next.mock.results.map(({ value }) => value as ReturnType<typeof model.next>),
+    );
+    expect(made).toHaveLength(4);
+    const held = made.flatMap(({ caches }) => caches.flatMap(({ values }) => Object.values(values)));
+    expect(held.length).toBeGreaterThan(0);
+    for (const value of held) expect(() => value.data).toThrow(/disposed/);
+    expect((await generate(model, prefill, { maxNewTokens: 5 })).ids).toEqual(first.ids);
+  } finally {
+    next.mockRestore();
+  }
 });

@@ -1,5 +1,5 @@
 /** @file What a curator does, once, from an empty library to a committed edit that is there after a restart. */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, Locator, Page } from 'playwright-core';
@@ -13,7 +13,7 @@ vi.mock('electron', async () => (await import('../support/fakeElectron.ts')).ele
 const resources = join(projectFolder, 'resources');
 const screenshots = join(projectFolder, 'test-output');
 /** an answer, a preview, a model loading: long on a busy machine, and bounded */
-const PATIENCE = 40_000;
+const PATIENCE = 60_000;
 
 interface Sample {
   readonly title: string;
@@ -473,6 +473,72 @@ describe('on the workbench', () => {
     expect(await words(page.getByRole('group', { name: 'Answer text' }))).toBe(answer);
     await button(page, 'Before and after').click();
     await page.getByRole('group', { name: 'After text' }).waitFor();
+    expect(app.problems).toEqual([]);
+  });
+
+  test('imported edits are previewed, checked and committed, from the workbench and from the table', async () => {
+    const rows = [
+      'picture,prompt,target',
+      'tram.jpg,Name the vehicle in the picture.,tram',
+      'bagel.jpg,What food is this?,bagel',
+    ];
+    writeFileSync(join(place, 'rows.csv'), rows.join('\n'));
+    await page.getByRole('link', { name: 'Library', exact: true }).click();
+    await button(page, 'Import…').click();
+    const importing = page.getByRole('dialog', { name: 'Import edits' });
+    await importing.getByLabel('File', { exact: true }).fill(join(place, 'rows.csv'));
+    await importing.getByLabel('Pictures', { exact: true }).fill(join(resources, 'samples'));
+    await importing.getByRole('button', { name: 'Look into it' }).click();
+    await importing.getByRole('button', { name: 'Import 2 edits' }).click();
+    await importing.getByText('2 edits added').waitFor();
+    await importing.getByRole('button', { name: 'Close' }).click();
+    const row = (text: string) =>
+      page.getByRole('grid', { name: 'Edits' }).getByRole('row').filter({ hasText: text });
+
+    // opened, it offers its preview, and is complete after that, also when it is opened again
+    await row('tram').dblclick();
+    await page.getByText('Preview it first, to see what the edit does.').waitFor();
+    const primary = () => page.getByRole('main').locator('.button.primary').allInnerTexts();
+    await poll(primary).toEqual(['Preview edit']);
+    expect(await page.getByRole('img', { name: 'Influence map' }).count()).toBe(0);
+    await poll(() => button(page, 'Preview edit').isEnabled()).toBe(true);
+    await button(page, 'Preview edit').click();
+    await settled(page, 'After text');
+    await page.reload();
+    await page.getByRole('img', { name: 'Influence map' }).waitFor();
+    for (const side of ['Before', 'After'])
+      await poll(() => words(page.getByRole('region', { name: side, exact: true }))).toMatch(/[01]\.\d\d/);
+    await poll(primary).toEqual([expect.stringMatching(/^Run check/)]);
+
+    // both are checked from the table, and those that pass committed from what that found
+    await page.getByRole('link', { name: 'Library', exact: true }).click();
+    await row('bagel').click();
+    await row('tram').click({ modifiers: ['Shift'] });
+    const bar = page.getByRole('toolbar', { name: 'Selected edits' });
+    await poll(() => bar.getByRole('button', { name: 'Check' }).isEnabled()).toBe(true);
+    await bar.getByRole('button', { name: 'Check' }).click();
+    const report = page.getByRole('dialog', { name: '2 of 2 edits pass their check' });
+    await report.waitFor({ timeout: PATIENCE });
+    await report.getByRole('button', { name: 'Close' }).click();
+    await poll(() => words(row('bagel'))).toContain('Checked');
+
+    // one key commits, and the next of the list comes
+    await row('bagel').dblclick();
+    const heading = () => words(page.getByRole('heading', { name: /^Library \/ Edit \d/ }));
+    await poll(() => button(page, 'Run check').isEnabled()).toBe(true);
+    const first = await heading();
+    await page.keyboard.press('m');
+    await poll(heading).not.toBe(first);
+
+    // and the bar those that are selected
+    await page.getByRole('link', { name: 'Library', exact: true }).click();
+    await poll(() => words(row('bagel'))).toContain('Committed');
+    await page.keyboard.press('Escape'); // what was selected still is
+    await row('tram').click({ modifiers: ['Control'] });
+    await bar.getByRole('button', { name: 'Commit…' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Commit those that pass' }).click();
+    await page.getByText('1 edit committed').waitFor();
+    await poll(() => words(row('tram'))).toContain('Committed');
     expect(app.problems).toEqual([]);
   });
 });

@@ -27,6 +27,8 @@ export interface RunningApp {
 export type StartApp = (browser: Browser, home: string, look?: BrowserContextOptions) => Promise<RunningApp>;
 
 const size = { width: 1280, height: 800 };
+/** The longest a page is waited for, in milliseconds: it may be waiting for a model that is loading on a busy machine. */
+const PATIENCE = 60_000;
 
 export const startServed: StartApp = async (browser, home, look = {}) => {
   let engine: EngineProcess | null = null;
@@ -48,6 +50,7 @@ export const startServed: StartApp = async (browser, home, look = {}) => {
   const served = await serve({ application: program.application, page: pageFolder, port: 0 });
   const context = await browser.newContext({ viewport: size, ...look });
   const page = await context.newPage();
+  page.setDefaultTimeout(PATIENCE);
   const problems: string[] = [];
   page.on('pageerror', (error) => problems.push(error.message));
   page.on('console', (message) => message.type() === 'error' && problems.push(message.text()));
@@ -74,6 +77,7 @@ export const startServed: StartApp = async (browser, home, look = {}) => {
 
 export const startDesktop: StartApp = async (browser, home) => {
   const desktop = await launchDesktop({ browser, home, size });
+  desktop.page.setDefaultTimeout(PATIENCE);
   return {
     page: desktop.page,
     problems: desktop.problems,

@@ -5,7 +5,15 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { openSafetensors, readTensor, writeSafetensors } from '../../electron/files/safetensors.ts';
 import * as f from '../../electron/tensor/functions.ts';
 import { type DType, Graph } from '../../electron/tensor/graph.ts';
-import { availableProviders, float32, floatsOf, int64, Session } from '../../electron/tensor/session.ts';
+import { examineProviders } from '../../electron/tensor/providers.ts';
+import {
+  availableProviders,
+  float32,
+  floatsOf,
+  int64,
+  providerNames,
+  Session,
+} from '../../electron/tensor/session.ts';
 import { normalNumbers } from '../support/checkpointFixtures.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'emend-session-'));
@@ -52,6 +60,22 @@ describe('providers', () => {
     expect(new Set(offered).size).toBe(offered.length);
     expect(offered).not.toContain(process.platform === 'darwin' ? 'dml' : 'coreml');
   });
+});
+
+test('what this machine can run on is told for every provider: why one does not run, and the command that fetches what it lacks', async () => {
+  const examined = await examineProviders();
+  expect(examined.map(({ provider }) => provider)).toEqual(providerNames);
+  expect(examined.at(-1)).toEqual({ provider: 'cpu', runs: true, said: 'the processor', command: null });
+  for (const { runs, said, command } of examined) {
+    expect(said.length).toBeGreaterThan(5);
+    if (runs) expect(command).toBeNull();
+  }
+  // No machine has all of them: these libraries belong to three operating systems.
+  const elsewhere = examined.filter(({ said }) => / only$/.test(said));
+  expect(elsewhere.length).toBeGreaterThan(0);
+  const cuda = examined.find(({ provider }) => provider === 'cuda')!;
+  if (/not here$/.test(cuda.said))
+    expect(cuda.command).toMatch(/^node node_modules\/onnxruntime-node\/script\/install\.js /);
 });
 
 describe('runs', () => {
