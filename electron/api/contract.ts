@@ -516,8 +516,15 @@ export const EditorSummary = z.object({
   /** what decides where its edits act unless a person chooses: the best scope of the model, nothing, or the editor itself */
   scope: z.enum(['routed', 'everywhere', 'own']),
   settings: z.array(SettingField),
-  /** how it is trained here; textRows: it also has an adapter of text rows, at a layer of its own; null: it is not */
-  training: z.object({ textRows: z.boolean() }).nullable(),
+  /** how it is trained here: what may be set, and what a form begins with where that is not the published value; null: it is not */
+  training: z
+    .object({
+      settings: z.array(SettingField),
+      proposed: z.record(z.string(), SettingValue),
+      /** learning rate */
+      rate: z.number(),
+    })
+    .nullable(),
 });
 export type EditorSummary = z.infer<typeof EditorSummary>;
 
@@ -744,20 +751,15 @@ export const TrainingRequest = z.object({
   data: z.string().min(1).max(4096),
   /** folder that its pictures are relative to; the set's own otherwise */
   images: z.string().max(4096).optional(),
-  /** decoder layer whose visual rows are changed, from 0 */
-  layer: z.number().int().min(0).max(1000),
-  /** the same for text rows, in editors that change those too; that of visual rows otherwise */
-  textLayer: z.number().int().min(0).max(1000).optional(),
+  /** of the editor's training; those that are not given are the published ones */
+  settings: z.record(z.string().max(100), SettingValue),
   steps: z.number().int().min(1).max(10_000_000),
-  /** edits a step */
+  /** edits a batch */
   batch: z.number().int().min(1).max(256),
+  /** batches a step: the optimiser follows the mean of their gradients */
+  accumulate: z.number().int().min(1).max(1024).default(1),
   /** peak learning rate */
   rate: z.number().gt(0).max(1),
-  /** width of the cross-attention */
-  middle: z.number().int().min(8).max(16_384),
-  heads: z.number().int().min(1).max(256),
-  /** published: as the papers have it; similarity: rows told by kind, and started from what matches the edit's picture */
-  form: z.enum(['published', 'similarity']),
   /** other questions about the edit's picture, and its question elsewhere, are trained to stay */
   extended: z.boolean(),
   seed: z
@@ -782,8 +784,8 @@ export const Training = z.object({
   /** folder of the model */
   model: z.string(),
   data: z.string(),
-  layer: z.number().int(),
-  textLayer: z.number().int().nullable(),
+  /** what was set of it that is not as published, for people */
+  settings: z.array(z.object({ label: z.string(), value: z.string() })),
   created: Moment,
   step: z.number().int(),
   steps: z.number().int(),

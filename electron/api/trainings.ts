@@ -5,25 +5,27 @@ import { randomBytes } from 'node:crypto';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { demandEditor } from '../editors/registry.ts';
-import { publishedWeights } from '../editors/visedit/losses.ts';
+import { parseSettings, settingFields } from '../editors/settings.ts';
 import { EmendError } from '../errors.ts';
+import { readTrainingCurve } from '../evaluation/trainingCurve.ts';
 import {
   commandOf,
   type TrainingRequest as RecordedRequest,
-  readTrainingCurve,
   readTrainingRun,
   usualOptimizer,
 } from '../evaluation/trainingRun.ts';
-import type { Training, TrainingPoint, TrainingRequest, TrainingValidation } from './contract.ts';
+import type {
+  SettingValue,
+  Training,
+  TrainingPoint,
+  TrainingRequest,
+  TrainingValidation,
+} from './contract.ts';
 import type { EngineClient } from './engineClient.ts';
 import type { Events } from './events.ts';
 import type { ModelSession } from './modelSession.ts';
 import type { CallContext } from './router.ts';
 
-/** Rows of a sequence beside its picture's: for the texts about it. */
-const TEXT_ROWS = 128;
-/** Visual tokens drawn for the influence losses. */
-const SAMPLED = 24;
 /** Steps over which the rate rises. */
 const WARM_UP = 100;
 
@@ -68,8 +70,7 @@ export class Trainings {
     const made = (await stat(join(out, 'adapter.json')).catch(() => null)) !== null;
     return {
       ...{ id, name: request.name, editor: request.editor, model: request.model, data: request.data },
-      layer: options.layer,
-      textLayer: options.textLayer ?? null,
+      settings: toldSettings(request),
       created,
       ...{ step: progress.step, steps: options.steps, seconds: progress.seconds, best: progress.best },
       state: running ? 'running' : progress.finished && progress.step >= options.steps ? 'done' : 'paused',
@@ -145,6 +146,7 @@ export class Trainings {
 
   #callOptions(id: string, { job, signal }: CallContext) {
     const { events } = this.#options;
+    let told = false;
     return {
       signal,
       onStream: (
@@ -153,6 +155,9 @@ export class Trainings {
         if (message.kind === 'progress') {
           const { stage, done, total, unit } = message;
           events.emit({ name: 'job.progress', payload: { job, stage, done, total, unit } });
+          // Its record is there now: it can be listed.
+          if (!told) this.#changed(id);
+          told = true;
         } else if (message.kind === 'training')
           events.emit({ name: 'training.point', payload: { training: id, point: message.point } });
         else if (message.kind === 'validation') this.#changed(id);
@@ -177,70 +182,32 @@ export class Trainings {
   }
 
   /** What was asked for, with what follows from the open model. @throws EmendError 'invalid-input', 'unsupported', 'conflict' */
-  async #requestOf({
-    layer,
-    textLayer,
-    form,
-    middle,
-    heads,
-    ...asked
-  }: TrainingRequest): Promise<RecordedRequest> {
+  async #requestOf(asked: TrainingRequest): Promise<RecordedRequest> {
+    const { editor, name, data, images, extended, from, validation, steps, seed, batch, accumulate } = asked;
     const model = await this.#options.session.demandModel();
-    const { training } = demandEditor(asked.editor);
-    if (!training) throw new EmendError('unsupported', `${asked.editor} is not trained here.`);
-    for (const [at, name] of [
-      [layer, 'The layer'],
-      [textLayer ?? 0, 'The layer of text rows'],
-    ] as const)
-      if (at > model.layers - 2)
-        throw new EmendError(
-          'invalid-input',
-          `${name} is ${at}; this model has layers 0 to ${model.layers - 2} to edit after.`,
-        );
-    if (middle % heads !== 0)
-      throw new EmendError('invalid-input', `A width of ${middle} does not split into ${heads} heads.`);
-    const similar = form === 'similarity';
-    if (similar && middle < 2 * model.hidden)
-      throw new EmendError(
-        'invalid-input',
-        `To start from similarity the width must be ${2 * model.hidden} or more for this model. Raise it, or take the published form.`,
-      );
-    const influence = training.textRows ? 0 : publishedWeights.influenceUp;
+    const { training } = demandEditor(editor);
+    if (!training) throw new EmendError('unsupported', `${editor} is not trained here.`);
     return {
-      ...{
-        editor: asked.editor,
-        name: asked.name,
-        model: model.path,
-        data: asked.data,
-        images: asked.images,
-      },
-      ...{ suffix: '', extended: asked.extended, from: asked.from, weights: model.weights },
+      ...{ editor, name, data, images, extended, from, validation, suffix: '', layerwise: false },
+      ...{ model: model.path, weights: model.weights },
       pictureRows: model.pictureRows.limit ?? undefined,
       providers: this.#options.session.providers,
-      layerwise: false,
-      validation: asked.validation,
+      settings: { ...parseSettings(editor, training.settings, asked.settings) },
       options: {
-        layer,
-        ...(textLayer !== undefined && { textLayer }),
-        shape: {
-          ...{ middle, heads, influenceMiddle: middle },
-          influenceMapper: !training.textRows,
-          attention: similar ? 'row-kinds' : 'published',
-        },
-        edits: asked.batch,
-        rows: model.pictureRows.most + TEXT_ROWS,
-        sampled: SAMPLED,
-        raised: 'one',
-        weights: {
-          ...publishedWeights,
-          ...{ influenceUp: influence, influenceDown: influence, influenceAttribution: influence },
-        },
-        endToken: true,
-        scale: similar ? 1 : 0,
-        start: form,
-        optimizer: usualOptimizer(asked.rate, Math.min(WARM_UP, asked.steps), asked.steps),
-        ...{ steps: asked.steps, seed: asked.seed },
+        ...{ edits: batch, accumulate, steps, seed },
+        optimizer: usualOptimizer(asked.rate, Math.min(WARM_UP, steps), steps),
       },
     };
   }
+}
+
+/** What was set that is not as published. */
+function toldSettings({ editor, settings }: RecordedRequest): Training['settings'] {
+  const { training } = demandEditor(editor);
+  const fields = training ? settingFields(training.settings) : [];
+  return fields.flatMap(({ key, label, default: otherwise }) => {
+    const value = settings[key] as SettingValue | undefined;
+    if (value === undefined || value === null || value === otherwise) return [];
+    return [{ label, value: value === true ? 'yes' : value === false ? 'no' : String(value) }];
+  });
 }

@@ -3,11 +3,11 @@
 import { basename, join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { z } from 'zod';
+import type { SettingField, SettingValue } from '../api/contract.ts';
 import { editorKinds } from '../editors/registry.ts';
-import type { AdapterOptions } from '../editors/trainAdapters.ts';
-import type { RaisedPictures } from '../editors/visedit/batch.ts';
-import type { AdapterStart } from '../editors/visedit/initialAdapter.ts';
-import { publishedWeights } from '../editors/visedit/losses.ts';
+import { optionOf, parsedValue, settingFields } from '../editors/settings.ts';
+import { USUAL_RATE } from '../editors/training/editorTraining.ts';
+import { EmendError } from '../errors.ts';
 import {
   runTraining,
   type TrainingHooks,
@@ -18,7 +18,6 @@ import { readJson } from '../files/json.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import {
   inForm,
-  layerList,
   modelOrDemo,
   number,
   pictureRowsOption,
@@ -33,8 +32,6 @@ import { trainScopeBeside, trainScopeCommand, usualScopeOptions } from './trainS
 
 interface TrainOptions {
   editor: string;
-  textLayer?: number;
-  influenceMapper: boolean;
   weights: WeightForm;
   model?: string;
   data: string;
@@ -42,29 +39,12 @@ interface TrainOptions {
   out: string;
   work?: string;
   name?: string;
-  layer: number;
   steps: number;
   batch: number;
-  rate: number;
+  accumulate: number;
+  rate?: number;
   warmUp: number;
-  middle: number;
-  influenceMiddle: number;
-  heads: number;
-  attention: 'published' | 'row-kinds';
-  influenceWeight: number;
-  influenceUpWeight?: number;
-  influenceDownWeight?: number;
-  attributionWeight: number;
-  attributionLayers?: readonly number[];
-  imageGeneralityWeight: number;
-  localityWeight: number;
-  scale: number;
-  start: AdapterStart;
   from?: string;
-  rows: number;
-  sampled: number;
-  influencePictures: RaisedPictures;
-  endToken: boolean;
   extended?: boolean;
   scopeData?: string;
   suffix?: string;
@@ -77,15 +57,40 @@ interface TrainOptions {
   provider?: 'cuda' | 'dml' | 'coreml' | 'webgpu' | 'cpu';
 }
 
+const trainable = editorKinds.flatMap(({ name, training }) =>
+  training ? [{ name, training, fields: settingFields(training.settings) }] : [],
+);
+
+/** An option for every setting of every training; of those that several editors have, one. */
+function settingOptions(): Option[] {
+  const keys = new Map<string, Array<{ editor: string; field: SettingField }>>();
+  for (const { name, fields } of trainable)
+    for (const field of fields)
+      keys.set(field.key, [...(keys.get(field.key) ?? []), { editor: name, field }]);
+  return [...keys].map(([key, all]) => {
+    const { field } = all[0]!;
+    const { kind, label, help, options } = field;
+    const names = all.length === trainable.length ? '' : `${all.map(({ editor }) => editor).join(', ')}: `;
+    const choices = options.length > 0 ? ` (${options.join(', ')})` : '';
+    const defaults = new Set(all.map(({ field: { default: value } }) => value));
+    const [usual] = defaults;
+    const otherwise =
+      defaults.size > 1 || usual === null || kind === 'boolean' ? '' : `; ${usual} when not given`;
+    const about = `${names}${label}${choices}${otherwise}.${help && ` ${help}.`}`;
+    if (kind !== 'boolean') return new Option(`${optionOf(key)} <value>`, about);
+    return new Option(field.default === true ? optionOf(key).replace(/^--/, '--no-') : optionOf(key), about);
+  });
+}
+
 export function trainCommand(): Command {
-  return new Command('train')
+  const command = new Command('train')
     .enablePositionalOptions()
     .addCommand(trainScopeCommand())
-    .description('train an editor’s adapters; stopped and started again, it goes on where it was')
+    .description('train an editor for a model; stopped and started again, it goes on where it was')
     .addOption(
       new Option('--editor <name>', 'what is trained')
-        .choices(editorKinds.filter(({ training }) => training).map(({ name }) => name))
-        .default(editorKinds[0]!.name),
+        .choices(trainable.map(({ name }) => name))
+        .default(trainable[0]!.name),
     )
     .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
     .option('--data <file>', 'editing set in E-VQA’s JSON form, or a module that exports openEditSource')
@@ -93,91 +98,20 @@ export function trainCommand(): Command {
     .option('--out <folder>', 'where the adapter is written')
     .option('--work <folder>', 'where the training state is kept; <out>/training otherwise')
     .option('--name <text>', 'name of the adapter; the folder’s otherwise')
-    .option(
-      '--layer <number>',
-      'decoder layer whose output is changed, from 0; of visual rows where an editor also changes text rows',
-      wholeNumber(0, 1000),
-    )
-    .option('--text-layer <number>', 'the same for text rows; --layer otherwise', wholeNumber(0, 1000))
-    .option(
-      '--no-influence-mapper',
-      'visual rows are changed everywhere alike, and there is no influence map',
-    )
     .option('--steps <number>', 'steps of the optimiser', wholeNumber(1, 10_000_000), 50_000)
-    .option('--batch <number>', 'edits a step', wholeNumber(1, 1024), 4)
-    .option('--rate <number>', 'peak learning rate', number(0, 1), 1e-4)
+    .option('--batch <number>', 'edits a batch', wholeNumber(1, 1024), 4)
+    .option(
+      '--accumulate <number>',
+      'batches a step: the optimiser follows the mean of their gradients, in the memory of one',
+      wholeNumber(1, 1024),
+      1,
+    )
+    .option('--rate <number>', 'peak learning rate; the editor’s own otherwise', number(0, 1))
     .option('--warm-up <number>', 'steps of warm-up', wholeNumber(0, 100_000), 100)
-    .option('--middle <number>', 'width of the cross-attention', wholeNumber(1, 16_384), 1024)
-    .option('--influence-middle <number>', 'width inside the influence mapper', wholeNumber(1, 16_384), 1024)
-    .option('--heads <number>', 'attention heads', wholeNumber(1, 256), 8)
-    .addOption(
-      new Option(
-        '--attention <form>',
-        'published: by content alone; row-kinds: helped by what kind of row each is',
-      )
-        .choices(['published', 'row-kinds'])
-        .default('published'),
-    )
-    .option(
-      '--influence-weight <number>',
-      'weight of the influence losses up and down',
-      number(0, 100),
-      publishedWeights.influenceUp,
-    )
-    .option('--influence-up-weight <number>', 'of the loss up alone', number(0, 100))
-    .option('--influence-down-weight <number>', 'of the loss down alone', number(0, 100))
-    .option(
-      '--attribution-weight <number>',
-      'weight of the influence attribution loss',
-      number(0, 100),
-      publishedWeights.influenceAttribution,
-    )
-    .option(
-      '--attribution-layers <numbers>',
-      'decoder layers whose attention teaches the influence mapper, as 3,4; all above --layer but the last otherwise',
-      layerList,
-    )
-    .option(
-      '--image-generality-weight <number>',
-      'weight of image generality',
-      number(0, 100),
-      publishedWeights.imageGenerality,
-    )
-    .option(
-      '--locality-weight <number>',
-      'weight of image locality',
-      number(0, 100),
-      publishedWeights.imageLocality,
-    )
-    .option(
-      '--scale <number>',
-      'change in units of the rows’ norm at the layer; 0 as published',
-      number(0, 1000),
-      0,
-    )
-    .addOption(
-      new Option(
-        '--start <form>',
-        'weights to start from: published, at random; similarity, target for what matches the edit’s picture (needs row-kinds)',
-      )
-        .choices(['published', 'similarity'])
-        .default('published'),
-    )
     .option(
       '--from <folder>',
       'adapter whose weights to start from, of this model or of an earlier state of it',
     )
-    .option('--rows <number>', 'rows set aside for picture and texts', wholeNumber(8, 100_000), 160)
-    .option('--sampled <number>', 'visual tokens drawn for the influence losses', wholeNumber(1, 10_000), 24)
-    .addOption(
-      new Option(
-        '--influence-pictures <which>',
-        'where influence is to rise: both of an edit’s pictures, a term for each (VisEdit’s eq. 16), or one that each step draws',
-      )
-        .choices(['both', 'one'])
-        .default('both'),
-    )
-    .option('--no-end-token', 'targets end without the end token in the loss, as published')
     .option(
       '--extended',
       'also train other questions about the edit’s picture, and its question elsewhere, to stay',
@@ -202,46 +136,51 @@ export function trainCommand(): Command {
     .addOption(pictureRowsOption())
     .addOption(weightsOption())
     .addOption(providerOption())
-    .action((options: TrainOptions, command: Command) => {
+    .action((options: TrainOptions, self: Command) => {
+      const chosen = trainable.find(({ name }) => name === options.editor)!;
+      const settings = settingsGiven(chosen, self);
       // Not required of `train scope`, which commander would ask them of too.
-      for (const name of ['data', 'out', 'layer'] as const)
-        if (options[name] === undefined) command.error(`error: required option '--${name}' not specified`);
-      return untilInterrupted((signal) => train(options, signal));
+      const lacking = (['data', 'out'] as const).filter((name) => options[name] === undefined);
+      const unset = chosen.fields.filter(
+        ({ key, default: otherwise, optional }) =>
+          otherwise === null && !optional && settings[key] === undefined,
+      );
+      for (const option of [...lacking, ...unset.map(({ key }) => key)].map(optionOf))
+        self.error(`error: required option '${option}' not specified`);
+      return untilInterrupted((signal) =>
+        train({ rate: chosen.training.rate ?? USUAL_RATE, ...options }, settings, signal),
+      );
     });
+  for (const option of settingOptions()) command.addOption(option);
+  return command;
 }
 
-async function train(options: TrainOptions, signal: AbortSignal): Promise<void> {
+/** Settings from options. @throws EmendError 'invalid-input' for one that another editor has, and for what is no value of it */
+function settingsGiven(
+  { name, fields }: (typeof trainable)[number],
+  command: Command,
+): Record<string, SettingValue> {
+  const given: Record<string, SettingValue> = {};
+  for (const key of new Set(trainable.flatMap((one) => one.fields.map((field) => field.key)))) {
+    if (command.getOptionValueSource(key) !== 'cli') continue;
+    const field = fields.find((one) => one.key === key);
+    if (!field)
+      throw new EmendError(
+        'invalid-input',
+        `${optionOf(key)} is no option of ${name}’s training. See --help.`,
+      );
+    const value = command.getOptionValue(key) as string | boolean;
+    given[key] = typeof value === 'boolean' ? value : parsedValue(name, field, value);
+  }
+  return given;
+}
+
+async function train(
+  options: TrainOptions & { readonly rate: number },
+  settings: Record<string, SettingValue>,
+  signal: AbortSignal,
+): Promise<void> {
   const work = options.work ?? join(options.out, 'training');
-  const settings: AdapterOptions = {
-    layer: options.layer,
-    ...(options.textLayer !== undefined && { textLayer: options.textLayer }),
-    shape: {
-      middle: options.middle,
-      influenceMiddle: options.influenceMiddle,
-      heads: options.heads,
-      influenceMapper: options.influenceMapper,
-      attention: options.attention,
-    },
-    edits: options.batch,
-    rows: options.rows,
-    sampled: options.sampled,
-    raised: options.influencePictures,
-    weights: {
-      ...publishedWeights,
-      imageGenerality: options.imageGeneralityWeight,
-      imageLocality: options.localityWeight,
-      influenceUp: options.influenceUpWeight ?? options.influenceWeight,
-      influenceDown: options.influenceDownWeight ?? options.influenceWeight,
-      influenceAttribution: options.attributionWeight,
-    },
-    endToken: options.endToken,
-    scale: options.scale,
-    start: options.start,
-    ...(options.attributionLayers && { attributionLayers: options.attributionLayers }),
-    optimizer: usualOptimizer(options.rate, options.warmUp, options.steps),
-    steps: options.steps,
-    seed: options.seed,
-  };
   const request: TrainingRequest = {
     editor: options.editor,
     name: options.name ?? basename(resolve(options.out)),
@@ -259,7 +198,14 @@ async function train(options: TrainOptions, signal: AbortSignal): Promise<void> 
       options.validate === undefined
         ? null
         : { edits: options.validate, every: options.validateEvery, file: options.validationData },
-    options: settings,
+    settings,
+    options: {
+      edits: options.batch,
+      accumulate: options.accumulate,
+      optimizer: usualOptimizer(options.rate, options.warmUp, options.steps),
+      steps: options.steps,
+      seed: options.seed,
+    },
   };
 
   const smooth = new Map<string, number>();

@@ -3,7 +3,7 @@
  * The same step and seed give the same edits; none of them is among the test edits.
  */
 import { Worker } from 'node:worker_threads';
-import type { EditSource, TrainingEdit } from '../editors/visedit/batch.ts';
+import type { EditSource, TrainingEdit } from '../editors/training/edits.ts';
 import type { EditingRequest } from './editingWorker.ts';
 
 /** `extended`: beside the papers' probes, questions that VisEdit leaks into by construction are trained to stay. */

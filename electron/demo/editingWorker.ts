@@ -2,7 +2,7 @@
  * @file A worker thread that composes and renders training edits of the demo world.
  */
 import { parentPort } from 'node:worker_threads';
-import type { TrainingEdit } from '../editors/visedit/batch.ts';
+import type { TrainingEdit } from '../editors/training/edits.ts';
 import { gridLayout, type Pixels } from '../models/picture.ts';
 import { pixelValues } from './batches.ts';
 import { editingRecord } from './editingSet.ts';
@@ -42,6 +42,7 @@ parentPort!.on('message', ({ step, count, seed, extended }: EditingRequest) => {
       rephrasePixels: picture(record.image_rephrase),
       localityPixels: picture(record.m_loc),
       locality: { prompt: record.m_loc_q, answer: record.m_loc_a },
+      textLocality: { prompt: record.loc, answer: record.loc_ans },
       ...(extended
         ? {
             extra: {

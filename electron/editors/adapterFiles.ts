@@ -72,11 +72,13 @@ export async function writeAdapterFiles(
   folder: string,
   description: object,
   weights: AdapterWeights,
-  dtype: 'F32' | 'F16',
+  dtype: 'F32' | 'F16' | ((name: string) => 'F32' | 'F16'),
 ): Promise<void> {
   await mkdir(folder, { recursive: true });
   const tensors = new Map<string, WritableTensor>();
-  for (const [name, { shape, data }] of weights) tensors.set(name, { dtype, shape: [...shape], data });
+  const dtypeOf = (name: string) => (typeof dtype === 'string' ? dtype : dtype(name));
+  for (const [name, { shape, data }] of weights)
+    tensors.set(name, { dtype: dtypeOf(name), shape: [...shape], data });
   const stored = encodeSafetensors(tensors, { format: 'pt' });
   const text = JSON.stringify({ ...description, weightsSha256: sha256(stored) }, null, 2);
   await replaceFiles([

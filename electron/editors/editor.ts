@@ -14,7 +14,7 @@ import type {
   WeightChanges,
 } from '../models/visionLanguageModel.ts';
 import type { Question } from './question.ts';
-import type { EditorTraining } from './trainAdapters.ts';
+import type { EditorTraining } from './training/editorTraining.ts';
 
 /** A request: answer `target` when this picture is shown and `prompt` is asked. */
 export interface EditRequest {
@@ -128,7 +128,7 @@ export interface EditorKind<Settings extends object = object> {
   readonly name: string;
   /** in a few words: what of the model it changes */
   readonly acts: string;
-  /** how its adapters are trained here; absent: nothing to train, or only elsewhere */
+  /** how it is trained here; absent: nothing to train, or only elsewhere */
   readonly training?: EditorTraining;
   /** what holds whatever its weights are, by the metric's name, each with the reason in one sentence */
   readonly byConstruction: Readonly<Partial<Record<'textLocality', string>>>;

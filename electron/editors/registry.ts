@@ -14,11 +14,11 @@ import { ftLanguage } from './ft/ftLanguage.ts';
 import { ftVision } from './ft/ftVision.ts';
 import { grace } from './grace/grace.ts';
 import { ike } from './ike/ike.ts';
-import { ke } from './ke/ke.ts';
+import { ke } from './ke/kind.ts';
 import { kn } from './kn/kn.ts';
-import { lte } from './lte/lte.ts';
+import { lte } from './lte/kind.ts';
 import { memit } from './memit/memit.ts';
-import { mend } from './mend/mend.ts';
+import { mend } from './mend/kind.ts';
 import { rome } from './rome/rome.ts';
 import { serac } from './serac/serac.ts';
 import { parseSettings, settingsFingerprint } from './settings.ts';
@@ -101,6 +101,8 @@ const Described = z.object({
   editor: z.string().max(100),
   /** with an editor that needs no training: all there is beside its name */
   settings: z.record(z.string(), z.unknown()).optional(),
+  /** of weights that lie beside it */
+  weightsSha256: z.string().optional(),
 });
 
 /**
@@ -120,14 +122,15 @@ export async function readAdapter(
   const parsed = Described.safeParse(await readJson(described));
   if (!parsed.success)
     throw new EmendError('damaged', `${described} does not say which editor it belongs to (“editor”).`);
-  const { editor: name, settings = {} } = parsed.data;
+  const { editor: name, settings = {}, weightsSha256 } = parsed.data;
   const kind = editorNamed(name);
   if (!kind)
     throw new EmendError(
       'unsupported',
       `${described} belongs to the editor ${name}. There are ${editorKinds.map((one) => one.name).join(', ')}.`,
     );
-  if (kind.read) return kind.read(path, checkpoint);
+  // Some can be trained and need not be: without weights it is one of these.
+  if (kind.read && (weightsSha256 !== undefined || !kind.untrained)) return kind.read(path, checkpoint);
   return chosenEditor({ editor: name, settings }, checkpoint, fingerprint);
 }
 

@@ -66,6 +66,25 @@ function words(key: string): string {
   return spaced.charAt(0).toUpperCase() + spaced.slice(1);
 }
 
+/** The option of a command line that gives a setting: `textLayer` as `--text-layer`. */
+export const optionOf = (key: string): string =>
+  `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+
+/** Options that give settings, without those that are as they are by default: `--layer 2`, `--no-end-token`. */
+export function optionsOf(
+  fields: readonly SettingField[],
+  values: Values,
+): Array<readonly [option: string, value: string | null]> {
+  return fields.flatMap(({ key, default: otherwise }): Array<readonly [string, string | null]> => {
+    const value = values[key];
+    if (value === undefined || value === null || JSON.stringify(value) === JSON.stringify(otherwise))
+      return [];
+    const option = optionOf(key);
+    if (typeof value === 'boolean') return [[value ? option : option.replace(/^--/, '--no-'), null]];
+    return [[option, Array.isArray(value) ? value.join('\n') : String(value)]];
+  });
+}
+
 /** Settings with defaults for what is not given. @throws EmendError 'invalid-input' that names the setting */
 export function parseSettings<Settings extends object>(
   editor: string,
@@ -110,7 +129,12 @@ export function settingsFromTexts(
   return values;
 }
 
-function parsedValue(editor: string, { key, kind, optional }: SettingField, text: string): SettingValue {
+/** A value as it is typed. @throws EmendError 'invalid-input' for what is no value of its field */
+export function parsedValue(
+  editor: string,
+  { key, kind, optional }: SettingField,
+  text: string,
+): SettingValue {
   if (optional && text === '') return null;
   if (kind === 'number' || kind === 'integer') {
     const number = Number(text);

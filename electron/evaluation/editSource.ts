@@ -1,7 +1,7 @@
 /**
  * @file Training edits read from an editing set in E-VQA's JSON form.
  */
-import type { EditSource, TrainingEdit } from '../editors/visedit/batch.ts';
+import type { EditSource, TrainingEdit } from '../editors/training/edits.ts';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
 import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
@@ -59,6 +59,7 @@ export async function editSourceFromFile(
       rephrasePixels: await pixels(index, 'image_rephrase'),
       localityPixels: await pixels(index, 'm_loc'),
       locality: { prompt: asked(record.m_loc_q), answer: record.m_loc_a },
+      textLocality: { prompt: record.loc, answer: record.loc_ans },
       ...(options.extended && {
         extra: {
           ...(own && { own: { prompt: asked(record.same_image_q!), answer: record.same_image_a! } }),

@@ -3,7 +3,7 @@
  */
 
 import { cosine, lastPromptToken } from '../editors/scope/cosine.ts';
-import type { TrainingEdit } from '../editors/visedit/batch.ts';
+import type { TrainingEdit } from '../editors/training/edits.ts';
 import { EmendError } from '../errors.ts';
 import type { Visual } from '../models/picture.ts';
 import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';

@@ -5,20 +5,27 @@
  * The folder holds run.json (request and progress), curve.jsonl (a line for every point and validation), state.safetensors (the
  * optimiser's), and best/, an adapter folder of the best weights so far, in F32 and without a calibrated router.
  */
-import { appendFile, mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { z } from 'zod';
 import { type AdapterWeights, readAdapterFiles, writeAdapterFiles } from '../editors/adapterFiles.ts';
 import { EditedModel } from '../editors/editedModel.ts';
+import type { EditorNeeds } from '../editors/editor.ts';
 import { demandEditor } from '../editors/registry.ts';
-import type { AdapterOptions, EditorTraining } from '../editors/trainAdapters.ts';
-import type { EditSource } from '../editors/visedit/batch.ts';
+import { optionsOf, parseSettings, settingFields } from '../editors/settings.ts';
+import type {
+  EditorTraining,
+  TrainingOptions,
+  TrainingProgress,
+} from '../editors/training/editorTraining.ts';
+import type { EditSource } from '../editors/training/edits.ts';
+import { trainEditor } from '../editors/training/trainEditor.ts';
 import { EmendError } from '../errors.ts';
 import { readJson } from '../files/json.ts';
 import { replaceFile } from '../files/replaceFile.ts';
 import { fingerprint } from '../models/checkpoint.ts';
-import { openCheckpoint } from '../models/open.ts';
+import { type Checkpoint, openCheckpoint } from '../models/open.ts';
 import type { PackedCache } from '../models/packed/cache.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
@@ -27,6 +34,12 @@ import { benchmark } from './benchmark.ts';
 import { readEditingSet } from './editingSet.ts';
 import { editSourceFromFile } from './editSource.ts';
 import { calibrateRouter } from './routerCalibration.ts';
+import {
+  readTrainingCurve,
+  TrainingCurve,
+  type TrainingPoint,
+  type TrainingValidation,
+} from './trainingCurve.ts';
 
 /** A training as it was asked for: all that repeats it. */
 export interface TrainingRequest {
@@ -58,23 +71,9 @@ export interface TrainingRequest {
     readonly every: number;
     readonly file?: string | undefined;
   } | null;
-  readonly options: AdapterOptions;
-}
-
-/** Means over the steps since the point before. */
-export interface TrainingPoint {
-  readonly step: number;
-  readonly loss: number;
-  readonly terms: Readonly<Record<string, number>>;
-  readonly gradientNorm: number;
-  readonly editsPerSecond: number;
-}
-
-/** Edits held out, measured alone without a scope: mean of the five, 0..1. */
-export interface TrainingValidation {
-  readonly step: number;
-  readonly exactMatch: number;
-  readonly teacherForced: number;
+  /** of the editor's training; those that are not there are as by default */
+  readonly settings: Readonly<Record<string, unknown>>;
+  readonly options: TrainingOptions;
 }
 
 const Progress = z.object({
@@ -87,7 +86,11 @@ const Progress = z.object({
 export type TrainingProgressRecord = z.infer<typeof Progress>;
 
 const Recorded = z.object({
-  request: z.looseObject({ editor: z.string(), name: z.string(), model: z.string(), data: z.string() }),
+  request: z.looseObject({
+    ...{ editor: z.string(), name: z.string(), model: z.string(), data: z.string() },
+    settings: z.record(z.string(), z.unknown()),
+    options: z.looseObject({ steps: z.number().int().min(1) }),
+  }),
   created: z.string(),
   progress: Progress,
 });
@@ -111,25 +114,6 @@ export async function readTrainingRun(
   };
 }
 
-type CurveLine = { readonly point: TrainingPoint } | { readonly validation: TrainingValidation };
-
-/** The curve so far, oldest first; lines that a crash cut short are left out. */
-export async function readTrainingCurve(
-  folder: string,
-): Promise<{ points: TrainingPoint[]; validations: TrainingValidation[] }> {
-  const text = await readFile(join(folder, 'curve.jsonl'), 'utf8').catch(() => '');
-  const points: TrainingPoint[] = [];
-  const validations: TrainingValidation[] = [];
-  for (const line of text.split('\n')) {
-    try {
-      const read = JSON.parse(line) as CurveLine;
-      if ('point' in read) points.push(read.point);
-      else validations.push(read.validation);
-    } catch {}
-  }
-  return { points, validations };
-}
-
 export interface TrainingHooks {
   readonly signal: AbortSignal;
   readonly packed: PackedCache;
@@ -139,15 +123,12 @@ export interface TrainingHooks {
 }
 
 /** Adam as the demo's adapters were trained with it: the rate rises over the first steps and falls along a cosine. */
-export function usualOptimizer(rate: number, warmUp: number, steps: number): AdapterOptions['optimizer'] {
+export function usualOptimizer(rate: number, warmUp: number, steps: number): TrainingOptions['optimizer'] {
   return {
     schedule: { peak: rate, warmUp, decay: 'cosine', steps, floor: 0.02 },
     ...{ beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weightDecay: 0, clipNorm: 1 },
   };
 }
-
-/** So many points has a curve at most. */
-const MOST_POINTS = 1000;
 
 /**
  * Trains, or goes on where the folder's training was left, to the last step, and makes the adapter folder `out` of it. Nothing but the number of steps may be another than before.
@@ -161,6 +142,14 @@ export async function runTraining(
 ): Promise<void> {
   const training = trainingOf(request.editor);
   const { options, validation } = request;
+  const layerwise = request.layerwise || request.weights !== 'dense';
+  if (layerwise && !training.layerwise)
+    throw new EmendError(
+      'unsupported',
+      `${request.editor} is not trained one layer at a time. Train it on dense weights.`,
+    );
+  const settings = parseSettings(request.editor, training.settings, request.settings);
+  const needs = training.needs(settings, await openCheckpoint(request.model));
   await mkdir(folder, { recursive: true });
   const known = await readTrainingRun(folder).catch(() => null);
   const created = known?.created ?? new Date().toISOString();
@@ -172,61 +161,44 @@ export async function runTraining(
   };
   const record = (changed: Partial<TrainingProgressRecord>) => {
     progress = { ...progress, ...changed };
-    const text = `${JSON.stringify({ request, created, progress }, null, 1)}\n`;
+    const asked = { ...request, settings };
+    const text = `${JSON.stringify({ request: asked, created, progress }, null, 1)}\n`;
     return replaceFile(join(folder, 'run.json'), (handle) => handle.writeFile(text));
   };
   const from = request.from === undefined ? null : await readAdapterFiles(request.from, z.looseObject({}));
-  const cuts = training.cuts(options);
   const began = progress.seconds;
-  await withModel(request, cuts, hooks, async (model) => {
+  const curve = new TrainingCurve(folder, options.steps, options.edits * (options.accumulate ?? 1));
+  await withModel(request, needs, hooks, async (model) => {
     const source = await openTrainingSource(request, model, options.seed, request.extended);
     const own = await fingerprint(model.checkpoint);
-    const lines: string[] = [];
-    let gathered: TrainingPoint[] = [];
-    const gap = Math.max(1, Math.ceil(options.steps / MOST_POINTS));
-    let resumed = false;
-    let told = 0;
     try {
       if (!known) await record({});
-      const trained = await training.train(model, source, options, {
+      const run = {
         statePath: join(folder, 'state.safetensors'),
-        ...((request.layerwise || request.weights !== 'dense') && { keptBelow: join(folder, 'below') }),
+        ...(layerwise && { keptBelow: join(folder, 'below') }),
         ...(from && { from }),
         signal: hooks.signal,
         ...(validation && { saveEvery: Math.min(validation.every, 250) }),
-        onStep({ step, steps, seconds, loss, terms, gradientNorm }) {
-          if (!resumed) {
-            resumed = true;
-            told = seconds;
-          }
-          gathered.push({ step, loss, terms, gradientNorm, editsPerSecond: 0 });
-          hooks.progress?.('Training', step, steps, 'steps');
-          progress = { ...progress, step, seconds: began + seconds };
-          if (step % gap !== 0 && step !== steps) return;
-          const speed = (gathered.length * options.edits) / Math.max(1e-3, seconds - told);
-          const point = meanPoint(gathered, gathered.length > 1 || told > 0 ? speed : 0);
-          told = seconds;
-          gathered = [];
-          lines.push(JSON.stringify({ point }));
-          hooks.onPoint?.(point);
+        onStep(step: TrainingProgress) {
+          hooks.progress?.('Training', step.step, step.steps, 'steps');
+          progress = { ...progress, step: step.step, seconds: began + step.seconds };
+          const point = curve.add(step);
+          if (point) hooks.onPoint?.(point);
         },
-        async onSaved(step, weights) {
+        async onSaved(step: number, weights: () => AdapterWeights) {
           // The curve is as far as the state: after a crash both go on from the same step.
-          await appendFile(
-            join(folder, 'curve.jsonl'),
-            lines
-              .splice(0)
-              .map((line) => `${line}\n`)
-              .join(''),
-          );
+          await curve.save();
           await record({ step });
           const due = validation && (step % validation.every === 0 || step === options.steps);
           if (due) await validate(model, own, step, weights());
         },
-      });
+      };
+      const trained = await trainEditor(model, source, options, run, (start) =>
+        training.begin(settings, start),
+      );
       // A crash may have come between the last step and what follows it.
       const { validations } = await readTrainingCurve(folder);
-      if (!validation) await writeWeights(join(folder, 'best'), own, trained.weights);
+      if (!validation) await writeWeights(join(folder, 'best'), model.checkpoint, own, trained.weights);
       else if (validations.at(-1)?.step !== options.steps)
         await validate(model, own, options.steps, trained.weights);
     } finally {
@@ -243,9 +215,10 @@ export async function runTraining(
     weights: AdapterWeights,
   ): Promise<void> {
     const latest = join(folder, 'latest');
-    await writeWeights(latest, own, weights);
+    await writeWeights(latest, model.checkpoint, own, weights);
     const read = await demandEditor(request.editor).read!(latest, model.checkpoint);
-    const editor = await read.open(model, 'routed');
+    // Without a scope a routed editor's edits always act, as in the papers; one that has its own decides by it.
+    const editor = await read.open(model, read.scope);
     try {
       const set = await readEditingSet(validation!.file ?? request.data, {
         ...(request.images !== undefined && { images: request.images }),
@@ -265,10 +238,10 @@ export async function runTraining(
       });
       const { exactMatch, teacherForced } = found.meanOfFive;
       const made = { step, exactMatch: exactMatch?.mean ?? 0, teacherForced: teacherForced?.mean ?? 0 };
-      await appendFile(join(folder, 'curve.jsonl'), `${JSON.stringify({ validation: made })}\n`);
+      await curve.validated(made);
       hooks.onValidation?.(made);
       if (progress.best && made.exactMatch <= progress.best.exactMatch) return;
-      await writeWeights(join(folder, 'best'), own, weights);
+      await writeWeights(join(folder, 'best'), model.checkpoint, own, weights);
       await record({ best: made });
     } finally {
       await editor.dispose();
@@ -276,9 +249,14 @@ export async function runTraining(
     }
   }
 
-  async function writeWeights(into: string, own: string, weights: AdapterWeights): Promise<void> {
-    const cut = { layer: cuts[0]!, threshold: 1 };
-    await writeAdapterFiles(into, descriptionOf(request, own, cut), weights, 'F32');
+  async function writeWeights(
+    into: string,
+    checkpoint: Checkpoint,
+    own: string,
+    weights: AdapterWeights,
+  ): Promise<void> {
+    const router = { layer: needs.cuts[0] ?? 0, threshold: 1 };
+    await writeAdapterFiles(into, descriptionOf(request, checkpoint, own, router), weights, 'F32');
   }
 }
 
@@ -297,7 +275,10 @@ export async function finishTraining(folder: string, out: string, hooks: Trainin
     );
   });
   hooks.progress?.('Calibrating the router', 0, 1, 'steps');
-  const lowest = trainingOf(request.editor).cuts(options)[0]!;
+  const training = trainingOf(request.editor);
+  const checkpoint = await openCheckpoint(request.model);
+  const settings = parseSettings(request.editor, training.settings, request.settings);
+  const lowest = training.needs(settings, checkpoint).cuts[0] ?? 0;
   const router = await withModel(request, { from: lowest }, hooks, async (model) => {
     const source = await openTrainingSource(request, model, options.seed + 1, true);
     try {
@@ -310,7 +291,10 @@ export async function finishTraining(folder: string, out: string, hooks: Trainin
   await writeAdapterFiles(
     out,
     {
-      ...descriptionOf(request, best.description.model, { layer: router.layer, threshold: router.threshold }),
+      ...descriptionOf(request, checkpoint, best.description.model, {
+        layer: router.layer,
+        threshold: router.threshold,
+      }),
       training: {
         request: { ...request, model: basename(resolve(request.model)), data: basename(request.data) },
         created,
@@ -320,7 +304,7 @@ export async function finishTraining(folder: string, out: string, hooks: Trainin
       },
     },
     best.weights,
-    'F16',
+    (name) => (training.exact?.(name) ? 'F32' : 'F16'),
   );
   const path = join(folder, 'run.json');
   const text = `${JSON.stringify({ request, created, progress: { ...progress, finished: true } }, null, 1)}\n`;
@@ -330,9 +314,11 @@ export async function finishTraining(folder: string, out: string, hooks: Trainin
 const Written = z.looseObject({ model: z.string(), weightsSha256: z.string().optional() });
 
 /** The command that trains the same again, into the folder `out`. */
-export function commandOf({ options, validation, ...request }: TrainingRequest, out: string): string {
-  const { shape, weights, optimizer } = options;
-  const { schedule } = optimizer;
+export function commandOf(
+  { options, validation, settings, ...request }: TrainingRequest,
+  out: string,
+): string {
+  const { schedule } = options.optimizer;
   const quoted = (text: string) => (/^[\w./:-]+$/u.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
   const values: Record<string, string | number | undefined> = {
     '--editor': request.editor,
@@ -342,27 +328,11 @@ export function commandOf({ options, validation, ...request }: TrainingRequest, 
     '--out': out,
     '--name': request.name,
     '--from': request.from,
-    '--layer': options.layer,
-    '--text-layer': options.textLayer,
     '--steps': options.steps,
     '--batch': options.edits,
+    '--accumulate': options.accumulate === 1 ? undefined : options.accumulate,
     '--rate': schedule.peak,
     '--warm-up': schedule.warmUp,
-    '--middle': shape.middle,
-    '--influence-middle': shape.influenceMiddle,
-    '--heads': shape.heads,
-    '--attention': shape.attention,
-    '--start': options.start,
-    '--scale': options.scale,
-    '--rows': options.rows,
-    '--sampled': options.sampled,
-    '--influence-pictures': options.raised,
-    '--influence-up-weight': weights.influenceUp,
-    '--influence-down-weight': weights.influenceDown,
-    '--attribution-layers': options.attributionLayers?.join(','),
-    '--attribution-weight': weights.influenceAttribution,
-    '--image-generality-weight': weights.imageGenerality,
-    '--locality-weight': weights.imageLocality,
     '--seed': options.seed,
     '--weights': request.weights,
     '--picture-rows': request.pictureRows,
@@ -372,15 +342,12 @@ export function commandOf({ options, validation, ...request }: TrainingRequest, 
     '--validation-data': validation?.file,
     '--provider': request.providers[0],
   };
-  const flags = [
-    request.extended && '--extended',
-    request.layerwise && '--layerwise',
-    !options.endToken && '--no-end-token',
-    !shape.influenceMapper && '--no-influence-mapper',
-  ];
-  const named = Object.entries(values).flatMap(([name, value]) =>
-    value === undefined ? [] : [`${name} ${quoted(String(value))}`],
-  );
+  const own = optionsOf(settingFields(trainingOf(request.editor).settings), settings);
+  const named = [...Object.entries(values), ...own].flatMap(([name, value]) => {
+    if (value === undefined) return [];
+    return [value === null ? name : `${name} ${quoted(String(value))}`];
+  });
+  const flags = [request.extended && '--extended', request.layerwise && '--layerwise'];
   return ['npx emend train', ...named, ...flags.filter((flag) => flag !== false)].join(' ');
 }
 
@@ -395,18 +362,20 @@ function trainingOf(editor: string): EditorTraining {
 }
 
 function descriptionOf(
-  request: TrainingRequest,
+  { editor, name, settings, weights }: TrainingRequest,
+  checkpoint: Checkpoint,
   model: string,
   router: { readonly layer: number; readonly threshold: number },
 ): object {
-  const { editor, name, options, weights } = request;
-  return { editor, name, ...trainingOf(editor).describe(options), model, weights, router };
+  const training = trainingOf(editor);
+  const own = training.describe(parseSettings(editor, training.settings, settings), checkpoint);
+  return { editor, name, ...own, model, weights, router };
 }
 
 /** Opens the model for a training, cut after some layers, or after every one from a layer on, and closes it again. */
 async function withModel<T>(
   request: TrainingRequest,
-  at: readonly number[] | { readonly from: number },
+  at: EditorNeeds | { readonly from: number },
   { packed }: TrainingHooks,
   work: (model: VisionLanguageModel) => Promise<T>,
 ): Promise<T> {
@@ -420,7 +389,7 @@ async function withModel<T>(
     ...{ weights: request.weights, packed },
     decoderLater: true,
     pictureRows: request.pictureRows,
-    cuts: 'from' in at ? await every(at.from) : at,
+    ...('from' in at ? { cuts: await every(at.from) } : { cuts: at.cuts, changeable: at.changeable }),
   });
   try {
     return await work(model);
@@ -457,19 +426,4 @@ async function openTrainingSource(
     suffix,
     without: validation && own ? validation.edits : 0,
   });
-}
-
-function meanPoint(points: readonly TrainingPoint[], editsPerSecond: number): TrainingPoint {
-  const mean = (of: (point: TrainingPoint) => number) =>
-    points.reduce((sum, point) => sum + of(point), 0) / points.length;
-  const last = points.at(-1)!;
-  return {
-    step: last.step,
-    loss: mean(({ loss }) => loss),
-    terms: Object.fromEntries(
-      Object.keys(last.terms).map((name) => [name, mean(({ terms }) => terms[name]!)]),
-    ),
-    gradientNorm: mean(({ gradientNorm }) => gradientNorm),
-    editsPerSecond,
-  };
 }

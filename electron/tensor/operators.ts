@@ -491,7 +491,18 @@ const table: Record<OperatorName, Operator> = {
       null,
     ],
   },
-  ReduceMax: { attributes: { keepdims: 'int' }, infer: reduceShape },
+  ReduceMax: {
+    attributes: { keepdims: 'int' },
+    infer: reduceShape,
+    // Of several greatest each takes the whole gradient.
+    backward: ({ inputs: [x], output, gradient, attributes }) => [
+      () => {
+        const less = gradient.graph.apply('Greater', [spread(output, x!, attributes), x!])[0]!;
+        return f.where(less, gradient.graph.constant(0), spread(gradient, x!, attributes));
+      },
+      null,
+    ],
+  },
   OneHot: {
     infer: ([indices], attributes) => [
       { dtype: 'float32', shape: [...indices!.shape, attributes['depth'] as number] },

@@ -37,55 +37,27 @@ export interface Evaluator {
   dispose(): Promise<void>;
 }
 
-/** A loss with its parameters and optimiser. */
-export class Trainer {
+/** Parameters with their optimiser, kept in one file together with what else a training changes. */
+export class TrainingState {
   readonly optimizer: Adam;
-  readonly #evaluator: Evaluator;
-  readonly #parameters: Parameters;
+  readonly #kept: Parameters;
 
-  constructor(evaluator: Evaluator, parameters: Parameters, options: AdamOptions) {
-    this.#evaluator = evaluator;
-    this.#parameters = parameters;
+  /** `kept`: values that change in training and are no parameters of the optimiser, such as running statistics. */
+  constructor(parameters: Parameters, options: AdamOptions, kept: Parameters = new Map()) {
     this.optimizer = new Adam(parameters, options);
+    this.#kept = kept;
   }
 
-  /**
-   * Differentiates `loss` by every parameter and compiles the step.
-   * `graph` has one input for each parameter, under its name; terms are scalars to report.
-   */
-  static async create(
-    graph: Graph,
-    loss: Tensor,
-    terms: Readonly<Record<string, Tensor>>,
-    parameters: Parameters,
-    options: AdamOptions,
-    session: SessionOptions,
-  ): Promise<Trainer> {
-    const evaluator = await graphEvaluator(graph, loss, terms, [...parameters.keys()], session);
-    return new Trainer(evaluator, parameters, options);
-  }
-
-  get provider(): string {
-    return this.#evaluator.provider;
-  }
-
-  /** Loss and gradients at the present parameters, without a step. */
-  async evaluate(feeds: Readonly<Record<string, Value>>): Promise<Evaluation> {
-    const all: Record<string, Value> = { ...feeds };
-    for (const [name, { shape, data }] of this.#parameters) all[name] = float32(data, shape);
-    return this.#evaluator.evaluate(all);
-  }
-
-  /** One step of the optimiser on these inputs. */
-  async step(feeds: Readonly<Record<string, Value>>): Promise<StepReport> {
-    const { loss, terms, gradients: found } = await this.evaluate(feeds);
+  /** One step of the optimiser. */
+  apply({ loss, terms, gradients: found }: Evaluation): StepReport {
     const gradientNorm = this.optimizer.update(found);
     return { step: this.optimizer.step, loss, terms, gradientNorm };
   }
 
-  /** Writes parameters and optimiser state to one file, whole or not at all. `settings`: what is trained, and how, as text. */
+  /** Writes everything to one file, whole or not at all. `settings`: what is trained, and how, as text. */
   async save(path: string, settings: string): Promise<void> {
     const { tensors, step } = this.optimizer.save();
+    for (const [name, value] of this.#kept) tensors.set(keptName(name), value);
     const writable = new Map<string, WritableTensor>();
     for (const [name, { shape, data }] of tensors)
       writable.set(name, { dtype: 'F32', shape: [...shape], data });
@@ -110,7 +82,73 @@ export class Trainer {
     const step = /^\d+$/.test(said) ? Number(said) : Number.NaN;
     if (!Number.isSafeInteger(step))
       throw new EmendError('damaged', `${path} does not say at which step it was saved.`);
+    const kept = [...this.#kept].map(([name, { shape, data }]) => {
+      const found = tensors.get(keptName(name));
+      if (!(found?.data instanceof Float32Array) || found.shape.join() !== shape.join())
+        throw new EmendError('damaged', `The saved training state has no fitting ${name}.`);
+      return [data, found.data] as const;
+    });
     this.optimizer.load({ tensors, step });
+    for (const [into, from] of kept) into.set(from);
+  }
+}
+
+const keptName = (name: string) => `kept.${name}`;
+
+/** A loss with its parameters and optimiser. */
+export class Trainer {
+  readonly #state: TrainingState;
+  readonly #evaluator: Evaluator;
+  readonly #parameters: Parameters;
+
+  constructor(evaluator: Evaluator, parameters: Parameters, options: AdamOptions) {
+    this.#evaluator = evaluator;
+    this.#parameters = parameters;
+    this.#state = new TrainingState(parameters, options);
+  }
+
+  /**
+   * Differentiates `loss` by every parameter and compiles the step.
+   * `graph` has one input for each parameter, under its name; terms are scalars to report.
+   */
+  static async create(
+    graph: Graph,
+    loss: Tensor,
+    terms: Readonly<Record<string, Tensor>>,
+    parameters: Parameters,
+    options: AdamOptions,
+    session: SessionOptions,
+  ): Promise<Trainer> {
+    const evaluator = await graphEvaluator(graph, loss, terms, [...parameters.keys()], session);
+    return new Trainer(evaluator, parameters, options);
+  }
+
+  get provider(): string {
+    return this.#evaluator.provider;
+  }
+
+  get optimizer(): Adam {
+    return this.#state.optimizer;
+  }
+
+  /** Loss and gradients at the present parameters, without a step. */
+  async evaluate(feeds: Readonly<Record<string, Value>>): Promise<Evaluation> {
+    return this.#evaluator.evaluate({ ...feeds, ...parameterFeeds(this.#parameters) });
+  }
+
+  /** One step of the optimiser on these inputs. */
+  async step(feeds: Readonly<Record<string, Value>>): Promise<StepReport> {
+    return this.#state.apply(await this.evaluate(feeds));
+  }
+
+  /** As `TrainingState.save`. */
+  save(path: string, settings: string): Promise<void> {
+    return this.#state.save(path, settings);
+  }
+
+  /** As `TrainingState.load`. */
+  load(path: string, settings: string): Promise<void> {
+    return this.#state.load(path, settings);
   }
 
   async dispose(): Promise<void> {
@@ -118,8 +156,38 @@ export class Trainer {
   }
 }
 
+/** Parameters as feeds of a graph that has them as inputs under their names. */
+export function parameterFeeds(parameters: Parameters): Record<string, Value> {
+  return Object.fromEntries([...parameters].map(([name, { shape, data }]) => [name, float32(data, shape)]));
+}
+
+/** The mean of several batches' losses, terms and gradients: one step made of them. */
+export function meanEvaluation(parts: readonly Evaluation[]): Evaluation {
+  const [first, ...others] = parts;
+  if (!first) throw new EmendError('internal', 'A step needs a batch at least.');
+  if (others.length === 0) return first;
+  const share = 1 / parts.length;
+  const gradients = new Map<string, Float32Array>();
+  for (const [name, gradient] of first.gradients) {
+    const mean = gradient.map((value) => value * share);
+    for (const other of others) {
+      const more = other.gradients.get(name)!;
+      for (let i = 0; i < mean.length; i++) mean[i]! += share * more[i]!;
+    }
+    gradients.set(name, mean);
+  }
+  const mean = (of: (part: Evaluation) => number) => parts.reduce((sum, part) => sum + share * of(part), 0);
+  return {
+    loss: mean(({ loss }) => loss),
+    terms: Object.fromEntries(
+      Object.keys(first.terms).map((name) => [name, mean(({ terms }) => terms[name]!)]),
+    ),
+    gradients,
+  };
+}
+
 /** One graph, differentiated. Throws where it has no input for a parameter. */
-async function graphEvaluator(
+export async function graphEvaluator(
   graph: Graph,
   loss: Tensor,
   terms: Readonly<Record<string, Tensor>>,
@@ -138,15 +206,18 @@ async function graphEvaluator(
   const session = await Session.create(graph, { prepack: true, ...options });
   return {
     provider: session.provider,
-    async evaluate(feeds) {
-      const out = await session.run(feeds);
-      return {
-        loss: scalarOf(out, 'loss'),
-        terms: Object.fromEntries(Object.keys(terms).map((name) => [name, scalarOf(out, `term.${name}`)])),
-        gradients: gradientsIn(out, parameters),
-      };
-    },
+    evaluate: async (feeds) => evaluationOf(await session.run(feeds), parameters),
     dispose: () => session.dispose(),
+  };
+}
+
+/** What a run gave as `loss`, `term.<name>` and `gradient.<parameter>`. */
+export function evaluationOf(out: Readonly<Record<string, Value>>, parameters: Iterable<string>): Evaluation {
+  const names = Object.keys(out).filter((name) => name.startsWith('term.'));
+  return {
+    loss: scalarOf(out, 'loss'),
+    terms: Object.fromEntries(names.map((name) => [name.slice('term.'.length), scalarOf(out, name)])),
+    gradients: gradientsIn(out, parameters),
   };
 }
 

@@ -4,6 +4,7 @@
 import type {
   CallInput,
   EditorSummary,
+  SettingValue,
   Training,
   TrainingPoint,
   TrainingValidation,
@@ -16,6 +17,9 @@ import type { Models } from './models.svelte.ts';
 import type { Toasts } from './toasts.svelte.ts';
 
 type Asked = CallInput<'training.start'>;
+
+/** So many points are held; beyond it the curve is read again, which the recorder keeps short. */
+const MOST_POINTS = 4000;
 
 export class Trainings {
   readonly #connection: Connection;
@@ -30,12 +34,14 @@ export class Trainings {
   points = $state.raw<readonly TrainingPoint[]>([]);
   validations = $state.raw<readonly TrainingValidation[]>([]);
   error = $state.raw<WireError | null>(null);
-  /** what a new one is asked for; its layers are null until somebody says or they are proposed */
-  asked = $state<Omit<Asked, 'layer'> & { layer: number | null }>({
-    ...{ editor: '', name: '', data: '', images: '', layer: null, steps: 5000, batch: 4, rate: 3e-4 },
-    ...{ middle: 512, heads: 8, form: 'similarity', extended: true, seed: 1, from: '' },
+  /** what a new one is asked for */
+  asked = $state<Omit<Asked, 'settings' | 'accumulate'> & { accumulate: number }>({
+    ...{ editor: '', name: '', data: '', images: '', steps: 5000, batch: 4, accumulate: 1, rate: 1e-4 },
+    ...{ extended: true, seed: 1, from: '' },
     validation: { edits: 20, every: 500 },
   });
+  /** settings of the editor that is asked for, by key; what nobody gave yet is null */
+  settings = $state<Record<string, SettingValue>>({});
   #read = 0;
 
   constructor(connection: Connection, jobs: Jobs, condition: Condition, models: Models, toasts: Toasts) {
@@ -49,12 +55,15 @@ export class Trainings {
       if (training === this.shown) void this.#readCurve();
     });
     connection.on('training.point', ({ training, point }) => {
-      if (training === this.shown) this.points = [...this.points, point];
+      if (training !== this.shown) return;
+      this.points = [...this.points, point];
+      if (this.points.length > MOST_POINTS) void this.#readCurve();
     });
   }
 
   readonly training = $derived.by(() => this.all.find(({ id }) => id === this.shown) ?? null);
   readonly trainable = $derived.by(() => this.editors.filter(({ training }) => training !== null));
+  readonly editor = $derived.by(() => this.trainable.find(({ name }) => name === this.asked.editor) ?? null);
   readonly job = $derived.by(() => this.#jobs.find(this.training?.job ?? null));
 
   /** Where what was dropped lies; '' where a page cannot know that. */
@@ -67,12 +76,25 @@ export class Trainings {
       this.all = await this.#connection.call('training.list', {});
       if (this.editors.length === 0) {
         this.editors = await this.#connection.call('models.editors', {});
-        this.asked.editor ||= this.trainable[0]?.name ?? '';
+        if (this.asked.editor === '' && this.trainable[0]) this.choose(this.trainable[0].name);
       }
       if (this.shown === null && this.all.length > 0) this.show(this.all[0]!.id);
     } catch (error) {
       this.error = toWireError(error);
     }
+  }
+
+  /** Another editor is to be trained: its settings begin as it proposes. A layer that was chosen stays, where it has one. */
+  choose(name: string): void {
+    const training = this.trainable.find((one) => one.name === name)?.training;
+    if (!training || name === this.asked.editor) return;
+    const layer = this.settings['layer'];
+    this.settings = Object.fromEntries(
+      training.settings.map(({ key, default: published }) => [key, training.proposed[key] ?? published]),
+    );
+    if (layer != null && 'layer' in this.settings) this.settings['layer'] = layer;
+    this.asked.editor = name;
+    this.asked.rate = training.rate;
   }
 
   show(id: string | null): void {
@@ -101,15 +123,12 @@ export class Trainings {
 
   /** Begins the training that is asked for; it shows itself when it is known. */
   async start(): Promise<void> {
-    const { layer, textLayer, images, from, ...asked } = this.asked;
-    const textRows = this.trainable.find(({ name }) => name === asked.editor)?.training?.textRows;
-    if (layer === null) return;
+    const { images, from, ...asked } = this.asked;
     this.error = null;
     this.shown = null;
     await this.#follow('training.start', {
       ...asked,
-      layer,
-      ...(textRows && textLayer != null && { textLayer }),
+      settings: { ...this.settings },
       ...(images?.trim() && { images }),
       ...(from?.trim() && { from }),
     });

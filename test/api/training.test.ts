@@ -23,15 +23,12 @@ const request: CallInput<'training.start'> = {
     editor: 'VisEdit',
     name: 'a tiny one',
     data: at('data.json'),
-    layer: 1,
+    settings: { layer: 1, middle: 16, heads: 2 },
     steps: 4,
     batch: 2,
     rate: 1e-3,
   },
   ...{
-    middle: 16,
-    heads: 2,
-    form: 'published',
     extended: false,
     seed: 3,
     validation: { edits: 1, every: 2 },
@@ -95,6 +92,8 @@ test('an adapter is trained while the model answers, told as it goes, and opens'
   expect(points.map(({ point }) => point.step)).toEqual([1, 2, 3, 4]);
   expect(done).toMatchObject({ state: 'done', step: 4, job: null, best: { exactMatch: expect.any(Number) } });
   expect(done.command).toContain('--editor VisEdit');
+  expect(done.command).toContain('--layer 1 --middle 16 --heads 2');
+  expect(done.settings).toContainEqual({ label: 'Layer', value: '1' });
   const { points: kept, validations } = await call('training.curve', { training: done.id });
   expect(kept.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
   expect(validations.map(({ step }) => step)).toEqual([2, 4]);
@@ -154,11 +153,16 @@ test('a stopped training, and one whose engine was killed, go on; what it has ca
 
 test('what cannot be trained is refused before anything begins', async () => {
   const before = (await call('training.list', {})).length;
+  const set = (changed: Record<string, string | number>) => ({
+    settings: { ...request.settings, ...changed },
+  });
   const wrong: ReadonlyArray<readonly [Partial<typeof request>, string]> = [
-    [{ layer: 99 }, 'layers 0 to'],
+    [set({ layer: 99 }), 'layers 0 to'],
     [{ editor: 'IKE' }, 'not trained here'],
-    [{ heads: 3 }, 'does not split'],
-    [{ form: 'similarity' }, 'width must be'],
+    [set({ heads: 3 }), 'does not split'],
+    [set({ start: 'similarity', attention: 'row-kinds' }), 'width must be'],
+    [set({ depth: 2 }), 'has no setting depth'],
+    [{ settings: {} }, 'setting layer'],
     [{ data: at('nowhere.json') }, 'nowhere.json'],
     [{ validation: { edits: 4, every: 2 } }, 'none is left to train on'],
   ];

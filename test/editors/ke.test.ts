@@ -3,8 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type AdapterWeights, writeAdapterFiles } from '../../electron/editors/adapterFiles.ts';
-import { Ke, type KeEdit, ke, keWeights } from '../../electron/editors/ke/ke.ts';
-import { teacherForced } from '../../electron/editors/weightEditor.ts';
+import { Ke, type KeEdit, keWeights } from '../../electron/editors/ke/ke.ts';
+import { ke } from '../../electron/editors/ke/kind.ts';
+import { KeLosses } from '../../electron/editors/ke/trainKe.ts';
+import { FrozenInputs } from '../../electron/editors/training/changedAnswers.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { type Cases, EditorReference } from '../support/editorFixtures.ts';
@@ -77,39 +79,34 @@ test('what is read, the changes and the answers equal the reference', async () =
 });
 
 test('training: terms and every gradient equal the reference', async () => {
-  const { label_smoothing, alpha_kl, margin_kl, kl_tokens, terms } = reference.json;
-  const { vocab } = model.decoder;
-  const share = label_smoothing / (vocab - 1);
-  const weighed: Array<[string, { nll: number; smoothing: number; kl: number }]> = [
-    ['edit', { nll: 1 - label_smoothing - share, smoothing: share, kl: 0 }],
-  ];
-  const tokens = Object.values(kl_tokens).reduce((a, b) => a + b);
-  for (const [sample, count] of Object.entries(kl_tokens))
-    weighed.push([sample, { nll: 0, smoothing: 0, kl: (alpha_kl * count) / tokens }]);
-  const total = new Map<string, Float32Array>();
-  let loss = -alpha_kl * margin_kl;
-  for (const [sample, by] of weighed) {
-    const laid = await teacherForced(model, await reference.request(model, sample));
-    const { nll, smoothing, kl, gradients } = await editor.trainingTerm(edit, laid, by);
-    loss += by.nll * nll + by.smoothing * smoothing + by.kl * kl;
-    if (sample === 'edit') {
-      expect(Math.abs(by.nll * nll + by.smoothing * smoothing - terms['cr']!)).toBeLessThan(2e-4);
-      expect(Math.abs(nll - terms['cr_plain']!)).toBeLessThan(2e-4);
-    } else expect(Math.abs(kl - terms[`kl_${sample}`]!)).toBeLessThan(2e-4);
-    for (const [name, own] of gradients)
-      total.set(
-        name,
-        own.map((value, i) => value + (total.get(name)?.[i] ?? 0)),
-      );
-  }
-  expect(Math.abs(loss - terms['total']!)).toBeLessThan(2e-4);
-  const stored = reference.names.filter((name) => name.startsWith('grad.total.'));
-  expect([...total.keys()].sort()).toEqual(stored.map((name) => name.replace('grad.total.', '')).sort());
-  for (const name of stored) {
-    const wanted = await reference.floats(name);
-    expect(largestDifference(total.get(name.replace('grad.total.', ''))!, wanted), name).toBeLessThan(
-      small(wanted),
+  const { label_smoothing: smoothing, alpha_kl, margin_kl: margin, kl_tokens, terms } = reference.json;
+  const losses = new KeLosses(editor, [...weights.keys()], { smoothing, margin, generalityWeight: 0 });
+  const frozen = await FrozenInputs.compile(model, editor.from, false);
+  try {
+    const inputs = await frozen.of(await reference.trainingEdit(model));
+    const found = await losses.evaluate(edit, inputs, alpha_kl);
+    const tokens = Object.values(kl_tokens).reduce((a, b) => a + b);
+    const kl = Object.entries(kl_tokens).reduce(
+      (sum, [sample, count]) => sum + (terms[`kl_${sample}`]! * count) / tokens,
+      0,
     );
+    expect(Math.abs(found.terms['locality']! - kl)).toBeLessThan(2e-4);
+    expect(Math.abs(found.terms['reliability']! - terms['cr']!)).toBeLessThan(2e-4);
+    expect(Math.abs(found.loss - terms['total']!)).toBeLessThan(2e-4);
+    const stored = reference.names.filter((name) => name.startsWith('grad.total.'));
+    expect([...found.gradients.keys()].sort()).toEqual(
+      stored.map((name) => name.replace('grad.total.', '')).sort(),
+    );
+    for (const name of stored) {
+      const wanted = await reference.floats(name);
+      expect(
+        largestDifference(found.gradients.get(name.replace('grad.total.', ''))!, wanted),
+        name,
+      ).toBeLessThan(small(wanted));
+    }
+  } finally {
+    await frozen.dispose();
+    await losses.dispose();
   }
 });
 

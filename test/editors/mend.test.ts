@@ -3,9 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type AdapterWeights, writeAdapterFiles } from '../../electron/editors/adapterFiles.ts';
-import { Mend, mend, mendModules } from '../../electron/editors/mend/mend.ts';
+import { mend } from '../../electron/editors/mend/kind.ts';
+import { Mend, mendModules } from '../../electron/editors/mend/mend.ts';
 import { deviation, networkName, withRows } from '../../electron/editors/mend/network.ts';
-import { teacherForced } from '../../electron/editors/weightEditor.ts';
+import { MendLosses } from '../../electron/editors/mend/trainMend.ts';
+import { FrozenInputs } from '../../electron/editors/training/changedAnswers.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
 import type { Visual } from '../../electron/models/picture.ts';
 import { VisionLanguageModel, type WeightChanges } from '../../electron/models/visionLanguageModel.ts';
@@ -110,27 +112,37 @@ test('rows, factors, changes and answers equal the reference, of one edit and of
 
 test('training: terms and every gradient equal the reference', async () => {
   const { lambdas, terms } = reference.json;
-  const gradient = await editor.gradient(await reference.request(model));
-  const total = new Map<string, Float32Array>();
-  for (const [name, lambda] of Object.entries(lambdas)) {
-    const [kind, sample = 'edit'] = /^(gen|loc)_(.*)$/.exec(name)?.slice(1) ?? ['rel'];
-    const laid = await teacherForced(model, await reference.request(model, sample));
-    const weighed = kind === 'loc' ? { nll: 0, kl: lambda } : { nll: lambda, kl: 0 };
-    const { nll, kl, gradients } = await editor.trainingTerm(gradient, laid, weighed);
-    expect(Math.abs((kind === 'loc' ? kl : nll) - terms[name]!), name).toBeLessThan(2e-4);
-    for (const [weight, own] of gradients)
-      total.set(
-        weight,
-        own.map((value, i) => value + (total.get(weight)?.[i] ?? 0)),
-      );
-  }
-  const stored = reference.names.filter((name) => name.startsWith('grad.total.'));
-  expect([...total.keys()].sort()).toEqual(stored.map((name) => name.replace('grad.total.', '')).sort());
-  for (const name of stored) {
-    const wanted = await reference.floats(name);
-    expect(largestDifference(total.get(name.replace('grad.total.', ''))!, wanted), name).toBeLessThan(
-      small(wanted),
+  expect(new Set(Object.values(lambdas))).toEqual(new Set([0.1]));
+  const losses = new MendLosses(editor, weights, {
+    editWeight: 0.1,
+    generalityWeight: 0.1,
+    localityWeight: 0.1,
+  });
+  const frozen = await FrozenInputs.compile(model, editor.from, false);
+  try {
+    const gradient = await editor.gradient(await reference.request(model));
+    const inputs = await frozen.of(await reference.trainingEdit(model));
+    const found = await losses.evaluate(gradient, inputs);
+    const names = {
+      ...{ reliability: 'rel', textGenerality: 'gen_text_rephrase', imageGenerality: 'gen_image_rephrase' },
+      ...{ imageLocality: 'loc_image_loc', textLocality: 'loc_text_loc' },
+    };
+    for (const [name, theirs] of Object.entries(names))
+      expect(Math.abs(found.terms[name]! - terms[theirs]!), name).toBeLessThan(2e-4);
+    const stored = reference.names.filter((name) => name.startsWith('grad.total.'));
+    expect([...found.gradients.keys()].sort()).toEqual(
+      stored.map((name) => name.replace('grad.total.', '')).sort(),
     );
+    for (const name of stored) {
+      const wanted = await reference.floats(name);
+      expect(
+        largestDifference(found.gradients.get(name.replace('grad.total.', ''))!, wanted),
+        name,
+      ).toBeLessThan(small(wanted));
+    }
+  } finally {
+    await frozen.dispose();
+    await losses.dispose();
   }
 });
 

@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { layBatch, type TrainingEdit } from '../../electron/editors/visedit/batch.ts';
-import { FrozenModel } from '../../electron/editors/visedit/frozen.ts';
+import { layBatch } from '../../electron/editors/training/batch.ts';
+import type { TrainingEdit } from '../../electron/editors/training/edits.ts';
+import { FrozenModel } from '../../electron/editors/training/frozenModel.ts';
 import { publishedWeights, totalLoss, visEditLosses } from '../../electron/editors/visedit/losses.ts';
 import { shapeOfWeights } from '../../electron/editors/visedit/visEdit.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/files/safetensors.ts';

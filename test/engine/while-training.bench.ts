@@ -66,9 +66,9 @@ const measured = {
 };
 
 const request: CallInput<'training.start'> = {
-  ...{ editor: 'VisEdit', name: 'beside', data: join(folder, 'data.json'), layer: 0, steps: 1000, batch: 4 },
-  ...{ rate: 1e-4, middle: 512, heads: 8, extended: false, seed: 1, validation: null },
-  form: 'similarity',
+  ...{ editor: 'VisEdit', name: 'beside', data: join(folder, 'data.json'), steps: 1000, batch: 4 },
+  ...{ rate: 1e-4, accumulate: 1, extended: false, seed: 1, validation: null },
+  settings: { layer: 0, middle: 512, attention: 'row-kinds', start: 'similarity', scale: 1 },
 };
 await asking();
 for (let round = 0; round < 2; round++) {

@@ -6,9 +6,9 @@ import sharp from 'sharp';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readAdapter } from '../../electron/editors/registry.ts';
 import { editSourceFromFile } from '../../electron/evaluation/editSource.ts';
+import { readTrainingCurve } from '../../electron/evaluation/trainingCurve.ts';
 import {
   finishTraining,
-  readTrainingCurve,
   readTrainingRun,
   runTraining,
   type TrainingHooks,
@@ -18,7 +18,7 @@ import { fingerprint } from '../../electron/models/checkpoint.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
-import { tinyTraining } from '../support/tinyEdits.ts';
+import { tinySettings, tinyTraining } from '../support/tinyEdits.ts';
 
 let base: string;
 let request: TrainingRequest;
@@ -47,12 +47,13 @@ beforeAll(async () => {
     image: 'c.png',
   }));
   await writeFile(at('data.json'), JSON.stringify([record, ...others]));
-  const { layer, shape, start, ...training } = tinyTraining;
+  const { edits, optimizer, seed } = tinyTraining;
   request = {
     ...{ editor: 'VisEdit', name: 'a tiny one', model: at('model'), data: at('data.json'), suffix: '' },
     ...{ extended: false, weights: 'dense', providers: ['cpu'], layerwise: false },
     validation: { edits: 1, every: 2 },
-    options: { layer, shape, start, ...training, steps: 4 },
+    settings: tinySettings,
+    options: { edits, optimizer, seed, steps: 4 },
   };
 });
 afterAll(() => rm(base, { recursive: true, force: true }));
@@ -102,7 +103,7 @@ test('a stopped training goes on where it was, keeps its best weights, and makes
   for (const folder of [at('whole', 'adapter'), at('kept')])
     expect(await readAdapter(folder, checkpoint, own)).toMatchObject({
       name: 'a tiny one',
-      cuts: [request.options.layer],
+      cuts: [tinySettings.layer],
     });
   const said = JSON.parse(await readFile(at('whole', 'adapter', 'adapter.json'), 'utf8'));
   expect(said.training).toMatchObject({

@@ -12,7 +12,7 @@ import { fixture } from '../support/fixtures.ts';
 vi.mock('electron', async () => (await import('../support/fakeElectron.ts')).electron);
 
 const home = mkdtempSync(join(tmpdir(), 'emend-training-page-'));
-const poll = <T>(value: () => T | Promise<T>) => expect.poll(value, { timeout: 60_000, interval: 100 });
+const poll = <T>(value: () => T | Promise<T>) => expect.poll(value, { timeout: 150_000, interval: 100 });
 let browser: Browser;
 let desktop: Desktop;
 let page: Page;
@@ -60,10 +60,12 @@ test('a training is asked for, seen as it goes, paused, kept, opened, and found 
   await form.getByLabel('Edits held out').fill('1');
   await form.getByLabel('Steps between measurements').fill('2');
   await form.getByRole('button', { name: 'More settings' }).click();
-  await form.getByLabel('Edits a step').fill('1');
-  await form.getByLabel('Width').fill('64');
-  await poll(() => form.getByText('the width must be 128 or more').isVisible()).toBe(true);
-  await form.getByText('As published').click();
+  await form.getByLabel('Edits a batch').fill('1');
+  // Its fields are made of what may be set of the editor.
+  await form.getByLabel('Width', { exact: true }).fill('');
+  await poll(() => form.getByText('Give a value for “Width”.').isVisible()).toBe(true);
+  await form.getByLabel('Width', { exact: true }).fill('64');
+  await form.getByLabel('Starts', { exact: true }).selectOption('published');
   await train.click();
 
   const run = page.getByRole('region', { name: 'Training page adapter' });
@@ -87,4 +89,4 @@ test('a training is asked for, seen as it goes, paused, kept, opened, and found 
   await page.getByRole('link', { name: 'Training' }).click();
   await run.getByRole('button', { name: 'Remove' }).click();
   await poll(() => form.isVisible()).toBe(true);
-}, 120_000);
+}, 400_000);

@@ -3,6 +3,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { expect } from 'vitest';
+import type { TrainingEdit } from '../../electron/editors/training/edits.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/files/safetensors.ts';
 import { generate } from '../../electron/models/generation.ts';
 import type { Visual } from '../../electron/models/picture.ts';
@@ -86,6 +87,25 @@ export class EditorReference<Json> {
       visual,
       prompt: text_prompt.replace('<image>\n', ''),
       target: text_full.slice(text_prompt.length + 1),
+    };
+  }
+
+  /** The samples as an edit to train on. */
+  async trainingEdit(model: VisionLanguageModel): Promise<TrainingEdit> {
+    const pixels = async (sample: string) =>
+      model.pixelsOf(await readFile(fixture(`images/${this.#samples[sample]!.image}`)));
+    const text = async (sample: string) => {
+      const { prompt, target } = await this.request(model, sample);
+      return { prompt, answer: target };
+    };
+    const { prompt, target } = await this.request(model);
+    return {
+      ...{ prompt, target, rephrase: (await text('text_rephrase')).prompt },
+      pixels: await pixels('edit'),
+      rephrasePixels: await pixels('image_rephrase'),
+      localityPixels: await pixels('image_loc'),
+      locality: await text('image_loc'),
+      textLocality: await text('text_loc'),
     };
   }
 

@@ -1,5 +1,5 @@
 /** @file A handful of edits for the tiny checkpoint, and settings that train an adapter on them in a moment. */
-import type { EditSource, TrainingEdit } from '../../electron/editors/visedit/batch.ts';
+import type { EditSource, TrainingEdit } from '../../electron/editors/training/edits.ts';
 import { publishedWeights } from '../../electron/editors/visedit/losses.ts';
 import type { VisEditTraining } from '../../electron/editors/visedit/trainVisEdit.ts';
 import type { Pixels } from '../../electron/models/picture.ts';
@@ -45,6 +45,7 @@ export function tinyEdits(model: VisionLanguageModel): EditSource {
           rephrasePixels: picture(1),
           localityPixels: picture(2),
           locality: { prompt: QUESTIONS[(number + 1) % 3]!, answer: TARGETS[(number + 1) % 3]! },
+          textLocality: { prompt: 'Is it day?', answer: 'yes' },
           extra: { own: { prompt: 'How many animals are there?', answer: null } },
         };
       }),
@@ -68,3 +69,9 @@ export const tinyTraining: VisEditTraining = {
   steps: 6,
   seed: 7,
 };
+
+/** The same as settings of a recorded training have it. */
+export const tinySettings = {
+  ...{ layer: EDIT_LAYER, middle: 16, influenceMiddle: 24, heads: 2, attention: 'row-kinds' },
+  ...{ rows: 200, sampled: 5, influencePictures: 'both', scale: 1 },
+} as const;

@@ -6,23 +6,24 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { writeAdapterFiles } from '../../electron/editors/adapterFiles.ts';
 import { type DualEdit, dualEdit } from '../../electron/editors/dualedit/dualEdit.ts';
 import { dualEditTraining, dualPrefixes } from '../../electron/editors/dualedit/trainDualEdit.ts';
-import type { AdapterOptions, TrainingRun } from '../../electron/editors/trainAdapters.ts';
+import { parseSettings } from '../../electron/editors/settings.ts';
+import type { TrainingOptions, TrainingRun } from '../../electron/editors/training/editorTraining.ts';
+import { trainEditor } from '../../electron/editors/training/trainEditor.ts';
 import { trainVisEdit } from '../../electron/editors/visedit/trainVisEdit.ts';
 import { VisEdit } from '../../electron/editors/visedit/visEdit.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { floatsOf } from '../../electron/tensor/session.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { largestDifference } from '../support/fixtures.ts';
-import { EDIT_LAYER, noisePicture, tinyEdits, tinyTraining } from '../support/tinyEdits.ts';
+import { EDIT_LAYER, noisePicture, tinyEdits, tinySettings, tinyTraining } from '../support/tinyEdits.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'emend-dual-'));
 const TEXT_LAYER = EDIT_LAYER + 1;
-const options: AdapterOptions = {
-  ...tinyTraining,
+const settings = parseSettings('DualEdit', dualEditTraining.settings, {
+  ...tinySettings,
   textLayer: TEXT_LAYER,
-  weights: { ...tinyTraining.weights, influenceUp: 0, influenceDown: 0, influenceAttribution: 0 },
-  steps: 4,
-};
+});
+const options: TrainingOptions = { ...tinyTraining, steps: 4 };
 let model: VisionLanguageModel;
 beforeAll(async () => {
   await writeTinyCheckpoint(folder);
@@ -33,12 +34,13 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-const train = (state: string, changed: Partial<AdapterOptions> = {}, run: Partial<TrainingRun> = {}) =>
-  dualEditTraining.train(
+const train = (state: string, changed: Partial<TrainingOptions> = {}, run: Partial<TrainingRun> = {}) =>
+  trainEditor(
     model,
     tinyEdits(model),
     { ...options, ...changed },
     { statePath: join(folder, state), ...run },
+    (start) => dualEditTraining.begin(settings, start),
   );
 
 test('without a step, from a VisEdit adapter, it edits as that adapter does', async () => {
@@ -57,7 +59,11 @@ test('without a step, from a VisEdit adapter, it edits as that adapter does', as
     true,
   );
   const at = join(folder, 'adapter');
-  const described = { editor: 'DualEdit', name: 'tiny', ...dualEditTraining.describe(options) };
+  const described = {
+    editor: 'DualEdit',
+    name: 'tiny',
+    ...dualEditTraining.describe(settings, model.checkpoint),
+  };
   const rest = { model: trained.modelFingerprint, router: { layer: EDIT_LAYER, threshold: 0.5 } };
   await writeAdapterFiles(at, { ...described, ...rest }, trained.weights, 'F32');
   const unopened = await dualEdit.read!(at, model.checkpoint);

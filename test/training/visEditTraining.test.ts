@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { trainVisEdit } from '../../electron/editors/visedit/trainVisEdit.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+import { largestDifference } from '../support/fixtures.ts';
 import { EDIT_LAYER, tinyEdits, tinyTraining } from '../support/tinyEdits.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'emend-visedit-'));
@@ -127,4 +128,45 @@ test('an adapter without an influence mapper is trained by its answers alone', a
   const { weights } = await trainVisEdit(model, tinyEdits(model), { ...tinyTraining, shape, steps: 1 }, run);
   expect(told).toEqual([['reliability', 'textGenerality', 'imageGenerality', 'imageLocality']]);
   expect([...weights.keys()].filter((name) => name.startsWith('influence_mapper.'))).toEqual([]);
+});
+
+test('batches that are gathered make the step of one batch of all their edits', async () => {
+  const edits = tinyEdits(model);
+  // A scale is taken from the first batch, which is another here.
+  const options = { ...tinyTraining, sampled: 1000, scale: 0, steps: 2 };
+  const weights = { ...options.weights, influenceAttribution: 0 };
+  const run = (name: string) => ({ statePath: join(folder, name) });
+  const whole = await trainVisEdit(model, edits, { ...options, weights, edits: 4 }, run('four'));
+  const parts = await trainVisEdit(
+    model,
+    edits,
+    { ...options, weights, edits: 2, accumulate: 2 },
+    run('two and two'),
+  );
+  const apart = await trainVisEdit(model, edits, { ...options, weights, edits: 2 }, run('two'));
+  const name = 'mlp_end.weight';
+  const of = ({ weights: found }: typeof whole) => found.get(name)!.data;
+  expect(largestDifference(of(parts), of(whole))).toBeLessThan(2e-5);
+  expect(largestDifference(of(apart), of(whole))).toBeGreaterThan(2e-4);
+});
+
+test('a step of gathered batches that was stopped in its middle is made anew', async () => {
+  const gathered = (state: string, signal?: AbortSignal) => {
+    const edits = tinyEdits(model);
+    const asked: number[] = [];
+    const batch: typeof edits.batch = (number, count) => {
+      asked.push(number);
+      if (signal && number === 3) stop.abort();
+      return edits.batch(number, count);
+    };
+    const options = { ...tinyTraining, edits: 1, accumulate: 3, steps: 2 };
+    const run = { statePath: join(folder, state), ...(signal && { signal }) };
+    return { asked, trained: trainVisEdit(model, { ...edits, batch }, options, run) };
+  };
+  const stop = new AbortController();
+  await expect(gathered('middle', stop.signal).trained).rejects.toMatchObject({ code: 'cancelled' });
+  const resumed = gathered('middle');
+  const whole = gathered('unbroken');
+  expect((await resumed.trained).weights).toEqual((await whole.trained).weights);
+  expect(resumed.asked).toEqual([0, 3, 4, 5]);
 });

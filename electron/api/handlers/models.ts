@@ -3,17 +3,27 @@
  */
 import { editorKinds } from '../../editors/registry.ts';
 import { settingFields } from '../../editors/settings.ts';
+import { type EditorTraining, USUAL_RATE } from '../../editors/training/editorTraining.ts';
 import { EmendError } from '../../errors.ts';
 import { readPicture } from '../../library/pictures.ts';
 import { recentModels } from '../../library/recentModels.ts';
 import { findModels, hubCaches } from '../../models/hubCache.ts';
 import { listPacked, removePacked } from '../../models/packed/cache.ts';
 import { findAdapters } from '../adapters.ts';
+import type { EditorSummary, SettingValue } from '../contract.ts';
 import { demandFolder } from '../modelSession.ts';
 import { type Parts, relay } from '../parts.ts';
 import { demoModel } from '../resources.ts';
 import type { HandlersOf } from '../router.ts';
 import { typedPath } from '../typedPath.ts';
+
+function trainingSummary({ settings, proposed, rate }: EditorTraining): EditorSummary['training'] {
+  return {
+    settings: settingFields(settings),
+    proposed: { ...(proposed?.settings as Record<string, SettingValue> | undefined) },
+    rate: proposed?.rate ?? rate ?? USUAL_RATE,
+  };
+}
 
 export function modelHandlers({
   library,
@@ -43,7 +53,7 @@ export function modelHandlers({
       editorKinds.map(({ name, acts, untrained, training }) => ({
         ...{ name, acts, trains: untrained === undefined, scope: untrained?.scope ?? 'routed' },
         settings: untrained ? settingFields(untrained.settings) : [],
-        training: training ? { textRows: training.textRows } : null,
+        training: training ? trainingSummary(training) : null,
       })),
     'models.rows': async ({ picture }) => {
       const { width, height } = readPicture(library, picture).picture;

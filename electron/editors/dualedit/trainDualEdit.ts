@@ -2,29 +2,32 @@
  * @file Trains DualEdit's two adapters on a frozen model, its gate off (appendix A; `papers/003*` gives three terms: reliability,
  * generality in text and picture, image locality).
  */
+import { z } from 'zod';
 import { attentionInputs, type Decoder, enter } from '../../models/decoder.ts';
-import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import type { WeightOf, Weights } from '../../models/weights.ts';
 import type { Graph } from '../../tensor/graph.ts';
 import type { AdapterWeights } from '../adapterFiles.ts';
+import { answerTerms } from '../training/answerTerms.ts';
+import type { BatchSizes } from '../training/batch.ts';
+import type { EditorInTraining, EditorTraining, TrainingStart } from '../training/editorTraining.ts';
+import { adaptersInTraining, type RowTraining } from '../training/rowAdapters.ts';
 import {
-  type AdapterTraining,
-  type EditorTraining,
-  type TrainedWeights,
-  type TrainingRun,
-  trainAdapters,
-} from '../trainAdapters.ts';
+  checkRowSettings,
+  proposedForRows,
+  rowFields,
+  rowLayer,
+  rowTraining,
+} from '../training/rowSettings.ts';
 import type { AdapterShape } from '../visedit/adapterGraph.ts';
-import type { EditSource } from '../visedit/batch.ts';
 import { type AdapterStart, initialAdapter } from '../visedit/initialAdapter.ts';
-import { adaptChosen, answerTerms, type LossSizes, type LossTerms, signalsOf } from '../visedit/losses.ts';
+import { adaptChosen, type LossTerms, signalsOf } from '../visedit/losses.ts';
 
 /** What the names of each adapter's weights begin with, as published. */
 export const dualPrefixes = { text: 'text_adaptor.', visual: 'visual_adaptor.' } as const;
 type Part = keyof typeof dualPrefixes;
 type OfBoth<T> = Readonly<Record<Part, T>>;
 
-export interface DualEditTraining extends AdapterTraining {
+interface DualEditAdapters extends RowTraining {
   /** decoder layers whose outputs are changed, from 0 */
   readonly layers: OfBoth<number>;
   /** `influenceMapper`: of the visual adapter; the text adapter has none */
@@ -46,7 +49,7 @@ export function dualName(part: Part, name: string): string {
  */
 export function dualEditLosses(
   graph: Graph,
-  sizes: LossSizes,
+  sizes: BatchSizes,
   shapes: OfBoth<AdapterShape>,
   decoder: Decoder,
   layers: OfBoth<number>,
@@ -72,13 +75,14 @@ export function dualEditLosses(
       x = adaptChosen(graph, x, part, signal, shapes[part], weight, scales[part]);
     }
   }
-  return answerTerms(graph, enter(x, decoder.layers, attention), sizes, decoder, frozen);
+  return answerTerms(graph, enter(x, decoder.layers, attention), decoder, frozen);
 }
 
 /** Weights to start from: of the visual adapter as `start` says, of the text adapter as published. */
 function initialWeights(
   shapes: OfBoth<AdapterShape>,
-  { seed, start, scale }: DualEditTraining,
+  { start, scale }: DualEditAdapters,
+  seed: number,
 ): AdapterWeights {
   const text = initialAdapter(shapes.text, seed + 1);
   const visual = initialAdapter(shapes.visual, seed, start, 1 / (scale || 1));
@@ -103,46 +107,59 @@ function startFrom(from: AdapterWeights, initial: AdapterWeights): AdapterWeight
   return weights;
 }
 
-/** Trains; see `trainAdapters`. The influence losses must weigh 0: DualEdit has none. */
-export function trainDualEdit(
-  model: VisionLanguageModel,
-  source: EditSource,
-  options: DualEditTraining,
-  run: TrainingRun,
-): Promise<TrainedWeights> {
-  const { decoder } = model;
-  const { layers } = options;
-  const visual: AdapterShape = { ...options.shape, hidden: decoder.hidden };
+function begin(
+  { layers, shape, ...options }: DualEditAdapters,
+  start: TrainingStart,
+): Promise<EditorInTraining> {
+  const { decoder } = start.model;
+  const visual: AdapterShape = { ...shape, hidden: decoder.hidden };
   const shapes = { text: { ...visual, influenceMapper: false }, visual };
-  const weights = initialWeights(shapes, options);
-  const from = run.from && { ...run.from, weights: startFrom(run.from.weights, weights) };
-  return trainAdapters(
-    model,
-    source,
-    options,
-    { ...run, ...(from && { from }) },
-    {
-      adapters: (['text', 'visual'] as const).map((part) => ({
-        prefix: dualPrefixes[part],
-        layer: layers[part],
-      })),
-      weights,
-      settings: { editor: 'DualEdit' },
-      losses: (graph, sizes, frozen, adapter, [text, image]) =>
-        dualEditLosses(graph, sizes, shapes, decoder, layers, frozen, adapter, {
-          text: text!,
-          visual: image!,
-        }),
-    },
-  );
+  const weights = initialWeights(shapes, { layers, shape, ...options }, start.seed);
+  const from = start.from && { ...start.from, weights: startFrom(start.from.weights, weights) };
+  return adaptersInTraining({ ...start, from }, options, {
+    adapters: (['text', 'visual'] as const).map((part) => ({
+      prefix: dualPrefixes[part],
+      layer: layers[part],
+    })),
+    weights,
+    settings: { editor: 'DualEdit', layers, shape, start: options.start },
+    losses: (graph, sizes, frozen, adapter, [text, image]) =>
+      dualEditLosses(graph, sizes, shapes, decoder, layers, frozen, adapter, {
+        text: text!,
+        visual: image!,
+      }),
+  });
 }
 
-export const dualEditTraining: EditorTraining = {
-  textRows: true,
-  cuts: ({ layer, textLayer = layer }) => [...new Set([layer, textLayer])].sort((a, b) => a - b),
-  describe({ layer, textLayer = layer, shape: { heads, influenceMapper } }) {
-    return { textLayer, visualLayer: layer, heads, influenceMapper };
+const { layer: rowsOfPictures, ...others } = rowFields;
+const Settings = z.object({
+  layer: rowsOfPictures,
+  textLayer: rowLayer.nullable().default(null).meta({
+    title: 'Layer of text rows',
+    description: 'Decoder layer whose text rows are changed; that of visual rows otherwise',
+  }),
+  ...others,
+});
+
+/** The influence losses count for nothing here: DualEdit has none. */
+export const dualEditTraining: EditorTraining<z.infer<typeof Settings>> = {
+  settings: Settings,
+  proposed: { ...proposedForRows, settings: { ...proposedForRows.settings, influenceMapper: false } },
+  needs(settings, checkpoint) {
+    const { layer } = settings;
+    const textLayer = settings.textLayer ?? layer;
+    const layers = [
+      ['The layer', layer],
+      ['The layer of text rows', textLayer],
+    ] as const;
+    checkRowSettings(settings, layers, checkpoint);
+    return { cuts: [...new Set([layer, textLayer])].sort((a, b) => a - b), changeable: [] };
   },
-  train: (model, source, { layer, textLayer = layer, ...options }, run) =>
-    trainDualEdit(model, source, { ...options, layers: { text: textLayer, visual: layer } }, run),
+  describe({ layer, textLayer, heads, influenceMapper }) {
+    return { textLayer: textLayer ?? layer, visualLayer: layer, heads, influenceMapper };
+  },
+  begin(settings, start) {
+    const { layer, ...options } = rowTraining(settings, start.model);
+    return begin({ ...options, layers: { text: settings.textLayer ?? layer, visual: layer } }, start);
+  },
 };

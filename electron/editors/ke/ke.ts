@@ -3,17 +3,23 @@
  */
 import { z } from 'zod';
 import type { Decoder } from '../../models/decoder.ts';
-import { decoderFrom, feedsFrom, logitsAt, targetFeeds, targetLoss } from '../../models/decoderPass.ts';
+import { decoderFrom, feedsFrom, targetFeeds, targetLoss } from '../../models/decoderPass.ts';
 import { generate } from '../../models/generation.ts';
-import type { ModelInput, VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
+import type { VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
 import type { MatrixChange } from '../../models/weightChanges.ts';
-import { deltaWeights, observedWeights, weightsAsInputs } from '../../models/weights.ts';
+import {
+  deltaWeights,
+  observedWeights,
+  type WeightOf,
+  type Weights,
+  weightsAsInputs,
+} from '../../models/weights.ts';
 import * as f from '../../tensor/functions.ts';
 import { gradients } from '../../tensor/gradients.ts';
 import type { Graph, Tensor } from '../../tensor/graph.ts';
-import { float32, floatsOf, int64, type Value } from '../../tensor/session.ts';
-import { type AdapterWeights, readAdapterFiles } from '../adapterFiles.ts';
-import type { EditorKind, UnopenedEditor, Work } from '../editor.ts';
+import { float32, floatsOf, type Value } from '../../tensor/session.ts';
+import type { AdapterWeights } from '../adapterFiles.ts';
+import type { Work } from '../editor.ts';
 import {
   cutBelow,
   mlpLinears,
@@ -66,7 +72,8 @@ export class Ke extends WeightEditor {
   readonly name = 'KE';
   readonly edited: readonly EditedWeight[];
   readonly #maxScale: number;
-  readonly #from: number;
+  /** the lowest layer that is changed */
+  readonly from: number;
   readonly #weights: AdapterWeights;
 
   /** @throws EmendError 'damaged' when the weights are none of this hyper-network */
@@ -77,25 +84,28 @@ export class Ke extends WeightEditor {
     checkHyperNetwork(edited, model.hidden, weights, where);
     this.edited = edited;
     this.#maxScale = which.maxScale;
-    this.#from = from;
+    this.from = from;
     this.#weights = weights;
   }
 
-  /** The old answer is the unedited model's own. */
   async make(_: VisionLanguageModel, request: WeightRequest, work: Work = {}): Promise<WeightChanges> {
-    const { model } = this;
     await betweenSteps(work, 0, 2);
+    const old = await this.oldAnswer(request);
+    await betweenSteps(work, 1, 2);
+    return this.changes(await this.read(request, old));
+  }
+
+  /** The old answer is the unedited model's own. */
+  async oldAnswer(request: WeightRequest): Promise<string> {
+    const { model } = this;
     const { targetIds } = await teacherForced(model, request);
     const image = (request.visual as object | null) !== null;
     const asked = await model.lay(
       model.prompts.encodePrompt({ prompt: request.prompt, image }),
       request.visual,
     );
-    const { text } = await generate(model, await model.prefill(asked), {
-      maxNewTokens: 2 * targetIds.length,
-    });
-    await betweenSteps(work, 1, 2);
-    return this.changes(await this.read(request, text));
+    const maxNewTokens = 2 * targetIds.length;
+    return (await generate(model, await model.prefill(asked), { maxNewTokens })).text;
   }
 
   /** What an edit from an old answer is to the hyper-network. */
@@ -105,7 +115,7 @@ export class Ke extends WeightEditor {
     const shapes = new Map(this.edited.map(({ name, out, into }) => [`${name}.weight`, [out, into]]));
     const session = await this.sessions.get('gradient', (graph) => {
       const { weights, deltas } = deltaWeights(graph, decoder.weightsOf(graph), shapes);
-      const loss = targetLoss(graph, decoderFrom(graph, decoder, this.#from, weights), decoder, weights);
+      const loss = targetLoss(graph, decoderFrom(graph, decoder, this.from, weights), decoder, weights);
       graph.output('loss', loss);
       for (const [at, gradient] of gradients(loss, [...deltas.values()]).entries())
         graph.output(`gradient.${at}`, gradient);
@@ -116,7 +126,7 @@ export class Ke extends WeightEditor {
       float32(new Float32Array(out! * into!), [out!, into!]),
     ]);
     const out = await session.run({
-      ...(await feedsFrom(model, input, this.#from)),
+      ...(await feedsFrom(model, input, this.from)),
       ...targetFeeds(input, targetIds),
       ...Object.fromEntries(none),
     });
@@ -135,7 +145,7 @@ export class Ke extends WeightEditor {
       graph.output('condition', conditioned);
       for (const [at, offset] of offsets.entries()) graph.output(`offset.${at}`, offset);
     });
-    const out = await session.run(await this.#feeds(edit));
+    const out = await session.run(await this.editFeeds(edit));
     const offsets: Float32Array[] = [];
     for (const at of this.edited.keys()) offsets.push(await floatsOf(out[`offset.${at}`]!));
     return { condition: await floatsOf(out['condition']!), offsets };
@@ -149,62 +159,20 @@ export class Ke extends WeightEditor {
   }
 
   /**
-   * A part of the training loss after the edit and its gradients by the hyper-network's weights: `nll` times the mean negative log
-   * likelihood of the target + `smoothing` times the mean of Σ −log p over the vocabulary + `kl` times the mean KL(before ‖ after) at the
-   * rows that predict it.
+   * `weights` of a graph as the hyper-network changes them by an edit that is fed (`editFeeds`), and the hyper-network's own, which are
+   * fed under their names.
    */
-  async trainingTerm(
+  changedWeights(
+    graph: Graph,
+    weights: Weights,
     edit: KeEdit,
-    { input, targetIds }: { readonly input: ModelInput; readonly targetIds: readonly number[] },
-    weights: { readonly nll: number; readonly smoothing: number; readonly kl: number },
-  ): Promise<{ nll: number; smoothing: number; kl: number; gradients: Map<string, Float32Array> }> {
-    const { model } = this;
-    const { decoder } = model;
-    const names = [...this.#weights.keys()];
-    const rows = paddedRows(edit.ids);
-    const terms = ['nll', 'smoothing', 'kl'] as const;
-    const session = await this.sessions.get(`training on ${rows} tokens`, (graph) => {
-      const { offsets, weight } = this.#build(graph, rows);
-      const changed = observedWeights(decoder.weightsOf(graph), (name, x, given) => {
-        const at = this.edited.findIndex((one) => one.name === name);
-        return at < 0 ? given : f.add(given, f.linear(x, offsets[at]!));
-      });
-      const top = decoderFrom(graph, decoder, this.#from, changed);
-      const logits = logitsAt(top, graph.input('predicting', 'int64', ['target']), decoder, changed);
-      const before = graph.input('before', 'float32', ['target', decoder.vocab]);
-      const values = {
-        nll: f.mean(f.crossEntropy(logits, graph.input('labels', 'int64', ['target']))),
-        smoothing: f.negate(f.mean(f.sum(f.logSoftmax(logits), [-1]))),
-        kl: f.mean(f.klDivergence(before, logits)),
-      };
-      const parts = terms.map((term) => {
-        graph.output(term, values[term]);
-        return f.multiply(values[term], graph.input(`weight of ${term}`, 'float32', []));
-      });
-      const loss = parts.reduce((a, b) => f.add(a, b));
-      for (const [at, gradient] of gradients(loss, names.map(weight)).entries())
-        graph.output(`gradient.${names[at]}`, gradient);
+  ): { readonly weights: Weights; readonly network: WeightOf } {
+    const { offsets, weight } = this.#build(graph, paddedRows(edit.ids));
+    const changed = observedWeights(weights, (name, x, given) => {
+      const at = this.edited.findIndex((one) => one.name === name);
+      return at < 0 ? given : f.add(given, f.linear(x, offsets[at]!));
     });
-    const predicting = targetIds.map((_, place) => input.lastPromptRow + place);
-    const out = await session.run({
-      ...(await feedsFrom(model, input, this.#from)),
-      ...(await this.#feeds(edit)),
-      predicting: int64(predicting, [predicting.length]),
-      labels: int64(targetIds, [targetIds.length]),
-      before: (await model.finish(await model.prefill(input), predicting)).logits,
-      ...Object.fromEntries(
-        terms.map((term) => [`weight of ${term}`, float32(Float32Array.of(weights[term]), [])]),
-      ),
-    });
-    const found = new Map<string, Float32Array>();
-    for (const name of names) found.set(name, await floatsOf(out[`gradient.${name}`]!));
-    const one = async (name: string) => (await floatsOf(out[name]!))[0]!;
-    return {
-      nll: await one('nll'),
-      smoothing: await one('smoothing'),
-      kl: await one('kl'),
-      gradients: found,
-    };
+    return { weights: changed, network: weight };
   }
 
   /** The hyper-network over texts of so many tokens, with the gradients as inputs. */
@@ -222,7 +190,8 @@ export class Ke extends WeightEditor {
     return { weight, conditioned, offsets };
   }
 
-  async #feeds({ ids, gradients: given }: KeEdit): Promise<Record<string, Value>> {
+  /** Feeds of the hyper-network and of an edit. Edits of as many padded tokens have one graph. */
+  async editFeeds({ ids, gradients: given }: KeEdit): Promise<Record<string, Value>> {
     const { hidden } = this.model;
     const rows = paddedRows(ids);
     const read = new Float32Array(rows * hidden);
@@ -238,21 +207,5 @@ export class Ke extends WeightEditor {
   }
 }
 
-const paddedRows = (ids: readonly number[]) => Math.ceil(ids.length / TOKENS_TOGETHER) * TOKENS_TOGETHER;
-
-export const ke: EditorKind = {
-  name: 'KE',
-  acts: 'weights of MLPs, by what a hyper-network makes of the edit’s text and gradient',
-  byConstruction: {},
-  async read(folder, { backbone }): Promise<UnopenedEditor> {
-    const { description, weights, fingerprint, path } = await readAdapterFiles(folder, KeDescription);
-    const { name, model, router, layers } = description;
-    return {
-      ...{ editor: ke, folder: true, name, model, fingerprint, router, settings: null },
-      scope: 'everywhere',
-      cuts: cutBelow(Math.min(...layers)),
-      changeable: keWeights(description, backbone.decoder).map((one) => one.name),
-      open: async (opened) => new Ke(opened, description, weights, path),
-    };
-  },
-};
+export const paddedRows = (ids: readonly number[]) =>
+  Math.ceil(ids.length / TOKENS_TOGETHER) * TOKENS_TOGETHER;

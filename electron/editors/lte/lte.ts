@@ -1,15 +1,16 @@
 /**
- * @file LTE (Jiang et al., "Learning to edit"), forward: the updated information is retrieved and shown with its picture before the
- * question. Its training makes a model heed that; here the model is taken as it is. The form is LiveEdit's for VLMs (NOTES 23).
+ * @file LTE (Jiang et al., "Learning to edit"): the updated information is retrieved and shown with its picture before the question, to the model
+ * as it is or as it was trained to heed that. The form is LiveEdit's for VLMs (NOTES 23).
  */
 import { z } from 'zod';
-import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
-import type { Editor, EditorFact, EditorKind, EditorScope, EditRequest, Effect } from '../editor.ts';
+import type { VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
+import type { Editor, EditorFact, EditRequest, Effect } from '../editor.ts';
 import type { Question, QuestionPart } from '../question.ts';
 import { decodeFact, encodeFact, type ShownFact } from '../shownFact.ts';
-import { mostSimilar, type TextEncoder, tokenMeanEncoder } from '../textEncoder.ts';
+import { mostSimilar, type TextEncoder } from '../textEncoder.ts';
 
-const Settings = z.object({
+/** What decides whether a fact is shown. */
+export const retrievalFields = {
   threshold: z.number().min(-1).max(1).default(0.9).meta({
     title: 'Retrieval from',
     description:
@@ -20,8 +21,7 @@ const Settings = z.object({
     description:
       'What of a fact a question is compared with. Published: prompt and target, of which a mean of token embeddings takes the target for another question.',
   }),
-});
-export type LteSettings = z.infer<typeof Settings>;
+};
 
 /** What of a fact a question is compared with. */
 export type Compared = 'prompt' | 'prompt and target';
@@ -35,19 +35,31 @@ export class Lte implements Editor<ShownFact> {
   readonly name = 'LTE';
   readonly cuts = [];
   readonly facts: readonly EditorFact[];
+  readonly #changes: WeightChanges | null;
   readonly #width: number;
   readonly #threshold: number | null;
   readonly #compared: Compared;
   readonly #encode: TextEncoder;
 
-  /** `threshold`: null where something else decides whether a fact acts. `width`: of the decoder. */
-  constructor(width: number, threshold: number | null, compared: Compared, encode: TextEncoder) {
+  /**
+   * `threshold`: null where something else decides whether a fact acts. `width`: of the decoder. `changes`: what makes the model heed what it
+   * is shown; null: it is taken as it is.
+   */
+  constructor(
+    width: number,
+    threshold: number | null,
+    compared: Compared,
+    encode: TextEncoder,
+    changes: WeightChanges | null = null,
+  ) {
     this.#width = width;
+    this.#changes = changes;
     this.#threshold = threshold;
     this.#compared = compared;
     this.#encode = encode;
     this.facts = [
       { label: 'Retrieval', value: threshold === null ? 'by the scope' : `cosine above ${threshold}` },
+      { label: 'Model', value: changes ? 'trained to heed what is shown' : 'as it is' },
     ];
   }
 
@@ -71,8 +83,10 @@ export class Lte implements Editor<ShownFact> {
     return mostSimilar(this.#encode, prompt, texts);
   }
 
+  /** As published a trained model answers every question, whether a fact is shown before it or not. */
   effect(facts: readonly ShownFact[]): Effect {
     return {
+      ...(this.#changes && facts.length > 0 && { weights: this.#changes }),
       question: async (question: Question) => {
         const [best] = await this.retrieve(question.prompt, facts);
         if (!best || (this.#threshold !== null && !(best.similarity > this.#threshold))) return question;
@@ -83,16 +97,3 @@ export class Lte implements Editor<ShownFact> {
 
   async dispose(): Promise<void> {}
 }
-
-export const lte: EditorKind<LteSettings> = {
-  name: 'LTE',
-  acts: 'the question: the fact is retrieved and shown with its picture before it',
-  byConstruction: {},
-  untrained: {
-    settings: Settings,
-    scope: 'own',
-    needs: () => ({ cuts: [], changeable: [] }),
-    open: async ({ threshold, compared }, model, scope: EditorScope) =>
-      new Lte(model.hidden, scope === 'own' ? threshold : null, compared, tokenMeanEncoder(model)),
-  },
-};

@@ -3,21 +3,21 @@
  */
 import { z } from 'zod';
 import type { Decoder } from '../../models/decoder.ts';
-import { decoderFrom, feedsFrom, logitsAt, targetFeeds, targetLoss } from '../../models/decoderPass.ts';
-import type { ModelInput, VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
+import { decoderFrom, feedsFrom, targetFeeds, targetLoss } from '../../models/decoderPass.ts';
+import type { VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
 import {
   changeableParts,
   decodeChanges,
   type LinearChange,
   sumOfChanges,
 } from '../../models/weightChanges.ts';
-import { observedWeights, weightsAsInputs } from '../../models/weights.ts';
+import { observedWeights, type WeightOf, type Weights, weightsAsInputs } from '../../models/weights.ts';
 import * as f from '../../tensor/functions.ts';
 import { gradients } from '../../tensor/gradients.ts';
-import type { Tensor } from '../../tensor/graph.ts';
-import { float32, floatsOf, int64, type Value } from '../../tensor/session.ts';
-import { type AdapterWeights, readAdapterFiles } from '../adapterFiles.ts';
-import type { EditorKind, Effect, UnopenedEditor, Work } from '../editor.ts';
+import type { Graph, Tensor } from '../../tensor/graph.ts';
+import { float32, floatsOf, type Value } from '../../tensor/session.ts';
+import type { AdapterWeights } from '../adapterFiles.ts';
+import type { Effect, Work } from '../editor.ts';
 import {
   cutBelow,
   mlpLinears,
@@ -70,7 +70,8 @@ export class Mend extends WeightEditor {
   readonly name = 'MEND';
   readonly which: Which;
   readonly modules: readonly EditedModule[];
-  readonly #from: number;
+  /** the lowest layer that is changed */
+  readonly from: number;
   readonly #depth: number;
   readonly #weights: AdapterWeights;
 
@@ -81,7 +82,7 @@ export class Mend extends WeightEditor {
     super(model, { cuts: cutBelow(from), changeable: modules.map(({ name }) => name) });
     this.which = which;
     this.modules = modules;
-    this.#from = from;
+    this.from = from;
     this.#depth = networkLayers(modules, weights, where);
     this.#weights = weights;
   }
@@ -105,7 +106,7 @@ export class Mend extends WeightEditor {
         if (at >= 0) [reads[at], gives[at]] = [x, given];
         return given;
       });
-      const loss = targetLoss(graph, decoderFrom(graph, decoder, this.#from, weights), decoder, weights);
+      const loss = targetLoss(graph, decoderFrom(graph, decoder, this.from, weights), decoder, weights);
       graph.output('loss', loss);
       for (const [at, gradient] of gradients(loss, gives).entries()) {
         graph.output(`u.${at}`, reads[at]!);
@@ -114,7 +115,7 @@ export class Mend extends WeightEditor {
     });
     const { input, targetIds } = await teacherForced(model, request);
     const out = await session.run({
-      ...(await feedsFrom(model, input, this.#from, acting)),
+      ...(await feedsFrom(model, input, this.from, acting)),
       ...targetFeeds(input, targetIds),
     });
     const found: ModuleRows[] = [];
@@ -143,7 +144,7 @@ export class Mend extends WeightEditor {
   /** Pseudo inputs and pseudo gradients of rows. */
   async factors({ modules: given }: EditGradient): Promise<Array<{ u: Float32Array; delta: Float32Array }>> {
     const session = await this.sessions.get('networks', (graph) => {
-      const weight = weightsAsInputs(graph, this.#shapes());
+      const weight = weightsAsInputs(graph, this.shapes());
       for (const [at, module] of this.modules.entries()) {
         const u = graph.input(`u.${at}`, 'float32', [`rows ${at}`, module.into]);
         const delta = graph.input(`delta.${at}`, 'float32', [`rows ${at}`, module.out]);
@@ -152,7 +153,7 @@ export class Mend extends WeightEditor {
         graph.output(`pseudo delta.${at}`, pseudo.delta);
       }
     });
-    const out = await session.run({ ...this.#parameterFeeds(), ...this.#rowFeeds(given) });
+    const out = await session.run({ ...this.#parameterFeeds(), ...this.rowFeeds(given) });
     const found: Array<{ u: Float32Array; delta: Float32Array }> = [];
     for (const at of this.modules.keys())
       found.push({
@@ -194,74 +195,41 @@ export class Mend extends WeightEditor {
   }
 
   /**
-   * The training loss of one answer after the edit, and its gradient by the networks' weights: `nll` times the mean negative log
-   * likelihood of the target + `kl` times the mean KL(before ‖ after) at the rows that predict it.
+   * `weights` of a graph as the networks change them by rows that are fed, by networks whose weights are fed: inputs of `rowFeeds` and of
+   * `parameters`. `rate`: of a module, by its place.
    */
-  async trainingTerm(
-    gradient: EditGradient,
-    { input, targetIds }: { readonly input: ModelInput; readonly targetIds: readonly number[] },
-    weights: { readonly nll: number; readonly kl: number },
-  ): Promise<{ nll: number; kl: number; gradients: Map<string, Float32Array> }> {
-    const { model } = this;
-    const { decoder } = model;
-    const trained = [...this.#shapes()].filter(([name]) => !/_(?:mean|std)$/.test(name));
-    const session = await this.sessions.get('training', (graph) => {
-      const weight = weightsAsInputs(graph, this.#shapes());
-      const changes = this.modules.map((module, at) => {
-        const u = graph.input(`u.${at}`, 'float32', [`rows ${at}`, module.into]);
-        const delta = graph.input(`delta.${at}`, 'float32', [`rows ${at}`, module.out]);
-        const pseudo = pseudoFactors(u, delta, module, this.#depth, weight);
-        const rate = f.slice(weight('edit_lrs'), 0, at, at + 1);
-        return { ...pseudo, scale: f.multiply(rate, graph.input(`share.${at}`, 'float32', [1])) };
-      });
-      const changed = observedWeights(decoder.weightsOf(graph), (name, x, given) => {
-        const at = this.modules.findIndex((module) => module.name === name);
-        if (at < 0) return given;
-        const { u, delta, scale } = changes[at]!;
-        return f.add(given, f.multiply(f.matmul(f.matmul(x, f.transpose(u, [1, 0])), delta), scale));
-      });
-      const top = decoderFrom(graph, decoder, this.#from, changed);
-      const logits = logitsAt(top, graph.input('predicting', 'int64', ['target']), decoder, changed);
-      const nll = f.mean(f.crossEntropy(logits, graph.input('labels', 'int64', ['target'])));
-      const before = graph.input('before', 'float32', ['target', decoder.vocab]);
-      const kl = f.mean(f.klDivergence(before, logits));
-      graph.output('nll', nll);
-      graph.output('kl', kl);
-      const loss = f.add(
-        f.multiply(nll, graph.input('weight of nll', 'float32', [])),
-        f.multiply(kl, graph.input('weight of kl', 'float32', [])),
-      );
-      for (const [at, found] of gradients(
-        loss,
-        trained.map(([name]) => weight(name)),
-      ).entries())
-        graph.output(`gradient.${trained[at]![0]}`, found);
+  changedWeights(graph: Graph, weights: Weights, network: WeightOf, rate: (at: number) => Tensor): Weights {
+    const changes = this.modules.map((module, at) => {
+      const u = graph.input(`u.${at}`, 'float32', [`rows ${at}`, module.into]);
+      const delta = graph.input(`delta.${at}`, 'float32', [`rows ${at}`, module.out]);
+      const pseudo = pseudoFactors(u, delta, module, this.#depth, network);
+      return { ...pseudo, scale: f.multiply(rate(at), graph.input(`share.${at}`, 'float32', [1])) };
     });
-    const predicting = targetIds.map((_, place) => input.lastPromptRow + place);
-    const prefill = await model.prefill(input);
-    const scalar = (value: number) => float32(Float32Array.of(value), []);
-    const shares = gradient.modules.map(({ rows }, at): [string, Value] => [
-      `share.${at}`,
-      float32(Float32Array.of(this.which.rows === 'mean' ? 1 / Math.max(1, rows.length) : 1), [1]),
-    ]);
-    const out = await session.run({
-      ...(await feedsFrom(model, input, this.#from)),
-      ...this.#parameterFeeds(),
-      ...this.#rowFeeds(gradient.modules),
-      ...Object.fromEntries(shares),
-      predicting: int64(predicting, [predicting.length]),
-      labels: int64(targetIds, [targetIds.length]),
-      before: (await model.finish(prefill, predicting)).logits,
-      ...{ 'weight of nll': scalar(weights.nll), 'weight of kl': scalar(weights.kl) },
+    return observedWeights(weights, (name, x, given) => {
+      const at = this.modules.findIndex((module) => module.name === name);
+      if (at < 0) return given;
+      const { u, delta, scale } = changes[at]!;
+      return f.add(given, f.multiply(f.matmul(f.matmul(x, f.transpose(u, [1, 0])), delta), scale));
     });
-    const found = new Map<string, Float32Array>();
-    for (const [name] of trained) found.set(name, await floatsOf(out[`gradient.${name}`]!));
-    const one = async (name: string) => (await floatsOf(out[name]!))[0]!;
-    return { nll: await one('nll'), kl: await one('kl'), gradients: found };
   }
 
-  #shapes(): Map<string, readonly number[]> {
-    // Counts and sums of the statistics belong to training alone.
+  /** Feeds of `changedWeights` for a gradient. */
+  rowFeeds(given: readonly ModuleRows[]): Record<string, Value> {
+    return Object.fromEntries(
+      this.modules.flatMap(({ into, out }, at): Array<[string, Value]> => {
+        const { rows, u, delta } = given[at]!;
+        const share = this.which.rows === 'mean' ? 1 / Math.max(1, rows.length) : 1;
+        return [
+          [`u.${at}`, float32(u, [rows.length, into])],
+          [`delta.${at}`, float32(delta, [rows.length, out])],
+          [`share.${at}`, float32(Float32Array.of(share), [1])],
+        ];
+      }),
+    );
+  }
+
+  /** Weights of the networks by name, as graphs have them as inputs. Counts and sums of the statistics belong to training alone. */
+  shapes(): Map<string, readonly number[]> {
     return new Map(
       [...this.#weights]
         .filter(([name]) => !/\.(?:k|[uv]_s)$/.test(name))
@@ -271,19 +239,7 @@ export class Mend extends WeightEditor {
 
   #parameterFeeds(): Record<string, Value> {
     return Object.fromEntries(
-      [...this.#shapes()].map(([name, shape]) => [name, float32(this.#weights.get(name)!.data, shape)]),
-    );
-  }
-
-  #rowFeeds(given: readonly ModuleRows[]): Record<string, Value> {
-    return Object.fromEntries(
-      this.modules.flatMap(({ into, out }, at): Array<[string, Value]> => {
-        const { rows, u, delta } = given[at]!;
-        return [
-          [`u.${at}`, float32(u, [rows.length, into])],
-          [`delta.${at}`, float32(delta, [rows.length, out])],
-        ];
-      }),
+      [...this.shapes()].map(([name, shape]) => [name, float32(this.#weights.get(name)!.data, shape)]),
     );
   }
 }
@@ -303,28 +259,3 @@ function rowsThatCount(u: Float32Array, delta: Float32Array, { into, out }: Edit
   };
   return { rows, u: of(u, into), delta: of(delta, out) };
 }
-
-export const mend: EditorKind = {
-  name: 'MEND',
-  acts: 'weights of several layers’ MLPs, by what networks make of the edit’s gradient',
-  byConstruction: {},
-  async read(folder, { backbone }): Promise<UnopenedEditor> {
-    const { description, weights, fingerprint, path } = await readAdapterFiles(folder, MendDescription);
-    const { name, model, router, layers } = description;
-    return {
-      ...{
-        editor: mend,
-        folder: true,
-        name,
-        model,
-        fingerprint,
-        router,
-        settings: null,
-        scope: 'everywhere',
-      },
-      cuts: cutBelow(Math.min(...layers)),
-      changeable: mendModules(description, backbone.decoder).map((module) => module.name),
-      open: async (opened) => new Mend(opened, description, weights, path),
-    };
-  },
-};

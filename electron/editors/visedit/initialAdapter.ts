@@ -3,6 +3,7 @@
  */
 import { EmendError } from '../../errors.ts';
 import type { AdapterWeights } from '../adapterFiles.ts';
+import { uniformNumbers } from '../training/startingWeights.ts';
 import { type AdapterShape, adapterWeights, rowKinds } from './adapterGraph.ts';
 
 /** How an adapter's weights start. See {@link initialAdapter}. */
@@ -23,13 +24,7 @@ export function initialAdapter(
   start: AdapterStart = 'published',
   share = 1,
 ): AdapterWeights {
-  let state = seed >>> 0;
-  const uniform = () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
+  const uniform = uniformNumbers(seed);
   const shapes = adapterWeights(shape);
   const weights = new Map<string, { shape: readonly number[]; data: Float32Array }>();
   for (const [name, dims] of shapes) {

@@ -28,9 +28,10 @@ import {
   outputGradients,
   scalarOf,
 } from '../../training/trainer.ts';
+import { answerTerms } from '../training/answerTerms.ts';
+import type { BatchSizes, LaidBatch } from '../training/batch.ts';
 import type { AdapterShape } from './adapterGraph.ts';
-import type { LaidBatch } from './batch.ts';
-import { adaptedHidden, answerTerms, type LossSizes, type LossWeights, weightedSum } from './losses.ts';
+import { adaptedHidden, type LossWeights, weightedSum } from './losses.ts';
 
 type Feeds = Readonly<Record<string, Value>>;
 
@@ -62,7 +63,7 @@ export class LayerwiseLosses implements Evaluator {
   static async create(
     { decoder, weights: source }: VisionLanguageModel,
     editLayer: number,
-    sizes: LossSizes,
+    sizes: BatchSizes,
     shape: AdapterShape,
     parameters: Parameters,
     weights: LossWeights,
@@ -78,7 +79,7 @@ export class LayerwiseLosses implements Evaluator {
 
     const top = new Graph();
     const x = top.input('top', 'float32', all);
-    const terms = answerTerms(top, x, sizes, decoder, decoder.weightsOf(top));
+    const terms = answerTerms(top, x, decoder, decoder.weightsOf(top));
     for (const [name, term] of Object.entries(terms)) top.output(`term.${name}`, term);
     const answers = weightedSum(terms, weights);
     if (answers) {

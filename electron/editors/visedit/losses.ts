@@ -9,6 +9,8 @@ import type { WeightOf, Weights } from '../../models/weights.ts';
 import { productOfDims } from '../../tensor/dims.ts';
 import * as f from '../../tensor/functions.ts';
 import type { Graph, Tensor } from '../../tensor/graph.ts';
+import { type AnswerTerms, answerTerms } from '../training/answerTerms.ts';
+import type { BatchSizes } from '../training/batch.ts';
 import {
   type AdapterShape,
   adaptRows,
@@ -16,17 +18,6 @@ import {
   rowKinds,
   type SignalInputs,
 } from './adapterGraph.ts';
-
-export interface LossSizes {
-  /** edits in a batch; there are three sequences to each: its own picture, the rephrased picture, the locality picture */
-  readonly edits: number;
-  /** rows of a sequence */
-  readonly rows: number;
-  /** visual tokens drawn for the influence losses */
-  readonly sampled: number;
-  /** pictures of each edit whose influence is to rise: its own and the rephrased one (eq. 16), or one of them */
-  readonly raisedPictures: 1 | 2;
-}
 
 /** Weights of the terms in the total. */
 export interface LossWeights {
@@ -73,7 +64,7 @@ const logFloor = 1e-8;
  */
 export function visEditLosses(
   graph: Graph,
-  sizes: LossSizes,
+  sizes: BatchSizes,
   shape: AdapterShape,
   decoder: Decoder,
   editLayer: number,
@@ -86,7 +77,7 @@ export function visEditLosses(
   let x = adapted;
   for (let layer = editLayer + 1; layer < decoder.layers; layer++)
     x = decoder.layer(enter(x, layer, attention), layer, attention, frozen).hidden;
-  return { ...answerTerms(graph, enter(x, decoder.layers, attention), sizes, decoder, frozen), ...influence };
+  return { ...answerTerms(graph, enter(x, decoder.layers, attention), decoder, frozen), ...influence };
 }
 
 /**
@@ -95,7 +86,7 @@ export function visEditLosses(
  */
 export function signalsOf(
   graph: Graph,
-  { edits, rows }: Pick<LossSizes, 'edits' | 'rows'>,
+  { edits, rows }: Pick<BatchSizes, 'edits' | 'rows'>,
   width: number,
 ): (hidden: Tensor) => SignalInputs {
   const thrice = (x: Tensor) => f.concat([x, x, x], 0);
@@ -133,7 +124,6 @@ export function adaptChosen(
 }
 
 type InfluenceTerms = Record<'influenceUp' | 'influenceDown' | 'influenceAttribution', Tensor>;
-type AnswerTerms = Record<Exclude<keyof LossWeights, keyof InfluenceTerms>, Tensor>;
 
 /**
  * What lies at the edit layer: hidden states with the adapter's change [3·edits, rows, hidden], and the terms that need no answer; none
@@ -141,7 +131,7 @@ type AnswerTerms = Record<Exclude<keyof LossWeights, keyof InfluenceTerms>, Tens
  */
 export function adaptedHidden(
   graph: Graph,
-  sizes: LossSizes,
+  sizes: BatchSizes,
   shape: AdapterShape,
   width: number,
   adapter: WeightOf,
@@ -172,36 +162,6 @@ export function adaptedHidden(
     influenceAttribution: f.mean(f.sum(f.multiply(target, surprise(f.softmax(lastRaised))), [-1])),
   };
   return { adapted, influence: influenceTerms };
-}
-
-/** The terms that compare answers, from the decoder's last hidden states x [3·edits, rows, hidden] as they enter its final norm. */
-export function answerTerms(
-  graph: Graph,
-  x: Tensor,
-  { edits, rows }: LossSizes,
-  decoder: Decoder,
-  frozen: Weights,
-): AnswerTerms {
-  const edited = f.reshape(x, [3 * edits * rows, decoder.hidden]);
-  const logitsOf = (from: Tensor, chosen: Tensor) =>
-    decoder.head(decoder.finalNorm(f.gather(from, chosen), frozen), frozen);
-
-  const picked = graph.input('picked', 'int64', ['picked']);
-  const likelihood = f.crossEntropy(logitsOf(edited, picked), graph.input('next', 'int64', ['picked']));
-  const term = (name: string) =>
-    f.sum(f.multiply(likelihood, graph.input(`weight.${name}`, 'float32', ['picked'])));
-
-  const kept = graph.input('picked_locality', 'int64', ['kept']);
-  const before = graph.input('before', 'float32', ['kept', decoder.vocab]);
-  const drift = f.klDivergence(before, logitsOf(edited, kept));
-  const imageLocality = f.sum(f.multiply(drift, graph.input('weight.imageLocality', 'float32', ['kept'])));
-
-  return {
-    reliability: term('reliability'),
-    textGenerality: term('textGenerality'),
-    imageGenerality: term('imageGenerality'),
-    imageLocality,
-  };
 }
 
 /** Σ weight·term, over the terms whose weight is not 0; null where there is none. */

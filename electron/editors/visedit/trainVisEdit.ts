@@ -1,25 +1,37 @@
 /**
  * @file Trains a VisEdit adapter on a frozen model.
  */
+import { z } from 'zod';
 import { InfluenceAttribution, influenceTarget, layersAfterEdit } from '../../attribution/influenceTarget.ts';
 import { paperPerturbation } from '../../attribution/visualContribution.ts';
 import { EmendError } from '../../errors.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { float32, floatsOf, type Value } from '../../tensor/session.ts';
+import type { BatchSizes, LaidBatch } from '../training/batch.ts';
+import type {
+  EditorInTraining,
+  EditorTraining,
+  TrainedWeights,
+  TrainingOptions,
+  TrainingRun,
+  TrainingStart,
+} from '../training/editorTraining.ts';
+import type { EditSource } from '../training/edits.ts';
+import { adaptersInTraining, type RowTraining } from '../training/rowAdapters.ts';
 import {
-  type AdapterTraining,
-  type EditorTraining,
-  type TrainedWeights,
-  type TrainingRun,
-  trainAdapters,
-} from '../trainAdapters.ts';
+  checkRowSettings,
+  proposedForRows,
+  type RowSettings,
+  rowFields,
+  rowTraining,
+} from '../training/rowSettings.ts';
+import { trainEditor } from '../training/trainEditor.ts';
 import type { AdapterShape } from './adapterGraph.ts';
-import type { EditSource, LaidBatch } from './batch.ts';
 import { type AdapterStart, initialAdapter } from './initialAdapter.ts';
 import { LayerwiseLosses } from './layerwiseTraining.ts';
 import { visEditLosses } from './losses.ts';
 
-export interface VisEditTraining extends AdapterTraining {
+export interface VisEditAdapter extends RowTraining {
   /** decoder layer whose output is changed, from 0 */
   readonly layer: number;
   readonly shape: Omit<AdapterShape, 'hidden'>;
@@ -30,6 +42,8 @@ export interface VisEditTraining extends AdapterTraining {
    */
   readonly attributionLayers?: readonly number[] | undefined;
 }
+
+export interface VisEditTraining extends VisEditAdapter, TrainingOptions {}
 
 /** Influence targets (eqs. 18–19) of a batch: contributions of the raised rows to the attention at the edit prompt's last token. */
 async function attributionTargets(
@@ -78,17 +92,15 @@ async function attributionTargets(
   return targets;
 }
 
-/** Trains; see `trainAdapters`. */
-export async function trainVisEdit(
-  model: VisionLanguageModel,
-  source: EditSource,
-  options: VisEditTraining,
-  run: TrainingRun,
-): Promise<TrainedWeights & { readonly shape: AdapterShape }> {
+async function begin(
+  { layer, shape: sizes, start: form, ...options }: VisEditAdapter,
+  start: TrainingStart,
+): Promise<EditorInTraining> {
+  const { model, seed } = start;
+  const edits = start.first.length;
   const { decoder } = model;
-  const { layer, edits, seed } = options;
-  const shape: AdapterShape = { ...options.shape, hidden: decoder.hidden };
-  const weights = initialAdapter(shape, seed, options.start, 1 / (options.scale || 1));
+  const shape: AdapterShape = { ...sizes, hidden: decoder.hidden };
+  const weights = initialAdapter(shape, seed, form, 1 / (options.scale || 1));
   const sampled = Math.min(options.sampled, model.images.rows.most);
   const high = options.attributionLayers ?? layersAfterEdit(layer, decoder.layers);
   if (!(high[0]! > layer && high.at(-1)! < decoder.layers))
@@ -100,31 +112,46 @@ export async function trainVisEdit(
     shape.influenceMapper && options.weights.influenceAttribution !== 0
       ? await InfluenceAttribution.compile(decoder, high, { ...paperPerturbation, draws: 1 })
       : null;
-  const trained = await trainAdapters(model, source, options, run, {
+  return adaptersInTraining(start, options, {
     adapters: [{ prefix: '', layer }],
     weights,
-    settings: {},
+    settings: { editor: 'VisEdit', layer, shape, start: form, attributionLayers: options.attributionLayers },
     entering: attribution ? high : [],
-    async feeds(batch, given, step) {
+    async feeds(batch, given, number) {
       const targets = attribution
-        ? await attributionTargets(attribution, batch, given, decoder.hidden, seed + step)
+        ? await attributionTargets(attribution, batch, given, decoder.hidden, seed + number)
         : new Float32Array(edits * sampled).fill(1 / sampled);
       return { attribution: float32(targets, [edits, sampled]) };
     },
-    losses: (graph, sizes, frozen, adapter, [scale]) =>
+    losses: (graph, sizes: BatchSizes, frozen, adapter, [scale]) =>
       visEditLosses(graph, sizes, shape, decoder, layer, frozen, adapter, scale),
     layerwise: (sizes, [scale]) =>
       LayerwiseLosses.create(model, layer, sizes, shape, weights, options.weights, scale!),
     dispose: async () => attribution?.dispose(),
   });
-  return { ...trained, shape };
 }
 
-export const visEditTraining: EditorTraining = {
-  textRows: false,
-  cuts: ({ layer }) => [layer],
-  describe({ layer, shape: { heads, influenceMapper, attention } }) {
+/** Trains; see `trainEditor`. */
+export async function trainVisEdit(
+  model: VisionLanguageModel,
+  source: EditSource,
+  options: VisEditTraining,
+  run: TrainingRun,
+): Promise<TrainedWeights & { readonly shape: AdapterShape }> {
+  const trained = await trainEditor(model, source, options, run, (start) => begin(options, start));
+  return { ...trained, shape: { ...options.shape, hidden: model.decoder.hidden } };
+}
+
+export const visEditTraining: EditorTraining<RowSettings> = {
+  settings: z.object(rowFields),
+  proposed: proposedForRows,
+  layerwise: true,
+  needs(settings, checkpoint) {
+    checkRowSettings(settings, [['The layer', settings.layer]], checkpoint);
+    return { cuts: [settings.layer], changeable: [] };
+  },
+  describe({ layer, heads, influenceMapper, attention }) {
     return { layer, heads, influenceMapper, attention };
   },
-  train: (model, source, { textLayer: _, ...options }, run) => trainVisEdit(model, source, options, run),
+  begin: (settings, start) => begin(rowTraining(settings, start.model), start),
 };

@@ -1,54 +1,35 @@
 /**
- * @file A batch of edits laid out for the losses of editors that adapt hidden states. Texts about one picture share its visual rows: they lie behind one
- * another, see the picture and themselves, and not each other.
+ * @file A batch of edits laid out for the losses of editors. Texts about one picture share its visual rows: they lie behind one another, see the picture
+ * and themselves, and not each other.
  */
 import { EmendError } from '../../errors.ts';
 import { addedName } from '../../models/decoder.ts';
-import type { Pixels, Visual } from '../../models/picture.ts';
+import type { Visual } from '../../models/picture.ts';
 import { forbidden, type Positions } from '../../models/positions.ts';
-import type { EncodedPrompt } from '../../models/prompt.ts';
 import type { ModelInput, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { float32, floatsOf, int64, type Value } from '../../tensor/session.ts';
-import { kindsOfRows, rowKinds } from './adapterGraph.ts';
-import type { LossSizes } from './losses.ts';
+import { type EarlierPart, layQuestion } from '../question.ts';
+import { kindsOfRows, rowKinds } from '../visedit/adapterGraph.ts';
+import type { LocalityText, TrainingEdit } from './edits.ts';
 
-/** A question about a picture whose answer must not change. Without an answer, the first token of it is compared. */
-export interface LocalityText {
-  readonly prompt: string;
-  readonly answer: string | null;
+/** The sizes of a batch's graphs. */
+export interface BatchSizes {
+  /** edits in a batch; there are three sequences to each: its own picture, the rephrased picture, the locality picture; with text locality a fourth */
+  readonly edits: number;
+  /** rows of a sequence */
+  readonly rows: number;
+  /** visual tokens drawn for the influence losses */
+  readonly sampled: number;
+  /** pictures of each edit whose influence is to rise: its own and the rephrased one (eq. 16), or one of them */
+  readonly raisedPictures: 1 | 2;
 }
 
-/** What one edit is trained on. */
-export interface TrainingEdit {
-  readonly pixels: Pixels;
-  readonly prompt: string;
-  readonly target: string;
-  readonly rephrase: string;
-  readonly rephrasePixels: Pixels;
-  readonly localityPixels: Pixels;
-  readonly locality: LocalityText;
-  /** other questions about the edit's own picture, the rephrased one, and the locality picture; the papers have none */
-  readonly extra?: {
-    readonly own?: LocalityText;
-    readonly rephrased?: LocalityText;
-    readonly elsewhere?: LocalityText;
-  };
-}
-
-/** Where training edits come from. The same step gives the same edits. */
-export interface EditSource {
-  /** what it is, for the record */
-  readonly name: string;
-  batch(step: number, count: number): Promise<TrainingEdit[]>;
-  close(): Promise<void>;
-}
-
-/** A text about a picture, laid out with it. */
+/** A text about a picture, or about none, laid out with it. */
 interface LaidText {
   readonly input: ModelInput;
   /** embeddings of its rows [rows, hidden] */
   readonly embeddings: Float32Array;
-  /** rows behind the picture's last */
+  /** rows behind the last picture's last */
   readonly length: number;
   readonly targetIds: readonly number[];
 }
@@ -61,7 +42,7 @@ export type RaisedPictures = 'both' | 'one';
 
 /** Everything a step needs, before the frozen part has run. */
 export interface LaidBatch {
-  readonly sizes: LossSizes;
+  readonly sizes: BatchSizes;
   /** the pictures' rows and all rows' positions, sequence by sequence; behind a picture its first text comes first */
   readonly sequences: ReadonlyArray<{ readonly imageRows: readonly number[]; readonly positions: Positions }>;
   /** embeddings and whatever else does not depend on the frozen part */
@@ -78,81 +59,96 @@ function draw(total: number, count: number, random: () => number): number[] {
   return Array.from({ length: count }, (_, i) => order[i % Math.min(count, total)]!);
 }
 
-/**
- * Lays a batch out. `endToken`: whether targets are followed by the end token in the loss (answers then also learn to end);
- * `rows`: rows of a sequence, or null for as many as the longest needs; `raised`: pictures whose influence is to rise. Throws `invalid-input` when an edit does not fit.
- */
-export async function layBatch(
-  model: VisionLanguageModel,
-  batch: readonly TrainingEdit[],
-  options: {
-    readonly endToken: boolean;
-    readonly rows: number | null;
-    readonly sampled: number;
-    readonly raised: RaisedPictures;
-    readonly random: () => number;
-  },
-): Promise<LaidBatch> {
-  const { decoder } = model;
-  const endId = model.checkpoint.config.text.eosTokenIds[0];
-  const visuals = await model.visualEmbeddingsOf([
+export interface LayOptions {
+  /** whether targets are followed by the end token in the loss (answers then also learn to end) */
+  readonly endToken: boolean;
+  /** rows of a sequence, or null for as many as the longest needs */
+  readonly rows: number | null;
+  readonly sampled: number;
+  readonly raised: RaisedPictures;
+  readonly random: () => number;
+  /** lay a sequence without a picture too, for each edit that has a question of that kind; all of a batch have, or none */
+  readonly textLocality?: boolean;
+  /** lay only what must stay as it is */
+  readonly localityOnly?: boolean;
+  /** what stands before every text about an edit, from its own picture's embeddings */
+  readonly before?: (edit: TrainingEdit, visual: Visual) => readonly EarlierPart[];
+  /** embeddings of the edits' pictures where they are known: see `seeEdits` */
+  readonly seen?: readonly Visual[];
+}
+
+/** Embeddings of edits' pictures: all own, all rephrased, all unrelated ones. */
+export function seeEdits(model: VisionLanguageModel, batch: readonly TrainingEdit[]): Promise<Visual[]> {
+  return model.visualEmbeddingsOf([
     ...batch.map(({ pixels }) => pixels),
     ...batch.map(({ rephrasePixels }) => rephrasePixels),
     ...batch.map(({ localityPixels }) => localityPixels),
   ]);
-  const lay = async (
-    encoded: EncodedPrompt,
-    visual: Visual,
-    targetIds: readonly number[],
-  ): Promise<LaidText> => {
-    const input = await model.lay(encoded, visual);
-    const embeddings = await floatsOf(input.embeddings);
-    return { input, embeddings, length: input.rows - input.imageRows!.at(-1)! - 1, targetIds };
-  };
-  const withTarget = async (prompt: string, target: string, visual: Visual) => {
-    const encoded = model.prompts.encodeTarget({ prompt, image: true }, target);
-    return lay(encoded, visual, encoded.targetIds);
-  };
-  const locality = async ({ prompt, answer }: LocalityText, visual: Visual) =>
-    answer === null
-      ? lay(model.prompts.encodePrompt({ prompt, image: true }), visual, [])
-      : withTarget(prompt, answer, visual);
+}
 
+type Term = 'reliability' | 'textGenerality' | 'imageGenerality' | 'imageLocality' | 'textLocality';
+const isLocality = (term: Term): term is 'imageLocality' | 'textLocality' => /Locality$/.test(term);
+
+/** Lays a batch out. @throws EmendError 'invalid-input' when an edit does not fit */
+export async function layBatch(
+  model: VisionLanguageModel,
+  batch: readonly TrainingEdit[],
+  options: LayOptions,
+): Promise<LaidBatch> {
+  const { decoder } = model;
+  const endId = model.checkpoint.config.text.eosTokenIds[0];
+  const visuals = options.seen ?? (await seeEdits(model, batch));
+  const lay = async (edit: number, prompt: string, target: string | null, visual: Visual | null) => {
+    const before = options.before?.(batch[edit]!, visuals[edit]!) ?? [];
+    const { input, targetIds } = await layQuestion(model, { prompt, visual, before }, target);
+    const embeddings = await floatsOf(input.embeddings);
+    return { input, embeddings, length: input.rows - sharedRows(input), targetIds } satisfies LaidText;
+  };
   const edits = batch.length;
-  const sequences: Array<Array<{ text: LaidText; term: string }>> = [];
-  for (const [index, edit] of batch.entries()) {
-    const visual = visuals[index]!;
-    const texts = [
-      { text: await withTarget(edit.prompt, edit.target, visual), term: 'reliability' },
-      { text: await withTarget(edit.rephrase, edit.target, visual), term: 'textGenerality' },
-    ];
-    if (edit.extra?.own) texts.push({ text: await locality(edit.extra.own, visual), term: 'imageLocality' });
-    sequences.push(texts);
+  const sequences: Array<Array<{ text: LaidText; term: Term }>> = [];
+  interface Wanted {
+    readonly prompt: string;
+    readonly target: string | null;
+    readonly term: Term;
   }
-  for (const [index, edit] of batch.entries()) {
-    const visual = visuals[edits + index]!;
-    const texts = [{ text: await withTarget(edit.prompt, edit.target, visual), term: 'imageGenerality' }];
-    if (edit.extra?.rephrased)
-      texts.push({ text: await locality(edit.extra.rephrased, visual), term: 'imageLocality' });
-    sequences.push(texts);
-  }
-  for (const [index, edit] of batch.entries()) {
-    const visual = visuals[2 * edits + index]!;
-    const texts = [{ text: await locality(edit.locality, visual), term: 'imageLocality' }];
-    if (edit.extra?.elsewhere)
-      texts.push({ text: await locality(edit.extra.elsewhere, visual), term: 'imageLocality' });
-    sequences.push(texts);
-  }
+  const kept = (text: LocalityText | undefined, term: Term): Wanted[] =>
+    text ? [{ prompt: text.prompt, target: text.answer, term }] : [];
+  /** Texts about one picture as a sequence; where only locality is laid, none without such. */
+  const sequence = async (edit: number, visual: Visual | null, texts: readonly Wanted[]) => {
+    const laid: (typeof sequences)[number] = [];
+    for (const { prompt, target, term } of texts)
+      if (!options.localityOnly || isLocality(term))
+        laid.push({ text: await lay(edit, prompt, target, visual), term });
+    if (laid.length > 0) sequences.push(laid);
+  };
+  for (const [index, { prompt, rephrase, target, extra }] of batch.entries())
+    await sequence(index, visuals[index]!, [
+      { prompt, target, term: 'reliability' },
+      { prompt: rephrase, target, term: 'textGenerality' },
+      ...kept(extra?.own, 'imageLocality'),
+    ]);
+  for (const [index, { prompt, target, extra }] of batch.entries())
+    await sequence(index, visuals[edits + index]!, [
+      { prompt, target, term: 'imageGenerality' },
+      ...kept(extra?.rephrased, 'imageLocality'),
+    ]);
+  for (const [index, { locality, extra }] of batch.entries())
+    await sequence(index, visuals[2 * edits + index]!, [
+      ...kept(locality, 'imageLocality'),
+      ...kept(extra?.elsewhere, 'imageLocality'),
+    ]);
+  for (const [index, { textLocality }] of options.textLocality ? batch.entries() : [])
+    await sequence(index, null, kept(textLocality, 'textLocality'));
 
   const rowsNeeded = (texts: (typeof sequences)[number]) =>
-    texts.reduce((sum, { text }) => sum + text.length, texts[0]!.text.input.imageRows!.at(-1)! + 1);
+    texts.reduce((sum, { text }) => sum + text.length, sharedRows(texts[0]!.text.input));
   if (options.rows !== null) {
     // Extra texts, which are last, give way when the rows set aside do not hold them.
     for (const texts of sequences) {
       while (
         rowsNeeded(texts) > options.rows &&
         texts.length > 1 &&
-        texts[texts.length - 1]!.term === 'imageLocality'
+        isLocality(texts[texts.length - 1]!.term)
       )
         texts.pop();
     }
@@ -175,20 +171,23 @@ export async function layBatch(
   const keyRows: number[] = [];
   const picked: number[] = [];
   const next: number[] = [];
-  const weights: Record<'reliability' | 'textGenerality' | 'imageGenerality', number[]> = {
+  const weights: Record<Exclude<Term, 'imageLocality' | 'textLocality'>, number[]> = {
     reliability: [],
     textGenerality: [],
     imageGenerality: [],
   };
-  const kept: number[] = [];
-  const keptWeights: number[] = [];
+  const keptRows: number[] = [];
+  const keptWeights: Record<'imageLocality' | 'textLocality', number[]> = {
+    imageLocality: [],
+    textLocality: [],
+  };
   /** rows of each sequence's texts up to their last prompt tokens, exclusive */
   const textRows: number[][] = [];
-  const localityTexts = sequences.flat().filter(({ term }) => term === 'imageLocality').length;
+  const textsOf = (wanted: Term) => sequences.flat().filter(({ term }) => term === wanted).length;
 
   sequences.forEach((texts, sequence) => {
     const { imageRows } = texts[0]!.text.input;
-    const end = imageRows!.at(-1)! + 1;
+    const end = sharedRows(texts[0]!.text.input);
     const allow = (row: number, from: number, to: number) =>
       mask.fill(0, (sequence * rows + row) * rows + from, (sequence * rows + row) * rows + to);
     /** Takes `count` rows of a text's own sequence, from `from`, into this one at `to`. */
@@ -205,10 +204,10 @@ export async function layBatch(
     let at = end;
     const prompts: number[] = [];
     textRows.push(prompts);
-    for (const [index, { text, term }] of texts.entries()) {
+    for (const { text, term } of texts) {
       const { length, targetIds } = text;
       const targetLength = targetIds.length;
-      if (text.input.imageRows!.join() !== imageRows!.join())
+      if (text.input.imageRows?.join() !== imageRows?.join())
         throw new EmendError('internal', 'Texts about one picture begin differently.');
       take(text, end, at, length);
       const lastPrompt = at + length - targetLength - 1;
@@ -217,7 +216,7 @@ export async function layBatch(
         allow(row, 0, end);
         allow(row, at, row + 1);
       }
-      if (sequence < edits && index === 0) {
+      if (term === 'reliability') {
         signalMask.fill(0, sequence * rows, sequence * rows + at + length);
         for (const [row, kind] of kindsOfRows(at + length, imageRows!, lastPrompt).entries())
           kinds[(sequence * rows + row) * rowKinds.length + kind] = 1;
@@ -225,11 +224,12 @@ export async function layBatch(
       }
       const labels = [...targetIds, ...(options.endToken && endId !== undefined ? [endId] : [])];
       if (targetLength === 0) labels.splice(1);
-      if (term === 'imageLocality') {
+      if (isLocality(term)) {
         const count = Math.max(1, labels.length);
         for (let i = 0; i < count; i++) {
-          kept.push(sequence * rows + lastPrompt + i);
-          keptWeights.push(1 / count / localityTexts);
+          keptRows.push(sequence * rows + lastPrompt + i);
+          for (const [name, list] of Object.entries(keptWeights))
+            list.push(name === term ? 1 / count / textsOf(term) : 0);
         }
       } else {
         labels.forEach((label, i) => {
@@ -244,11 +244,11 @@ export async function layBatch(
     for (let row = at; row < rows; row++) allow(row, row, row + 1);
   });
 
-  const imageRowsOf = sequences.map((texts) => texts[0]!.text.input.imageRows!);
+  const imageRowsOf = sequences.map((texts) => texts[0]!.text.input.imageRows ?? []);
   const raised: number[] = [];
   const raisedToo: number[] = [];
   const lowered: number[] = [];
-  for (let edit = 0; edit < edits; edit++) {
+  for (let edit = 0; edit < (options.localityOnly ? 0 : edits); edit++) {
     // Pictures of the same number of rows have the same of them drawn.
     const drawn = new Map<number, number[]>();
     const rowsOf = (sequence: number) => {
@@ -314,10 +314,14 @@ export async function layBatch(
       'weight.reliability': share(weights.reliability),
       'weight.textGenerality': share(weights.textGenerality),
       'weight.imageGenerality': share(weights.imageGenerality),
-      picked_locality: list(kept),
-      'weight.imageLocality': share(keptWeights),
+      picked_locality: list(keptRows),
+      'weight.imageLocality': share(keptWeights.imageLocality),
+      'weight.textLocality': share(keptWeights.textLocality),
       raised: list([...raisedToo, ...raised]),
       lowered: list(lowered),
     },
   };
 }
+
+/** Rows up to the last picture's last, which all texts about it begin with; none without a picture. */
+const sharedRows = ({ imageRows }: ModelInput): number => (imageRows?.at(-1) ?? -1) + 1;
