@@ -4,7 +4,10 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { EmendError } from '../errors.ts';
 import { readJson } from '../files/json.ts';
+import { recentModels } from '../library/recentModels.ts';
 import type { FoundAdapter, ModelSummary } from './contract.ts';
+import type { Parts } from './parts.ts';
+import { demoModel } from './resources.ts';
 
 /** What every editor's adapter.json says; some act at several layers and name none of them `layer`. */
 const Description = z.looseObject({
@@ -14,6 +17,19 @@ const Description = z.looseObject({
   /** absent: an editor with settings, for any model */
   model: z.string().max(200).optional(),
 });
+
+/** Adapters on this machine and whether they fit a model: those opened before, the demo's, and those trained here among them. */
+export function adaptersOf(
+  model: ModelSummary,
+  { library, resources, adaptersFolder }: Pick<Parts, 'library' | 'resources' | 'adaptersFolder'>,
+): Promise<FoundAdapter[]> {
+  const known = recentModels(library).flatMap(({ path, adapterPath }) =>
+    adapterPath === null ? [] : [{ path: adapterPath, model: path }],
+  );
+  const demo = demoModel(resources);
+  if (demo?.adapter) known.push({ path: demo.adapter, model: demo.path });
+  return findAdapters(model, known, adaptersFolder);
+}
 
 /** Folders looked at in one place. */
 const MOST_FOLDERS = 300;

@@ -7,6 +7,7 @@ import { openLibrary } from '../library/library.ts';
 import { countEdits } from '../library/lists.ts';
 import { Endpoint } from '../openai/endpoint.ts';
 import type { Provider } from '../tensor/session.ts';
+import { Benchmarks } from './benchmarks.ts';
 import type { Backend, Status } from './contract.ts';
 import type { EngineClient } from './engineClient.ts';
 import { EngineTurns } from './engineTurns.ts';
@@ -14,6 +15,7 @@ import { type AnyEvent, Events } from './events.ts';
 import { answerHandlers } from './handlers/answers.ts';
 import { appHandlers } from './handlers/app.ts';
 import { attributionHandlers } from './handlers/attribution.ts';
+import { benchmarkHandlers } from './handlers/benchmarks.ts';
 import { checkHandlers } from './handlers/checks.ts';
 import { editHandlers } from './handlers/edits.ts';
 import { chatService, endpointHandlers } from './handlers/endpoint.ts';
@@ -46,6 +48,8 @@ export interface ApplicationOptions {
   readonly trainingEngine?: EngineClient;
   /** folder of trainings; `trainings` beside the library when absent */
   readonly trainingFolder?: string;
+  /** folder of comparisons of editors; `benchmarks` beside the library when absent */
+  readonly benchmarkFolder?: string;
   /** folder of the adapters that come of them; `adapters` beside the library when absent */
   readonly adaptersFolder?: string;
   /** where it is kept how the endpoint for other programs was set; `endpoint.json` beside the library when absent */
@@ -148,6 +152,10 @@ export function createApplication(options: ApplicationOptions): Application {
     folder: options.trainingFolder ?? join(dirname(library.file), 'trainings'),
     adapters: adaptersFolder,
   });
+  const benchmarks = new Benchmarks({
+    ...{ engine: options.trainingEngine ?? options.engine, session, events, library, resources, version },
+    ...{ adaptersFolder, folder: options.benchmarkFolder ?? join(dirname(library.file), 'benchmarks') },
+  });
   const handlers: Handlers = {
     ...appHandlers(parts),
     ...settingsHandlers(parts),
@@ -161,6 +169,7 @@ export function createApplication(options: ApplicationOptions): Application {
     ...endpointHandlers(endpoint),
     ...attributionHandlers(parts),
     ...trainingHandlers(trainings),
+    ...benchmarkHandlers(benchmarks),
   };
   const dispatch = createRouter(handlers, jobs);
   if (options.startModel !== 'none') session.openLast();

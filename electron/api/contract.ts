@@ -722,6 +722,13 @@ export const Operation = z.object({
 });
 export type Operation = z.infer<typeof Operation>;
 
+/**
+ * Formats of data sets that are read as they are: E-VQA, E-IC, VLKEB (with portability), MMKE-Bench, Emend's own export, and CSV with a
+ * folder of pictures.
+ */
+export const EditingSetFormat = z.enum(['evqa', 'eic', 'vlkeb', 'mmke', 'emend', 'csv']);
+export type EditingSetFormat = z.infer<typeof EditingSetFormat>;
+
 export const TrainingId = z.string().regex(/^[a-z0-9-]{1,60}$/);
 
 /** Means over the steps since the point before. */
@@ -747,8 +754,10 @@ export const TrainingRequest = z.object({
   editor: z.string().max(100),
   /** of the adapter that comes of it */
   name: z.string().trim().min(1).max(100),
-  /** editing set in E-VQA's JSON form */
+  /** editing set */
   data: z.string().min(1).max(4096),
+  /** of the set; told from it otherwise */
+  format: EditingSetFormat.optional(),
   /** folder that its pictures are relative to; the set's own otherwise */
   images: z.string().max(4096).optional(),
   /** of the editor's training; those that are not given are the published ones */
@@ -804,6 +813,191 @@ export const Training = z.object({
   command: z.string(),
 });
 export type Training = z.infer<typeof Training>;
+
+export const BenchmarkId = z.string().regex(/^[a-z0-9-]{1,60}$/);
+
+/** What an input of a measurement is to its edit. `fresh`: of another set, whose questions no edit is about. */
+export const SampleKind = z.enum([
+  'reliability',
+  'text-generality',
+  'image-generality',
+  'text-locality',
+  'image-locality',
+  'same-picture',
+  'same-question',
+  'text-reliability',
+  'image-reliability',
+  'portability',
+  'typed',
+  'held-out',
+  'new-core',
+  'swapped',
+  'elsewhere',
+  'fresh',
+]);
+export type SampleKind = z.infer<typeof SampleKind>;
+
+/** What a measured edit does as a whole, by exact match. */
+export const EditVerdict = z.enum(['holds', 'under-generalises', 'leaks', 'entangled', 'fails']);
+export type EditVerdict = z.infer<typeof EditVerdict>;
+
+/** One input of a measurement, with the answers before and after. */
+export const BenchmarkSample = z.object({
+  /** row of its edit in the data set, from 1 */
+  row: z.number().int(),
+  kind: SampleKind,
+  /** name of a picture file; null: asked without one */
+  picture: z.string().nullable(),
+  prompt: z.string(),
+  expected: z.string(),
+  /** whether the answer must stay what it was; else it must become what is expected */
+  stays: z.boolean(),
+  before: z.string(),
+  after: z.string(),
+  /** exact match */
+  passes: z.boolean(),
+  /** 0..1; null where there was nothing to force */
+  teacherForced: z.number().nullable(),
+  /** row of the edit that acted; all: every one did; null: none */
+  acting: z.union([z.number().int(), z.literal('all')]).nullable(),
+  /** of its edit as a whole */
+  verdict: EditVerdict.nullable(),
+});
+export type BenchmarkSample = z.infer<typeof BenchmarkSample>;
+
+/** Which samples; what is left out lets every one through. */
+export const SampleFilter = z.strictObject({
+  /** only those that the other measurement answers otherwise */
+  differs: z.boolean().optional(),
+  kinds: z.array(SampleKind).max(16).optional(),
+  verdicts: z.array(EditVerdict).max(5).optional(),
+  passes: z.boolean().optional(),
+  /** every word is in a prompt or an answer */
+  text: z.string().max(400).optional(),
+});
+export type SampleFilter = z.infer<typeof SampleFilter>;
+export const SampleSort = z.strictObject({
+  by: z.enum(['row', 'kind', 'prompt', 'after', 'teacherForced', 'passes']),
+  descending: z.boolean(),
+});
+export type SampleSort = z.infer<typeof SampleSort>;
+
+/** A mean with its 95 % interval. */
+const Estimate = z.object({ mean: z.number(), low: z.number(), high: z.number(), count: z.number() });
+/** A metric in both tellings; null where nothing could be scored. */
+export const Told = z.object({ teacherForced: Estimate.nullable(), exactMatch: Estimate.nullable() });
+export type Told = z.infer<typeof Told>;
+
+/** An editor of a comparison. */
+export const ComparedEditor = z.object({
+  editor: z.string(),
+  acts: z.string(),
+  /** what decides where its edits act, in words */
+  scope: z.string(),
+  settings: z.string(),
+  sizes: z.array(
+    z.object({
+      /** edits that act together; 1: each of the set alone */
+      edits: z.number().int(),
+      /** by metric */
+      metrics: z.record(z.string(), Told),
+      meanOfFive: Told,
+      verdicts: z.partialRecord(EditVerdict, z.number()).optional(),
+    }),
+  ),
+  /** of edits alone */
+  verdicts: z.partialRecord(EditVerdict, z.number()).nullable(),
+  cost: z.object({ seconds: z.number(), bytes: z.number() }).nullable(),
+  /** memory of the process at most, bytes */
+  peak: z.number().nullable(),
+  /** why it could not be measured */
+  failed: z.string().nullable(),
+  /** whether its inputs were recorded, of edits alone and together */
+  runs: z.object({ single: z.string().nullable(), many: z.string().nullable() }).optional(),
+});
+export type ComparedEditor = z.infer<typeof ComparedEditor>;
+
+/** Editors compared on the same model, data and metrics. */
+export const Comparison = z.object({
+  emend: z.string(),
+  /** of other rows than editors, such as layers */
+  title: z.string().optional(),
+  model: z.object({ name: z.string(), fingerprint: z.string() }),
+  data: z.object({
+    name: z.string(),
+    sha256: z.string(),
+    /** edits measured alone, and edits whose probes were asked with many together */
+    single: z.number(),
+    probes: z.number(),
+    images: z.string().optional(),
+  }),
+  sizes: z.array(z.number().int()),
+  command: z.string(),
+  editors: z.array(ComparedEditor),
+});
+export type Comparison = z.infer<typeof Comparison>;
+
+/** An editor that could be measured on the open model, as often as there are adapters of it. */
+export const BenchmarkCandidate = z.object({
+  editor: z.string(),
+  acts: z.string(),
+  trains: z.boolean(),
+  /** names of its adapters that fit the open model; none for editors that need none */
+  adapters: z.array(z.string()),
+});
+export type BenchmarkCandidate = z.infer<typeof BenchmarkCandidate>;
+
+export const BenchmarkRequest = z.object({
+  /** names of editors */
+  editors: z.array(z.string().max(100)).min(1).max(100),
+  data: z.string().min(1).max(4096),
+  format: EditingSetFormat.optional(),
+  /** folder that its pictures are relative to; the set's own otherwise */
+  images: z.string().max(4096).optional(),
+  /** numbers of edits that act together, ascending; 1: each alone */
+  at: z.array(z.number().int().min(1).max(1_000_000)).min(1).max(20),
+  /** edits measured alone, and edits whose probes are asked with many together */
+  limit: z.number().int().min(1).max(1_000_000),
+  limitProbes: z.number().int().min(1).max(1_000_000),
+});
+export type BenchmarkRequest = z.infer<typeof BenchmarkRequest>;
+
+/** A comparison that is kept, running or not. */
+export const Benchmark = z.object({
+  id: BenchmarkId,
+  /** of the model */
+  model: z.string(),
+  /** of the data set's file */
+  data: z.string(),
+  created: Moment,
+  /** running now; stopped: it goes on from what was measured; done; opened: made elsewhere */
+  state: z.enum(['running', 'stopped', 'done', 'opened']),
+  job: JobId.nullable(),
+  /** rows of the comparison that are there, of so many; null where that is not known */
+  measured: z.number().int(),
+  total: z.number().int().nullable(),
+  sizes: z.array(z.number().int()),
+  /** folder of the reports */
+  folder: z.string(),
+  /** wrong rows of the data set that were left out */
+  leftOut: z.number().int(),
+});
+export type Benchmark = z.infer<typeof Benchmark>;
+
+/** One column of answers: an editor of the comparison, by its place, at a number of edits. */
+export const MeasuredAt = z.strictObject({
+  editor: z.number().int().min(0).max(1000),
+  edits: z.number().int().min(1).max(1_000_000),
+});
+export type MeasuredAt = z.infer<typeof MeasuredAt>;
+const SampleChoice = z.strictObject({
+  benchmark: BenchmarkId,
+  of: MeasuredAt,
+  /** another measurement that it is seen beside */
+  against: MeasuredAt.optional(),
+  filter: SampleFilter.default({}),
+  sort: SampleSort.default({ by: 'row', descending: false }),
+});
 
 /** A long call, running or ended. It belongs to the application: every page sees it and can stop it. */
 export const JobRecord = z.object({
@@ -1006,6 +1200,80 @@ export const calls = {
   'training.keep': { input: z.object({ training: TrainingId }), output: Training, job: 'library' },
   /** forgets a training that does not run, with its state; the adapter that was made of it stays */
   'training.remove': { input: z.object({ training: TrainingId }), output: Nothing, job: false },
+
+  /** comparisons of editors, latest first */
+  'benchmarks.list': { input: Nothing, output: z.array(Benchmark), job: false },
+  /** editors that can be measured on the open model, and those that must be trained first */
+  'benchmarks.candidates': { input: Nothing, output: z.array(BenchmarkCandidate), job: false },
+  /** what a data set is, from the file alone: rows that cannot be used are told by number */
+  'benchmarks.dataSet': {
+    input: z.object({
+      data: z.string().min(1).max(4096),
+      format: EditingSetFormat.optional(),
+      images: z.string().max(4096).optional(),
+    }),
+    output: z.object({
+      format: EditingSetFormat,
+      edits: z.number().int(),
+      /** kinds of probes there are, and how many edits have each */
+      probes: z.array(z.object({ kind: z.string(), edits: z.number().int() })),
+      leftOut: z.number().int(),
+      problems: z.array(z.object({ row: z.number().int(), reason: z.string() })),
+    }),
+    job: 'library',
+  },
+  /** the table as far as it is made; null before its first row */
+  'benchmarks.read': {
+    input: z.object({ benchmark: BenchmarkId }),
+    output: z.object({ benchmark: Benchmark, comparison: Comparison.nullable() }),
+    job: false,
+  },
+  /**
+   * Measures editors on the open model, one after the other, in a process of its own; stopped, it goes on with `benchmarks.resume`
+   * from what was measured.
+   */
+  'benchmarks.start': { input: BenchmarkRequest, output: Benchmark, job: 'library' },
+  'benchmarks.resume': { input: z.object({ benchmark: BenchmarkId }), output: Benchmark, job: 'library' },
+  /** lists a comparison that `emend bench --editor all` made: its folder, or the report in it */
+  'benchmarks.open': {
+    input: z.object({ path: z.string().min(1).max(4096) }),
+    output: Benchmark,
+    job: false,
+  },
+  /** forgets one that does not run, with its files; those of one that was made elsewhere stay */
+  'benchmarks.remove': { input: z.object({ benchmark: BenchmarkId }), output: Nothing, job: false },
+  /** inputs with their answers, `offset` up to `offset + limit` of all that match; total null where none were recorded */
+  'benchmarks.samples': {
+    input: SampleChoice.extend({
+      offset: z.number().int().min(0).default(0),
+      limit: z.number().int().min(1).max(500).default(100),
+    }),
+    output: z.object({
+      total: z.number().int().nullable(),
+      /** without the filter */
+      all: z.number().int(),
+      samples: z.array(z.object({ sample: BenchmarkSample, other: BenchmarkSample.nullable() })),
+    }),
+    job: false,
+  },
+  /** pictures of the data set as small as tables show them; without those that are gone */
+  'benchmarks.thumbnails': {
+    input: z.object({ benchmark: BenchmarkId, pictures: z.array(z.string().max(1000)).max(200) }),
+    output: z.array(z.object({ picture: z.string(), mime: z.string(), base64: z.string() })),
+    job: false,
+  },
+  /** writes a comparison's table, or with `samples` the inputs that match, to a new file */
+  'benchmarks.export': {
+    input: z.object({
+      benchmark: BenchmarkId,
+      format: z.enum(['csv', 'json']),
+      /** absolute path of a file that is not there yet, where the application runs */
+      file: z.string().min(1).max(4000),
+      samples: SampleChoice.omit({ benchmark: true }).optional(),
+    }),
+    output: z.object({ file: z.string(), lines: z.number().int() }),
+    job: 'library',
+  },
 
   /** base64 of a PNG, JPEG, WebP, … file; stored once by content */
   'pictures.add': { input: z.object({ base64: z.string().max(90_000_000) }), output: Picture, job: false },
@@ -1219,7 +1487,7 @@ export const calls = {
   },
   'edits.restoreMany': { input: z.object({ select: EditSelection }), output: Bulk, job: 'bulk' },
   /**
-   * Drafts from a file: a flat JSON list in E-VQA's form or in Emend's own, or CSV with a line of column names. Rows that
+   * Drafts from a file: a flat JSON list in any published form or in Emend's own, or CSV with a line of column names. Rows that
    * cannot be used are told by number, the others are kept, a batch at a time; stopped, what was added stays.
    */
   'edits.import': {
@@ -1229,7 +1497,7 @@ export const calls = {
       /** folder the pictures are in; the file's own otherwise */
       images: z.string().min(1).max(4000).optional(),
       /** told from the file's name and first row otherwise */
-      format: z.enum(['evqa', 'emend', 'csv']).optional(),
+      format: EditingSetFormat.optional(),
       /** put on every edit added */
       tags: z.array(Tag).max(20).default([]),
       /** reads everything and adds nothing */
@@ -1451,6 +1719,8 @@ export const events = {
   'health.result': z.object({ job: JobId, result: Health }),
   /** a training began, was validated, ended or is gone; lists should be read again */
   'training.changed': z.object({ training: TrainingId }),
+  /** a comparison began, has another row, ended or is gone; lists should be read again */
+  'benchmark.changed': z.object({ benchmark: BenchmarkId }),
   'training.point': z.object({ training: TrainingId, point: TrainingPoint }),
   /**
    * The named edits changed, five hundred at most. None named: more than that did, or settings or the open model, which edits'

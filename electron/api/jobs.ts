@@ -61,6 +61,7 @@ export function subjectOf(kind: string, input: unknown, job: true | 'library' | 
   else if (typeof fields['name'] === 'string') subject = `“${shortened(fields['name'])}”`;
   else if (asked !== undefined) subject = `“${shortened(asked)}”`;
   else if (select) subject = several;
+  else if (typeof fields['data'] === 'string') subject = basename(fields['data']);
   return { kind, subject, edit: number, usesEngine: job === true, quick: job === 'bulk' };
 }
 

@@ -232,6 +232,12 @@ export class ModelSession {
     return summary;
   }
 
+  /** Where a learned scope of a model lies that decides for editors without one of their own; null for none. */
+  async scopeFolderOf(path: string): Promise<string | null> {
+    const chosen = this.#model?.path === path ? this.#model.editing.scope?.folder : undefined;
+    return chosen ?? (await this.#usualScope(path));
+  }
+
   /** Where packed weights are kept, by the settings. */
   get packedCache(): PackedCache {
     const { packedFolder, packedLimitGb } = readSettings(this.#library);

@@ -183,12 +183,13 @@ export class Trainings {
 
   /** What was asked for, with what follows from the open model. @throws EmendError 'invalid-input', 'unsupported', 'conflict' */
   async #requestOf(asked: TrainingRequest): Promise<RecordedRequest> {
-    const { editor, name, data, images, extended, from, validation, steps, seed, batch, accumulate } = asked;
+    const { editor, name, data, format, images, extended, from, validation, steps, seed, batch, accumulate } =
+      asked;
     const model = await this.#options.session.demandModel();
     const { training } = demandEditor(editor);
     if (!training) throw new EmendError('unsupported', `${editor} is not trained here.`);
     return {
-      ...{ editor, name, data, images, extended, from, validation, suffix: '', layerwise: false },
+      ...{ editor, name, data, format, images, extended, from, validation, suffix: '', layerwise: false },
       ...{ model: model.path, weights: model.weights },
       pictureRows: model.pictureRows.limit ?? undefined,
       providers: this.#options.session.providers,

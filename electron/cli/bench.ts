@@ -4,21 +4,21 @@ import { writeFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { demoModel } from '../api/resources.ts';
-import type { ScopeForm } from '../editors/scope/openScope.ts';
 import type { Reach } from '../editors/scope/scope.ts';
-import { OpenModel } from '../engine/openModel.ts';
+import { type ManyReport, type MeasuredActors, measure, type SingleReport } from '../engine/benchmarking.ts';
 import { EmendError } from '../errors.ts';
-import {
-  type BenchmarkResult,
-  benchmark,
-  editVerdicts,
-  type Scores,
-  type Told,
-} from '../evaluation/benchmark.ts';
+import { editVerdicts, type Scores, type Told } from '../evaluation/benchmark.ts';
 import type { Estimate } from '../evaluation/bootstrap.ts';
-import { type EditingSet, readEditingSet } from '../evaluation/editingSet.ts';
-import { measureManyEdits, type ProbeRole, type SizeResult } from '../evaluation/manyEdits.ts';
-import { leakMetrics, type Metric, metricNames, paperMetrics } from '../evaluation/metrics.ts';
+import { leftOut } from '../evaluation/editingSet.ts';
+import type { ProbeRole, SizeResult } from '../evaluation/manyEdits.ts';
+import {
+  knowledgeMetrics,
+  leakMetrics,
+  type Metric,
+  metricNames,
+  paperMetrics,
+} from '../evaluation/metrics.ts';
+import type { SetFormatName } from '../evaluation/sets/registry.ts';
 import { resourcesFolder, version } from '../frontends/places.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import type { PromptForm } from '../models/prompt.ts';
@@ -28,13 +28,14 @@ import {
   type EditorOptions,
   editorChoice,
   editorOptions,
+  formatOption,
   inForm,
   maxNewTokensOption,
   modelOrDemo,
   providerOption,
   reachOption,
   suffixOption,
-  tellProgress,
+  tellOpening,
   templateOption,
   untilInterrupted,
   weightsOption,
@@ -46,6 +47,7 @@ interface BenchOptions extends EditorOptions {
   model?: string;
   adapter?: string;
   data: string;
+  format?: SetFormatName;
   images?: string;
   limit?: number;
   scoped?: boolean;
@@ -72,6 +74,9 @@ const labels: Readonly<Record<Metric, string>> = {
   imageLocality: 'image locality',
   samePicture: 'same picture, other question',
   sameQuestion: 'other picture, same question',
+  textReliability: 'text reliability',
+  imageReliability: 'image reliability',
+  portability: 'portability',
 };
 
 export function benchCommand(): Command {
@@ -79,7 +84,8 @@ export function benchCommand(): Command {
     .description('measure an editor on an editing set, one edit at a time')
     .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
     .option('--adapter <folder>', 'adapter folder; the demo adapter with the demo model')
-    .requiredOption('--data <file>', 'editing set in E-VQA’s JSON form')
+    .requiredOption('--data <file>', 'editing set: E-VQA, E-IC, VLKEB, MMKE-Bench, Emend’s or CSV')
+    .addOption(formatOption())
     .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
     .option('--at <numbers>', 'let the first so many edits act together, for each of these: 1,10,100', sizes)
     .option('--fresh <file>', 'with --at: another editing set, whose questions no edit is about')
@@ -120,7 +126,7 @@ export function benchCommand(): Command {
 
 /** Several editors, each in a process of its own. */
 async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<void> {
-  const { editor, data, at = [1], limit = 300, limitProbes, out, json } = options;
+  const { editor, data, format, images, at = [1], limit = 300, limitProbes, out, json } = options;
   if (options.setting || options.adapter || json)
     throw new EmendError(
       'invalid-input',
@@ -139,8 +145,8 @@ async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<v
   ]);
   const typed = process.argv.slice(process.argv.indexOf('bench') + 1);
   const comparison = await compareEditors({
-    ...{ data, at, limit, limitProbes, out, adapters, signal },
-    editors: editor === 'all' ? undefined : editor!.split(','),
+    ...{ data, format, images, at, limit, limitProbes, out, adapters, signal },
+    editors: editor === 'all' ? undefined : editor!.split(',').filter((name) => name !== ''),
     common: withoutOptions(typed, own),
     command: `npx emend bench ${typed.join(' ')}`,
   });
@@ -159,115 +165,36 @@ function withoutOptions(typed: readonly string[], options: ReadonlySet<string>):
   return kept;
 }
 
-interface Actors {
-  emend: string;
-  model: { name: string; fingerprint: string };
-  adapter: { name: string; fingerprint: string; weights: WeightForm };
-  /** the most memory the process held, by the system's account */
-  peakBytes: number;
-}
-type Report = BenchmarkResult & Actors;
-type ManyReport = Actors & {
-  setting: {
-    edits: 'together';
-    editor: string;
-    scope: { form: ScopeForm; fingerprint: string; reach: Reach };
-    probes: number;
-    promptTemplate: string;
-    suffix: string;
-    provider: string;
-    weights: WeightForm;
-    data: { path: string; sha256: string };
-    fresh: { path: string; sha256: string } | null;
-  };
-  seconds: number;
-  sizes: SizeResult[];
-};
-
-async function run(options: BenchOptions, signal: AbortSignal): Promise<Report | ManyReport> {
-  const { data, images, limit, provider, template } = options;
-  const set = await readEditingSet(data, { images, limit });
-  const path = modelOrDemo(options.model);
+async function run(options: BenchOptions, signal: AbortSignal): Promise<SingleReport | ManyReport> {
+  const model = modelOrDemo(options.model);
   const { editor, scope } = editorChoice(options);
-  const usual = usualAdapter(path);
+  const usual = usualAdapter(model);
   const adapter = editor ? null : (options.adapter ?? usual);
   if (adapter === null && !editor)
     throw new EmendError(
       'invalid-input',
       'Give the adapter to measure with --adapter, or an editor with --editor.',
     );
-  const model = await OpenModel.open(
+  const { data, format, images, limit, limitProbes, fresh, reach, weights, template, provider } = options;
+  const { textSuffix, maxNewTokens, seed, suffix = '', scoped = false, at = null } = options;
+  const report = await measure(
     {
-      path,
-      adapter,
-      providers: provider ? [provider] : [],
-      template,
-      scope: scope?.form,
-      ...(editor && { editor }),
-      scopeFolder: scope?.folder ?? usual ?? undefined,
-      ...inForm(options.weights),
+      ...{ model, adapter, editor, scope: scope?.form, scopeFolder: scope?.folder ?? usual ?? undefined },
+      ...{ weights, template, providers: provider ? [provider] : [] },
+      ...{ data, format, images, limit, at, limitProbes, fresh },
+      ...{ scoped, reach, suffix, textSuffix, maxNewTokens, seed },
     },
-    { signal, send: () => {} },
+    {
+      emend: version(),
+      packed: inForm(weights).packed,
+      onSet: (set) => {
+        const told = leftOut(set);
+        if (told) console.error(told);
+      },
+    },
+    { signal, send: tellOpening },
   );
-  const { summary } = model;
-  const actors = {
-    emend: version(),
-    model: { name: summary.name, fingerprint: summary.fingerprint },
-    adapter: {
-      ...{ name: summary.adapter!.name, fingerprint: summary.adapter!.fingerprint },
-      weights: summary.adapter!.weights,
-    },
-  };
-  try {
-    const peak = () => ({ peakBytes: process.resourceUsage().maxRSS * 1024 });
-    if (options.at) return { ...actors, ...(await runTogether(model, set, options, signal)), ...peak() };
-    const result = await benchmark(model.edited, set, {
-      scoped: options.scoped ?? false,
-      reach: options.reach,
-      suffix: options.suffix ?? '',
-      textSuffix: options.textSuffix,
-      maxNewTokens: options.maxNewTokens,
-      seed: options.seed,
-      signal,
-      onProgress: (done, total) => tellProgress('Edits measured:', done, total),
-    });
-    return { ...actors, ...result, ...peak() };
-  } finally {
-    await model.dispose();
-  }
-}
-
-async function runTogether(
-  { edited, summary }: OpenModel,
-  set: EditingSet,
-  options: BenchOptions,
-  signal: AbortSignal,
-): Promise<Omit<ManyReport, keyof Actors>> {
-  const started = performance.now();
-  const { reach, limitProbes, suffix = '', textSuffix, maxNewTokens, seed } = options;
-  const fresh = options.fresh === undefined ? null : await readEditingSet(options.fresh, {});
-  const sizes = await measureManyEdits(edited, set, {
-    ...{ at: options.at!, reach, limitProbes, suffix, textSuffix, maxNewTokens, seed, signal },
-    ...(fresh && { fresh }),
-    onProgress: tellProgress,
-  });
-  const { form, fingerprint } = summary.adapter!.scope;
-  return {
-    setting: {
-      edits: 'together',
-      editor: edited.editor!.name,
-      scope: { form, fingerprint, reach },
-      probes: limitProbes,
-      promptTemplate: edited.model.prompts.form,
-      suffix,
-      provider: edited.model.provider,
-      weights: edited.model.form,
-      data: { path: set.path, sha256: set.sha256 },
-      fresh: fresh && { path: fresh.path, sha256: fresh.sha256 },
-    },
-    seconds: (performance.now() - started) / 1000,
-    sizes,
-  };
+  return { ...report, peakBytes: process.resourceUsage().maxRSS * 1024 };
 }
 
 /** Numbers in rising order, as typed. */
@@ -291,6 +218,9 @@ const roleLabels: Readonly<Record<ProbeRole, string>> = {
   imageLocality: 'unrelated picture',
   textLocality: 'no picture',
   swapped: 'look-alike swapped in',
+  textReliability: 'text reliability',
+  imageReliability: 'image reliability',
+  portability: 'portability',
   fresh: 'pictures of another draw',
 };
 
@@ -315,9 +245,10 @@ function manyTable(report: ManyReport, { at }: BenchOptions): string {
     return [found.right + found.sameTarget, found.conflict, found.harm].map(part).join(' ');
   };
   const { setting } = report;
+  const measured = (metric: Metric) => report.sizes.some((size) => size.metrics[metric].exactMatch !== null);
   return [
     `teacher-forced / exact match, %${heads}`,
-    ...metricNames.map((metric) =>
+    ...metricNames.filter(measured).map((metric) =>
       row(
         labels[metric],
         told((size) => size.metrics[metric]),
@@ -356,7 +287,7 @@ function manyTable(report: ManyReport, { at }: BenchOptions): string {
 }
 
 /** An adapter acts on hidden states: those of rounded weights are not quite those it was trained on. */
-function trainedOnOther({ adapter }: Actors, weights: string): string[] {
+function trainedOnOther({ adapter }: MeasuredActors, weights: string): string[] {
   if (adapter.weights === weights) return [];
   return [`The adapter was trained on ${adapter.weights} weights and met ${weights} ones.`];
 }
@@ -370,7 +301,7 @@ function usualAdapter(path: string): string | null {
 const WIDTH = [31, 23];
 
 /** The result for people: metric × (teacher-forced, exact match) in per cent with 95 % intervals. */
-function table(report: Report): string {
+function table(report: SingleReport): string {
   const { setting, metrics, byConstruction } = report;
   const row = (label: string, told: Told, mark = ''): string =>
     [
@@ -389,9 +320,11 @@ function table(report: Report): string {
     '',
     'beyond the papers',
     ...leakMetrics.map(metricRow),
+    ...knowledgeMetrics.filter((metric) => metrics[metric].exactMatch).map(metricRow),
     ...kindTable(report.kinds),
     '',
     `edits that ${editVerdicts
+      .filter((verdict) => verdict !== 'entangled')
       .toReversed()
       .map((verdict) => `${verdict.replace(/s$/u, '')} ${report.verdicts[verdict]}`)
       .join(', ')}`,

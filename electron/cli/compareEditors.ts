@@ -1,30 +1,28 @@
 /** @file `emend bench --editor all`: editors measured in a process of their own each, and one report of them all. */
-import { mkdir, readdir, stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { z } from 'zod';
 import { demandEditor, editorKinds } from '../editors/registry.ts';
 import { hasScope } from '../editors/scope/openScope.ts';
 import { EmendError } from '../errors.ts';
-import type { ComparedEditor, Comparison } from '../evaluation/comparisonReport.ts';
+import {
+  type Contender,
+  compareContenders,
+  contendersOf,
+  type MeasuredEdits,
+} from '../evaluation/comparing.ts';
+import type { Comparison } from '../evaluation/comparisonReport.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
+import type { SetFormatName } from '../evaluation/sets/registry.ts';
 import { readJson } from '../files/json.ts';
 import { version } from '../frontends/places.ts';
 import { tellProgress } from './options.ts';
-import { type ManyReport, measured, type SingleReport, writeReports } from './ownProcess.ts';
-
-/** One editor as it is measured: what the table calls it, and how `emend bench` is told to measure it. */
-interface Contender {
-  readonly editor: string;
-  readonly acts: string;
-  readonly scope: string;
-  readonly settings: string;
-  readonly args: readonly string[];
-  /** whether its edits alone, and many of them, are measured like this */
-  readonly measures: ReadonlyArray<'single' | 'many'>;
-}
+import { runEmend } from './ownProcess.ts';
 
 export interface ComparisonOptions {
   readonly data: string;
+  readonly format?: SetFormatName | undefined;
+  readonly images?: string | undefined;
   readonly at: readonly number[];
   readonly limit: number;
   readonly limitProbes: number;
@@ -66,35 +64,10 @@ async function adapterFolders(
 }
 
 async function contenders({ adapters, editors }: ComparisonOptions): Promise<Contender[]> {
-  const kinds = editors?.map(demandEditor) ?? editorKinds;
   const folders = await adapterFolders(adapters);
   const learned = await Promise.all(folders.map(({ folder }) => hasScope(folder)));
   const router = learned.some((there) => there) ? 'learned' : 'cosine';
-  return kinds.flatMap((kind): Contender[] => {
-    const { name: editor, acts } = kind;
-    const opened = kind.untrained
-      ? [{ args: ['--editor', editor], settings: '' }]
-      : folders
-          .filter((folder) => folder.editor === editor)
-          .map(({ folder }) => ({ args: ['--adapter', folder], settings: `adapter ${basename(folder)}` }));
-    // In its published form an editor without training has no scope, or one of its own, with many edits too.
-    const published = kind.untrained && kind.untrained.scope !== 'routed' ? kind.untrained.scope : null;
-    return opened.flatMap(({ args, settings }): Contender[] => [
-      {
-        ...{ editor, acts, settings, args },
-        scope: published === 'own' ? 'its own scope' : 'no scope',
-        measures: published ? ['single', 'many'] : ['single'],
-      },
-      {
-        editor,
-        acts,
-        settings,
-        args: [...args, '--scoped', ...(published ? ['--scope', router] : [])],
-        scope: 'behind the router',
-        measures: ['single', 'many'],
-      },
-    ]);
-  });
+  return contendersOf(editors?.map(demandEditor) ?? editorKinds, folders, router);
 }
 
 /**
@@ -103,78 +76,24 @@ async function contenders({ adapters, editors }: ComparisonOptions): Promise<Con
  * @throws EmendError 'cancelled', with everything measured so far kept
  */
 export async function compareEditors(options: ComparisonOptions): Promise<Comparison> {
-  const { data, at, limit, limitProbes, out, common } = options;
-  const set = await readEditingSet(data, {});
-  const many = at.filter((size) => size > 1);
-  const most = many.at(-1) ?? 1;
-  if (most > set.records.length)
-    throw new EmendError(
-      'invalid-input',
-      `${data} holds ${set.records.length} edits, and ${most} are to act together. Make a larger set, or ask for fewer.`,
-    );
-  await mkdir(join(out, 'runs'), { recursive: true });
-  let model: Comparison['model'] | null = null;
-  const editors: ComparedEditor[] = [];
-  const wanted = await contenders(options);
-  for (const [place, contender] of wanted.entries()) {
-    const { editor, acts, scope, settings, measures } = contender;
-    const run = <T>(kind: string, args: readonly string[]): Promise<T> =>
-      measured<T>(
-        ['bench', '--data', data, ...common, ...contender.args, ...args],
-        join(out, 'runs', `${editor} ${settings} ${scope} ${kind}`.replaceAll(/[^\w]+/g, '-')),
-        [set.sha256, version()],
-        options.signal,
-      );
-    tellProgress(`${editor}, ${scope}:`, place, wanted.length);
-    try {
-      const single = measures.includes('single')
-        ? await run<SingleReport>('single', ['--limit', String(limit)])
-        : null;
-      const together =
-        many.length > 0 && measures.includes('many')
-          ? await run<ManyReport>('many', ['--at', many.join(','), '--limit-probes', String(limitProbes)])
-          : null;
-      model ??= single?.model ?? null;
-      editors.push({
-        ...{ editor, acts, scope, settings },
-        sizes: [
-          ...(single && at.includes(1)
-            ? [{ edits: 1, metrics: single.metrics, meanOfFive: single.meanOfFive }]
-            : []),
-          ...(together?.sizes ?? []),
-        ],
-        verdicts: single?.verdicts ?? null,
-        cost: single?.cost ?? null,
-        peak: Math.max(single?.peakBytes ?? 0, together?.peakBytes ?? 0) || null,
-        failed: null,
-      });
-    } catch (error) {
-      if (!(error instanceof EmendError) || error.code === 'cancelled') throw error;
-      editors.push({
-        ...{ editor, acts, scope, settings, sizes: [], verdicts: null, cost: null, peak: null },
-        failed: error.message,
-      });
-    }
-    const comparison: Comparison = {
-      emend: version(),
-      model: model ?? { name: 'no model', fingerprint: '' },
-      data: {
-        name: basename(data),
-        sha256: set.sha256,
-        single: Math.min(limit, set.records.length),
-        probes: limitProbes,
-      },
-      sizes: at,
-      command: options.command,
-      editors,
-    };
-    await writeReports(out, comparison);
-    if (place === wanted.length - 1) return comparison;
-  }
-  throw new EmendError(
-    'not-found',
-    'There is nothing to measure: no adapter of these editors was found. Name its folder with --adapters.',
-  );
+  const { data, format, images, at, limit, limitProbes, out, common, command, signal } = options;
+  const set = await readEditingSet(data, { format, images });
+  const together = at.filter((size) => size > 1).join(',');
+  const argumentsOf = ({ adapter, editor, scoped, form }: Contender, edits: MeasuredEdits) => [
+    ...['bench', '--data', data, ...common],
+    ...(adapter === null ? ['--editor', editor] : ['--adapter', adapter]),
+    ...(scoped ? ['--scoped'] : []),
+    ...(form === null ? [] : ['--scope', form]),
+    ...(edits === 'single'
+      ? ['--limit', String(limit)]
+      : ['--at', together, '--limit-probes', String(limitProbes)]),
+  ];
+  return compareContenders({
+    ...{ contenders: await contenders(options), set, at, limit, limitProbes, folder: out },
+    ...{ emend: version(), command, signal, identity: argumentsOf },
+    measure: (contender, edits, path) => runEmend([...argumentsOf(contender, edits), '--json', path], signal),
+    onProgress: (done, total, { editor, scope }) => tellProgress(`${editor}, ${scope}:`, done, total),
+  });
 }
 
 /** The comparison for a terminal: mean of the five at every size. */

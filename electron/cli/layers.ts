@@ -72,11 +72,11 @@ async function measure(options: LayersOptions, signal: AbortSignal): Promise<voi
       throw new EmendError('invalid-input', `--layers takes layers from 0 to ${last - 1}, ascending.`);
     const endToken = text.eosTokenIds.slice(0, 1);
     const cases: FreeChangeCase[] = [];
-    for (const [index, record] of set.records.entries()) {
-      const file = await readPictureFile(await set.picturePath(index, 'image'));
+    for (const record of set.records) {
+      const file = await readPictureFile(await set.picturePath(record, record.picture));
       const visual = await model.visualEmbeddings(await model.pixelsOf(file));
-      const asked = { prompt: record.src + (options.suffix ?? ''), image: true };
-      const encoded = model.prompts.encodeTarget(asked, record.alt);
+      const asked = { prompt: record.prompt + (options.suffix ?? ''), image: true };
+      const encoded = model.prompts.encodeTarget(asked, record.target);
       cases.push({
         input: await model.lay(encoded, visual),
         labels: [...encoded.targetIds, ...endToken],

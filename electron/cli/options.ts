@@ -8,6 +8,7 @@ import { type Reach, reaches } from '../editors/scope/scope.ts';
 import { settingFields, settingsFromTexts } from '../editors/settings.ts';
 import type { EngineStream } from '../engine/protocol.ts';
 import { EmendError } from '../errors.ts';
+import { setFormats } from '../evaluation/sets/registry.ts';
 import { onInterrupt } from '../frontends/interrupt.ts';
 import { packedFolder, resourcesFolder } from '../frontends/places.ts';
 import { type WeightForm, weightForms } from '../models/packed/form.ts';
@@ -111,6 +112,11 @@ export const maxNewTokensOption = (otherwise: number | undefined) =>
   new Option('--max-new-tokens <number>', 'length of an answer at most')
     .argParser(wholeNumber(1, 1024))
     .default(otherwise);
+
+export const formatOption = () =>
+  new Option('--format <name>', 'of the data set; told from its fields otherwise').choices(
+    setFormats.map(({ name }) => name),
+  );
 
 /** Parser of an option that is a whole number from `least` to `most`. */
 export function wholeNumber(least: number, most: number): (text: string) => number {

@@ -2,14 +2,8 @@
 import { fork } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFile, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { EmendError } from '../errors.ts';
-import {
-  type ComparedEditor,
-  type Comparison,
-  comparisonCsv,
-  comparisonHtml,
-} from '../evaluation/comparisonReport.ts';
+import type { ComparedEditor, Comparison } from '../evaluation/comparisonReport.ts';
 
 /** What `emend bench` writes of edits measured alone, as far as reports read it. */
 export type SingleReport = Pick<ComparedEditor, 'verdicts' | 'cost'> &
@@ -24,23 +18,8 @@ export interface ManyReport {
   readonly peakBytes: number;
 }
 
-/**
- * Runs `emend` with these arguments, unless they were run to their end before with the same `of` (what the arguments do not say: the
- * program, hashes of files); `<stem>.key` remembers. Returns whether it ran.
- * @throws EmendError 'cancelled' when stopped; 'engine' with what it said when it failed
- */
-export async function runOnce(
-  args: readonly string[],
-  stem: string,
-  of: readonly string[],
-  signal: AbortSignal,
-): Promise<boolean> {
-  const key = createHash('sha256')
-    .update(JSON.stringify([args, of]))
-    .digest('hex');
-  const before = await readFile(`${stem}.key`, 'utf8').catch(() => '');
-  if (before.trim() === key) return false;
-  await rm(`${stem}.key`, { force: true });
+/** Runs `emend` with these arguments. @throws EmendError 'cancelled' when stopped; 'engine' with what it said when it failed */
+export async function runEmend(args: readonly string[], signal: AbortSignal): Promise<void> {
   const child = fork(process.argv[1]!, args, { signal, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
   let said = '';
   child.stderr!.setEncoding('utf8');
@@ -64,6 +43,26 @@ export async function runOnce(
   });
   if (code !== 0)
     throw new EmendError('engine', said.trim().split('\n').at(-1) ?? 'It ended without a word.');
+}
+
+/**
+ * Runs `emend` with these arguments, unless they were run to their end before with the same `of` (what the arguments do not say: the
+ * program, hashes of files); `<stem>.key` remembers. Returns whether it ran.
+ * @throws EmendError 'cancelled' when stopped; 'engine' with what it said when it failed
+ */
+export async function runOnce(
+  args: readonly string[],
+  stem: string,
+  of: readonly string[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  const key = createHash('sha256')
+    .update(JSON.stringify([args, of]))
+    .digest('hex');
+  const before = await readFile(`${stem}.key`, 'utf8').catch(() => '');
+  if (before.trim() === key) return false;
+  await rm(`${stem}.key`, { force: true });
+  await runEmend(args, signal);
   await writeFile(`${stem}.key`, key);
   return true;
 }
@@ -78,11 +77,4 @@ export async function measured<T>(
   const path = `${stem}.json`;
   await runOnce([...args, '--json', path], stem, of, signal);
   return JSON.parse(await readFile(path, 'utf8')) as T;
-}
-
-/** Writes report.json, report.csv and report.html into a folder. */
-export async function writeReports(folder: string, comparison: Comparison): Promise<void> {
-  await writeFile(join(folder, 'report.json'), `${JSON.stringify(comparison, null, 1)}\n`);
-  await writeFile(join(folder, 'report.csv'), comparisonCsv(comparison));
-  await writeFile(join(folder, 'report.html'), comparisonHtml(comparison));
 }

@@ -4,12 +4,13 @@ import { mkdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { EmendError } from '../errors.ts';
+import { writeReports } from '../evaluation/comparing.ts';
 import type { ComparedEditor, Comparison } from '../evaluation/comparisonReport.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
 import { version } from '../frontends/places.ts';
 import { comparisonText } from './compareEditors.ts';
 import { layerList, tellProgress, untilInterrupted, wholeNumber } from './options.ts';
-import { measured, runOnce, type SingleReport, writeReports } from './ownProcess.ts';
+import { measured, runOnce, type SingleReport } from './ownProcess.ts';
 
 /** One training of the sweep: its name in the table, and what it is told beside what all are told. */
 interface Variant {

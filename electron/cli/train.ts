@@ -8,6 +8,7 @@ import { editorKinds } from '../editors/registry.ts';
 import { optionOf, parsedValue, settingFields } from '../editors/settings.ts';
 import { USUAL_RATE } from '../editors/training/editorTraining.ts';
 import { EmendError } from '../errors.ts';
+import type { SetFormatName } from '../evaluation/sets/registry.ts';
 import {
   runTraining,
   type TrainingHooks,
@@ -17,6 +18,7 @@ import {
 import { readJson } from '../files/json.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import {
+  formatOption,
   inForm,
   modelOrDemo,
   number,
@@ -35,6 +37,7 @@ interface TrainOptions {
   weights: WeightForm;
   model?: string;
   data: string;
+  format?: SetFormatName;
   images?: string;
   out: string;
   work?: string;
@@ -93,7 +96,11 @@ export function trainCommand(): Command {
         .default(trainable[0]!.name),
     )
     .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
-    .option('--data <file>', 'editing set in E-VQA’s JSON form, or a module that exports openEditSource')
+    .option(
+      '--data <file>',
+      'editing set (E-VQA, E-IC, VLKEB, MMKE-Bench, Emend’s, CSV), or a module that exports openEditSource',
+    )
+    .addOption(formatOption())
     .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
     .option('--out <folder>', 'where the adapter is written')
     .option('--work <folder>', 'where the training state is kept; <out>/training otherwise')
@@ -186,6 +193,7 @@ async function train(
     name: options.name ?? basename(resolve(options.out)),
     model: modelOrDemo(options.model),
     data: options.data,
+    ...(options.format !== undefined && { format: options.format }),
     ...(options.images !== undefined && { images: options.images }),
     suffix: options.suffix ?? '',
     extended: options.extended ?? false,

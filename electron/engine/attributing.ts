@@ -25,6 +25,7 @@ import type { EditState, Work } from '../editors/editor.ts';
 import { layQuestion } from '../editors/question.ts';
 import { EmendError } from '../errors.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
+import { probeOf } from '../evaluation/sets/record.ts';
 import { readPictureFile } from '../files/picture.ts';
 import { type PictureLayout, whole } from '../models/picture.ts';
 import type { ModelInput } from '../models/visionLanguageModel.ts';
@@ -61,10 +62,10 @@ async function askedOf(of: AttributedInputs): Promise<Asked[]> {
     return of.inputs.map(({ picture, prompt }) => ({ prompt, picture: () => picture, unrelated: null }));
   }
   const set = await readEditingSet(of.file, { images: of.images, limit: of.limit });
-  return set.records.map(({ src, m_loc_a }, index) => ({
-    prompt: src + of.suffix,
-    picture: async () => readPictureFile(await set.picturePath(index, 'image')),
-    unrelated: m_loc_a,
+  return set.records.map((record) => ({
+    prompt: record.prompt + of.suffix,
+    picture: async () => readPictureFile(await set.picturePath(record, record.picture)),
+    unrelated: probeOf(record, 'image-locality')?.answer ?? null,
   }));
 }
 

@@ -34,6 +34,7 @@ import {
   mapOf,
   proposeEditLayer,
 } from './attributing.ts';
+import { benchmarkOperations } from './benchmarking.ts';
 import { compare } from './comparing.ts';
 import { makingOf, OpenModel, summarise } from './openModel.ts';
 import type {
@@ -175,6 +176,7 @@ async function decideAlone(
 
 export const operations: OperationTable = {
   ...trainingOperations,
+  ...benchmarkOperations,
 
   async open(input, context) {
     // Where both do not fit, the model that is open goes first.

@@ -27,6 +27,7 @@ import type { OpeningWay } from '../models/memory.ts';
 import type { PackedCache } from '../models/packed/cache.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import type { Provider } from '../tensor/session.ts';
+import type { MeasurementRequest } from './benchmarking.ts';
 import type { ComparisonRequest } from './comparing.ts';
 
 /** An edit as the engine needs it. `signal` spares recomputing what the library already holds. */
@@ -119,6 +120,11 @@ export interface EngineOperations {
   };
   /** Makes an adapter folder of the best weights so far of the training in `folder`. */
   keepTrained: { input: { folder: string; out: string; packed: PackedCache }; output: null };
+  /** Measures an editor over an editing set and writes the report to `out`. Opens a model of its own. */
+  measure: {
+    input: { request: MeasurementRequest; emend: string; packed: PackedCache; out: string };
+    output: null;
+  };
   /** Reads config and headers only. */
   ways: {
     input: { path: string; providers: readonly Provider[]; packed: PackedCache };

@@ -9,7 +9,7 @@ import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
 import type { Visual } from '../models/picture.ts';
 import { type Estimate, estimate, RESAMPLINGS } from './bootstrap.ts';
-import type { EditingSet, PictureField } from './editingSet.ts';
+import type { EditingRecord, EditingSet } from './editingSet.ts';
 import { sameAnswer } from './exactMatch.ts';
 import {
   type EditCase,
@@ -17,8 +17,10 @@ import {
   type Metric,
   measureEdit,
   metricNames,
+  type ProbeInput,
   paperMetrics,
 } from './metrics.ts';
+import { probeOf, type RecordProbe, type RecordProbeKind } from './sets/record.ts';
 
 export interface BenchmarkOptions {
   /** let the scope decide whether the edit acts; off is the papers' setting */
@@ -47,8 +49,11 @@ export interface Scores {
   readonly meanOfFive: Told;
 }
 
-/** What an edit does as a whole, by exact match: of several the worst, in this order. */
-export const editVerdicts = ['fails', 'leaks', 'under-generalises', 'holds'] as const;
+/**
+ * What an edit does as a whole, by exact match: of several the worst, in this order. Entangled, among several that act: another edit took
+ * what it should answer.
+ */
+export const editVerdicts = ['fails', 'entangled', 'leaks', 'under-generalises', 'holds'] as const;
 export type EditVerdict = (typeof editVerdicts)[number];
 
 export interface MeasuredRecord {
@@ -56,7 +61,8 @@ export interface MeasuredRecord {
   readonly index: number;
   readonly kind: string | null;
   readonly verdict: EditVerdict;
-  readonly measurements: Readonly<Record<Metric, Measurement | null>>;
+  /** of every input of a metric; none where the record has no probe for it */
+  readonly measurements: Readonly<Record<Metric, readonly Measurement[]>>;
 }
 
 export interface BenchmarkResult extends Scores {
@@ -121,12 +127,15 @@ export async function benchmark(
     options.onProgress?.(index, total);
     if (options.signal?.aborted)
       throw new EmendError('cancelled', `Stopped after ${index} of ${total} edits.`);
-    const edit = await caseOf(set, index, options, pictures);
+    const edit = await caseOf(record, options, pictures);
     const measurements = await measureEdit(edited, edit, {
       ...options,
       onMade: (state, seconds) => void made.push({ seconds, bytes: edited.encode(state).length }),
     });
-    records.push({ index, kind: record.kind ?? null, verdict: verdictOf(measurements), measurements });
+    records.push({
+      ...{ index: record.row - 1, kind: record.kind ?? null },
+      ...{ verdict: verdictOf(measurements), measurements },
+    });
   }
   options.onProgress?.(total, total);
 
@@ -155,9 +164,7 @@ export async function benchmark(
     byConstruction: editorNamed(editor.name)?.byConstruction ?? {},
     answeredBefore: estimate(records.map(answeredBefore), options.seed),
     seconds: (performance.now() - started) / 1000,
-    verdicts: Object.fromEntries(
-      editVerdicts.map((kind) => [kind, records.filter(({ verdict }) => verdict === kind).length]),
-    ) as Record<EditVerdict, number>,
+    verdicts: countVerdicts(records.map(({ verdict }) => verdict)),
     cost: {
       seconds: made.map(({ seconds }) => seconds).sort((a, b) => a - b)[made.length >> 1] ?? 0,
       bytes: made.reduce((sum, { bytes }) => sum + bytes, 0) / Math.max(1, made.length),
@@ -178,25 +185,38 @@ export async function benchmark(
 
 /** What an edit does as a whole; metrics it has no probe for do not count. */
 export function verdictOf(measurements: MeasuredRecord['measurements']): EditVerdict {
-  const short = (...metrics: Metric[]) =>
-    metrics.some((metric) => measurements[metric]?.exactMatch === false);
-  if (short('reliability')) return 'fails';
-  if (short('textLocality', 'imageLocality', 'samePicture', 'sameQuestion')) return 'leaks';
-  return short('textGenerality', 'imageGenerality') ? 'under-generalises' : 'holds';
+  return verdictOfShort(
+    new Set(metricNames.filter((metric) => measurements[metric].some(({ exactMatch }) => !exactMatch))),
+  );
+}
+
+/** The verdict of an edit that falls short in some metrics. What follows from it (portability) is no part of it. */
+export function verdictOfShort(short: ReadonlySet<Metric>): EditVerdict {
+  const any = (...metrics: Metric[]) => metrics.some((metric) => short.has(metric));
+  if (any('reliability')) return 'fails';
+  if (any('textLocality', 'imageLocality', 'samePicture', 'sameQuestion')) return 'leaks';
+  return any('textGenerality', 'imageGenerality') ? 'under-generalises' : 'holds';
+}
+
+export function countVerdicts(verdicts: readonly EditVerdict[]): Record<EditVerdict, number> {
+  return Object.fromEntries(
+    editVerdicts.map((kind) => [kind, verdicts.filter((verdict) => verdict === kind).length]),
+  ) as Record<EditVerdict, number>;
 }
 
 function answeredBefore({ measurements: { reliability } }: MeasuredRecord): number {
-  return Number(reliability !== null && sameAnswer(reliability.before, reliability.expected));
+  return Number(reliability.some(({ before, expected }) => sameAnswer(before, expected)));
 }
 
 /** Means and intervals of measured edits. */
 export function scoresOf(records: readonly MeasuredRecord[], seed: number): Scores {
+  // A record counts once, however many inputs it has for a metric.
+  const mean = (values: readonly number[]) =>
+    values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length;
   const teacherForced = ({ measurements }: MeasuredRecord, metric: Metric) =>
-    measurements[metric]?.teacherForced ?? null;
-  const exactMatch = ({ measurements }: MeasuredRecord, metric: Metric) => {
-    const found = measurements[metric];
-    return found && Number(found.exactMatch);
-  };
+    mean(measurements[metric].flatMap((found) => found.teacherForced ?? []));
+  const exactMatch = ({ measurements }: MeasuredRecord, metric: Metric) =>
+    mean(measurements[metric].map((found) => Number(found.exactMatch)));
   const told = (values: (score: typeof teacherForced) => Array<number | null>): Told => {
     const of = (score: typeof teacherForced) =>
       estimate(
@@ -219,30 +239,45 @@ export function scoresOf(records: readonly MeasuredRecord[], seed: number): Scor
   return { metrics, meanOfFive };
 }
 
+/** Metric of each kind of probe, as far as it has one. */
+const metricOfKind: Readonly<Partial<Record<RecordProbeKind, Metric>>> = {
+  'text-generality': 'textGenerality',
+  'image-generality': 'imageGenerality',
+  'text-locality': 'textLocality',
+  'image-locality': 'imageLocality',
+  'same-picture': 'samePicture',
+  'same-question': 'sameQuestion',
+  'text-reliability': 'textReliability',
+  'image-reliability': 'imageReliability',
+  portability: 'portability',
+};
+
 async function caseOf(
-  set: EditingSet,
-  index: number,
+  record: EditingRecord,
   { suffix, textSuffix }: BenchmarkOptions,
   pictures: Pictures,
 ): Promise<EditCase> {
-  const record = set.records[index]!;
-  const visual = await pictures.see(index, 'image');
-  return {
-    visual,
-    prompt: record.src + suffix,
-    target: record.alt,
-    rephrase: record.rephrase + suffix,
-    rephraseVisual: await pictures.see(index, 'image_rephrase'),
-    textLocality: { visual: null, prompt: record.loc + textSuffix, answer: record.loc_ans },
-    imageLocality: {
-      visual: await pictures.see(index, 'm_loc'),
-      prompt: record.m_loc_q + suffix,
-      answer: record.m_loc_a,
-    },
-    samePicture: record.same_image_q
-      ? { visual, prompt: record.same_image_q + suffix, answer: record.same_image_a ?? null }
-      : null,
-  };
+  const see = (picture: string | null) => (picture === null ? null : pictures.see(record, picture));
+  const probes: Partial<Record<Metric, ProbeInput[]>> = {};
+  for (const { kind, picture, prompt, answer } of judgedProbes(record)) {
+    const metric = metricOfKind[kind];
+    if (!metric) continue;
+    const asked = prompt + (picture === null ? textSuffix : suffix);
+    probes[metric] = [
+      ...(probes[metric] ?? []),
+      { visual: await see(picture), prompt: asked, answer, picture },
+    ];
+  }
+  const { picture, prompt, target } = record;
+  return { visual: await pictures.see(record, picture), prompt: prompt + suffix, target, picture, probes };
+}
+
+/** A record's probes; where it has none of the kind, its question is asked of its unrelated picture too. */
+export function judgedProbes(record: EditingRecord): readonly RecordProbe[] {
+  const unrelated = probeOf(record, 'image-locality');
+  if (!unrelated || probeOf(record, 'same-question')) return record.probes;
+  const { picture } = unrelated;
+  return [...record.probes, { kind: 'same-question', picture, prompt: record.prompt, answer: null }];
 }
 
 /** The set's pictures as the model sees them; the latest are kept. */
@@ -257,8 +292,8 @@ export class Pictures {
     this.#set = set;
   }
 
-  async see(index: number, field: PictureField): Promise<Visual> {
-    const path = await this.#set.picturePath(index, field);
+  async see(record: EditingRecord, name: string): Promise<Visual> {
+    const path = await this.#set.picturePath(record, name);
     const known = this.#kept.get(path);
     if (known) return known;
     const { model } = this.#edited;
@@ -273,7 +308,7 @@ export class Pictures {
       const why = cause instanceof Error ? cause.message : String(cause);
       throw new EmendError(
         'damaged',
-        `${this.#set.path}: record ${index + 1}, field "${field}": the picture ${path} cannot be used. ${why}`,
+        `${this.#set.path}: row ${record.row}: the picture ${path} cannot be used. ${why}`,
         { cause },
       );
     }

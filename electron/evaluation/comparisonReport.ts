@@ -3,15 +3,18 @@
  */
 import type { EditVerdict, Told } from './benchmark.ts';
 import type { Estimate } from './bootstrap.ts';
-import { type Metric, metricNames, paperMetrics } from './metrics.ts';
+import { knowledgeMetrics, leakMetrics, type Metric, metricNames, paperMetrics } from './metrics.ts';
 import { publishedAtThousand, publishedResults } from './published.ts';
 
 /** What was measured of an editor with so many edits at once. */
 export interface ComparedSize {
   /** edits that act together; 1: each edit of the set alone */
   readonly edits: number;
-  readonly metrics: Readonly<Record<Metric, Told>>;
+  /** by metric; reports of earlier versions lack some */
+  readonly metrics: Readonly<Partial<Record<Metric, Told>>>;
   readonly meanOfFive: Told;
+  /** of edits together, as far as they were told */
+  readonly verdicts?: Readonly<Partial<Record<EditVerdict, number>>>;
 }
 
 /** A row of the comparison: an editor, and what decides where its edits act. */
@@ -25,13 +28,15 @@ export interface ComparedEditor {
   readonly settings: string;
   readonly sizes: readonly ComparedSize[];
   /** of edits measured alone; null where none were */
-  readonly verdicts: Readonly<Record<EditVerdict, number>> | null;
+  readonly verdicts: Readonly<Partial<Record<EditVerdict, number>>> | null;
   /** what one edit takes: seconds in the median, bytes in a library */
   readonly cost: { readonly seconds: number; readonly bytes: number } | null;
   /** the most memory the process held while it measured, bytes */
   readonly peak: number | null;
   /** why it could not be measured; null when it was */
   readonly failed: string | null;
+  /** names of the files in `runs` that hold what was measured of it, edit by edit; reports of earlier versions have none */
+  readonly runs?: { readonly single: string | null; readonly many: string | null };
 }
 
 export interface Comparison {
@@ -44,6 +49,8 @@ export interface Comparison {
     readonly sha256: string;
     readonly single: number;
     readonly probes: number;
+    /** folder of its pictures, from the report's */
+    readonly images?: string;
   };
   readonly sizes: readonly number[];
   /** the command that measures it again */
@@ -59,6 +66,9 @@ const heads: Readonly<Record<Metric, string>> = {
   imageLocality: 'M-Loc.',
   samePicture: 'Same picture',
   sameQuestion: 'Same question',
+  textReliability: 'T-Rel.',
+  imageReliability: 'I-Rel.',
+  portability: 'Port.',
 };
 const columns: readonly Metric[] = metricNames;
 const perCent = (found: Estimate | null) => (found ? (100 * found.mean).toFixed(1) : '');
@@ -85,7 +95,7 @@ export function comparisonCsv({ editors }: Comparison): string {
       for (const telling of ['teacherForced', 'exactMatch'] as const)
         lines.push([
           ...[editor, scope, settings, String(size.edits), telling],
-          ...columns.map((metric) => perCent(size.metrics[metric][telling])),
+          ...columns.map((metric) => perCent(size.metrics[metric]?.[telling] ?? null)),
           perCent(size.meanOfFive[telling]),
           ...[
             cost?.seconds.toFixed(4) ?? '',
@@ -107,8 +117,8 @@ const bytesText = (bytes: number) =>
       : `${(bytes / 1e3).toFixed(1)} KB`;
 
 /** A cell with a bar as long as its share of 100. */
-function scoreCell(told: Told, strong = false): string {
-  const { exactMatch, teacherForced } = told;
+function scoreCell(told: Told | undefined, strong = false): string {
+  const { exactMatch, teacherForced } = told ?? { exactMatch: null, teacherForced: null };
   if (!exactMatch && !teacherForced) return '<td class="none">–</td>';
   const share = exactMatch?.mean ?? teacherForced!.mean;
   const range = exactMatch
@@ -129,15 +139,17 @@ function sizeTable(comparison: Comparison, edits: number): string {
     edits === 1
       ? `One edit at a time (${comparison.data.single} edits)`
       : `${edits.toLocaleString('en')} edits at once (probes of ${Math.min(edits, comparison.data.probes)} of them)`;
+  const beyond = [...leakMetrics, ...knowledgeMetrics].filter((metric) =>
+    found.some(({ size }) => size.metrics[metric]?.exactMatch),
+  );
   const body = sorted.map(
     ({ row, size }) =>
-      `<tr><th>${escaped(row.editor)}<small>${escaped(row.scope)}</small></th>${paperMetrics.map((metric) => scoreCell(size.metrics[metric])).join('')}${scoreCell(size.meanOfFive, true)}${(['samePicture', 'sameQuestion'] as const).map((metric) => scoreCell(size.metrics[metric])).join('')}</tr>`,
+      `<tr><th>${escaped(row.editor)}<small>${escaped(row.scope)}</small></th>${paperMetrics.map((metric) => scoreCell(size.metrics[metric])).join('')}${scoreCell(size.meanOfFive, true)}${beyond.map((metric) => scoreCell(size.metrics[metric])).join('')}</tr>`,
   );
   const head = [
     ...paperMetrics.map((metric) => heads[metric]),
     'Mean of five',
-    heads.samePicture,
-    heads.sameQuestion,
+    ...beyond.map((metric) => heads[metric]),
   ];
   return `<h2>${title}</h2><table><thead><tr><th>Editor</th>${head.map((text) => `<th>${text}</th>`).join('')}</tr></thead><tbody>${body.join('')}</tbody></table>`;
 }

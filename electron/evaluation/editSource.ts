@@ -1,11 +1,14 @@
 /**
- * @file Training edits read from an editing set in E-VQA's JSON form.
+ * @file Training edits read from an editing set of any format. Records without a rephrasing, another picture of the thing or an unrelated
+ * picture are left out: every loss needs them.
  */
 import type { EditSource, TrainingEdit } from '../editors/training/edits.ts';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
 import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
-import { readEditingSet } from './editingSet.ts';
+import { type EditingRecord, readEditingSet } from './editingSet.ts';
+import { probeOf, type RecordProbeKind } from './sets/record.ts';
+import type { SetFormatName } from './sets/registry.ts';
 
 /** Numbers 0..count−1 in an order that depends on the seed only (Fisher–Yates over a linear congruential generator). */
 function shuffled(count: number, seed: number): Uint32Array {
@@ -19,6 +22,13 @@ function shuffled(count: number, seed: number): Uint32Array {
   return order;
 }
 
+/** In this order: another wording, another picture of the thing, an unrelated picture. */
+export const neededForTraining: readonly RecordProbeKind[] = [
+  'text-generality',
+  'image-generality',
+  'image-locality',
+];
+
 /**
  * Edits of a set in a new order each time round. `extended` also trains other questions about the edit's own picture, where
  * records have them, and the edit's question on the unrelated picture, to stay what they are.
@@ -27,6 +37,7 @@ export async function editSourceFromFile(
   path: string,
   model: VisionLanguageModel,
   options: {
+    readonly format?: SetFormatName | undefined;
     readonly images: string | undefined;
     readonly seed: number;
     readonly extended: boolean;
@@ -35,7 +46,8 @@ export async function editSourceFromFile(
     readonly without?: number;
   },
 ): Promise<EditSource> {
-  const set = await readEditingSet(path, options.images === undefined ? {} : { images: options.images });
+  const { format, images } = options;
+  const set = await readEditingSet(path, { format, images, needs: neededForTraining });
   const { without = 0 } = options;
   const records = set.records.slice(without);
   if (records.length === 0)
@@ -45,25 +57,27 @@ export async function editSourceFromFile(
         ? `${path} holds ${set.records.length} edits, and ${without} are held out to validate on: none is left to train on.`
         : `${path} holds no edits.`,
     );
-  const pixels = async (index: number, field: 'image' | 'image_rephrase' | 'm_loc') =>
-    model.pixelsOf(await readPictureFile(await set.picturePath(index + without, field)));
+  const pixels = async (record: EditingRecord, name: string) =>
+    model.pixelsOf(await readPictureFile(await set.picturePath(record, name)));
   const trainingEdit = async (index: number): Promise<TrainingEdit> => {
     const record = records[index]!;
     const asked = (prompt: string) => prompt + options.suffix;
-    const own = record.same_image_q !== undefined && record.same_image_a !== undefined;
+    const [rephrase, other, unrelated] = neededForTraining.map((kind) => probeOf(record, kind)!);
+    const own = probeOf(record, 'same-picture');
+    const text = probeOf(record, 'text-locality');
     return {
-      pixels: await pixels(index, 'image'),
-      prompt: asked(record.src),
-      target: record.alt,
-      rephrase: asked(record.rephrase),
-      rephrasePixels: await pixels(index, 'image_rephrase'),
-      localityPixels: await pixels(index, 'm_loc'),
-      locality: { prompt: asked(record.m_loc_q), answer: record.m_loc_a },
-      textLocality: { prompt: record.loc, answer: record.loc_ans },
+      pixels: await pixels(record, record.picture),
+      prompt: asked(record.prompt),
+      target: record.target,
+      rephrase: asked(rephrase!.prompt),
+      rephrasePixels: await pixels(record, other!.picture!),
+      localityPixels: await pixels(record, unrelated!.picture!),
+      locality: { prompt: asked(unrelated!.prompt), answer: unrelated!.answer },
+      ...(text && { textLocality: { prompt: text.prompt, answer: text.answer } }),
       ...(options.extended && {
         extra: {
-          ...(own && { own: { prompt: asked(record.same_image_q!), answer: record.same_image_a! } }),
-          elsewhere: { prompt: asked(record.src), answer: null },
+          ...(own?.answer != null && { own: { prompt: asked(own.prompt), answer: own.answer } }),
+          elsewhere: { prompt: asked(record.prompt), answer: null },
         },
       }),
     };

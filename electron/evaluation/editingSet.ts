@@ -1,143 +1,153 @@
 /**
- * @file Editing sets in E-VQA's JSON form, read and checked: a flat list of edits with the probes that judge them.
+ * @file Editing sets as they are evaluated and trained on: any format there is, row by row; what is wrong with a row is told and the rest
+ * kept. Only texts are held: pictures are looked for, and read when they are needed.
  */
 import { createHash } from 'node:crypto';
-import { realpath } from 'node:fs/promises';
+import { realpath, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join, relative, sep } from 'node:path';
-import { z } from 'zod';
 import { EmendError } from '../errors.ts';
-import { parseJson } from '../files/json.ts';
-import { readRegularFile } from '../files/regularFile.ts';
+import {
+  type EditingRecord,
+  picturesOf,
+  type ReadRow,
+  type RecordContent,
+  type RecordProbeKind,
+} from './sets/record.ts';
+import { demandFormat, formatOf, readRecords, type SetFormatName } from './sets/registry.ts';
 
-const MAX_FILE_BYTES = 256 * 1024 * 1024;
+export type { EditingRecord } from './sets/record.ts';
+
+const MAX_FILE_BYTES = 512 * 1024 * 1024;
 const MAX_RECORDS = 1_000_000;
-const MAX_TEXT = 4000;
-
-const text = z.string().max(MAX_TEXT).regex(/\S/u, 'is empty');
-/** Some sets give several right answers; the first is the one that is scored. */
-const answer = z.union([text, z.array(text).min(1).max(100)]).transform((given) => [given].flat()[0]!);
-const picture = z.string().min(1).max(1000);
-
-const Record = z.looseObject({
-  /** the question, another wording of it, and the target */
-  src: text,
-  rephrase: text,
-  alt: answer,
-  /** another model's answer before the edit; not used */
-  pred: z.unknown(),
-  image: picture,
-  image_rephrase: picture,
-  /** unrelated question without a picture */
-  loc: text,
-  loc_ans: answer,
-  /** unrelated picture and question */
-  m_loc: picture,
-  m_loc_q: text,
-  m_loc_a: answer,
-  /** another question about the edit's own picture; beyond E-VQA */
-  same_image_q: text.optional(),
-  same_image_a: answer.optional(),
-  kind: z.string().min(1).max(100).optional(),
-  /** what the edit is about; edits of the same kind about the same thing want the same */
-  object: z.string().max(MAX_TEXT).optional(),
-  /** the question in wordings that no training shows, and as people also type it; beyond E-VQA, as what follows */
-  heldout: text.optional(),
-  new_core: text.optional(),
-  typed: z.array(text).max(100).optional(),
-  /** the edit's picture with a look-alike in the thing's place */
-  image_swapped: picture.optional(),
-  /** what the question is answered with there */
-  swapped_a: answer.optional(),
-  /** the same thing in quite another picture, and a question that it answers there */
-  image_elsewhere: picture.optional(),
-  elsewhere_q: text.optional(),
-});
-/** One edit with its probes. Field names are E-VQA's; fields it does not know are kept. */
-export type EditingRecord = z.infer<typeof Record>;
-
-export const pictureFields = [
-  'image',
-  'image_rephrase',
-  'm_loc',
-  'image_swapped',
-  'image_elsewhere',
-] as const;
-export type PictureField = (typeof pictureFields)[number];
+/** Wrong rows that are told one by one. */
+const MOST_PROBLEMS = 1000;
+/** Rows whose pictures are looked for together. */
+const AT_ONCE = 64;
 
 export interface EditingSet {
   /** as given */
   readonly path: string;
-  /** of the JSON file's bytes, in hex */
+  readonly format: SetFormatName;
+  /** of the file's bytes, in hex */
   readonly sha256: string;
-  /** records in the file */
+  /** rows in the file */
   readonly total: number;
-  /** the first records, as many as were asked for */
+  /** the first that can be used, as many as were asked for */
   readonly records: readonly EditingRecord[];
-  /**
-   * Real path of a record's picture.
-   * @throws EmendError 'not-found' for a picture that is not there or not named, 'invalid-input' for one outside the folder
-   */
-  picturePath(index: number, field: PictureField): Promise<string>;
+  /** rows that were left out before the last record, the first thousand with what is wrong with them */
+  readonly wrong: {
+    readonly count: number;
+    readonly problems: ReadonlyArray<{ readonly row: number; readonly reason: string }>;
+  };
+  /** real path of the folder of its pictures */
+  readonly images: string;
+  /** Real path of a picture of a record. @throws EmendError 'not-found', 'invalid-input' for one outside the folder */
+  picturePath(record: EditingRecord, name: string): Promise<string>;
 }
 
 export interface EditingSetOptions {
-  /** folder that pictures are relative to; the JSON file's own when absent */
-  readonly images?: string;
+  /** told from the file when absent */
+  readonly format?: SetFormatName | undefined;
+  /** folder that pictures are relative to; the file's own when absent */
+  readonly images?: string | undefined;
   /** how many records to take, from the first; all when absent */
-  readonly limit?: number;
+  readonly limit?: number | undefined;
+  /** kinds of probes that every record must have */
+  readonly needs?: readonly RecordProbeKind[];
 }
 
 /**
  * Reads an editing set and looks whether every picture of the records taken is there.
- * @throws EmendError naming file, record and field: 'not-found', 'damaged', or 'invalid-input' for pictures outside the folder
+ * @throws EmendError 'not-found' or 'damaged' for a file that is no set, 'invalid-input' for one that is too large, and what is wrong with
+ *   its first row where no row can be used
  */
 export async function readEditingSet(path: string, options: EditingSetOptions = {}): Promise<EditingSet> {
-  const { limit = Number.POSITIVE_INFINITY } = options;
-  const bytes = await readRegularFile(path, MAX_FILE_BYTES);
-  const list = parseList(bytes, path);
-  const records = list
-    .slice(0, limit)
-    .map((value, index) => parseRecord(value, `${path}: record ${index + 1}`));
+  const { limit = Number.POSITIVE_INFINITY, needs = [] } = options;
+  const format = options.format === undefined ? await formatOf(path) : demandFormat(options.format);
   const folder = options.images ?? dirname(path);
-  const root = await realpath(folder).catch((cause) => {
+  const images = await realpath(folder).catch((cause) => {
     throw new EmendError('not-found', `There is no folder ${folder} with the pictures of ${path}.`, {
       cause,
     });
   });
-  const picturePath = async (index: number, field: PictureField): Promise<string> => {
-    const where = `${path}: record ${index + 1}, field "${field}"`;
-    const named = records[index]![field];
-    if (named === undefined) throw new EmendError('not-found', `${where}: it names no picture.`);
-    return findPicture(root, named, where);
+  const hash = createHash('sha256');
+  let bytes = 0;
+  const records: EditingRecord[] = [];
+  const problems: Array<{ row: number; reason: string }> = [];
+  let [total, wrong] = [0, 0];
+  const found = new Set<string>();
+  /** What is wrong with a record that its format does not know. */
+  const troubleOf = async (record: RecordContent): Promise<string | null> => {
+    const lacking = needs.find((kind) => !record.probes.some((probe) => probe.kind === kind));
+    if (lacking !== undefined) return `it has no probe of ${lacking.replace('-', ' ')}`;
+    for (const name of picturesOf(record)) {
+      if (found.has(name)) continue;
+      try {
+        const file = await findPicture(images, name, `"${name}"`);
+        if (!(await stat(file)).isFile()) return `"${name}" is no file`;
+        found.add(name);
+      } catch (error) {
+        if (error instanceof EmendError) return error.message;
+        throw error;
+      }
+    }
+    return null;
+  };
+  const take = async (rows: readonly ReadRow[]) => {
+    const troubles = await Promise.all(
+      rows.map((read) => ('problem' in read ? read.problem : troubleOf(read.record))),
+    );
+    for (const [place, read] of rows.entries()) {
+      if (records.length >= limit) return;
+      const reason = troubles[place]!;
+      if (reason === null && 'record' in read) records.push(read.record);
+      else {
+        wrong += 1;
+        if (problems.length < MOST_PROBLEMS) problems.push({ row: read.row, reason: reason ?? '' });
+      }
+    }
   };
 
-  for (const [index, record] of records.entries()) {
-    for (const field of pictureFields) if (record[field] !== undefined) await picturePath(index, field);
+  let waiting: ReadRow[] = [];
+  const heard = (piece: Buffer) => {
+    bytes += piece.length;
+    hash.update(piece);
+  };
+  for await (const read of readRecords(path, format, heard)) {
+    total += 1;
+    if (bytes > MAX_FILE_BYTES || total > MAX_RECORDS)
+      throw new EmendError(
+        'invalid-input',
+        `${path} is larger than ${MAX_FILE_BYTES / 1024 / 1024} MB or has more than ${MAX_RECORDS.toLocaleString('en')} rows. Split it.`,
+      );
+    if (records.length >= limit) continue;
+    waiting.push(read);
+    if (waiting.length < Math.min(AT_ONCE, limit - records.length)) continue;
+    await take(waiting);
+    waiting = [];
   }
-  const sha256 = createHash('sha256').update(bytes).digest('hex');
-  return { path, sha256, total: list.length, records, picturePath };
+  await take(waiting);
+  if (records.length === 0) throw nothingUsable(path, problems[0]);
+  return {
+    ...{ path, format: format.name, sha256: hash.digest('hex'), total, records, images },
+    wrong: { count: wrong, problems },
+    picturePath: (record, name) => findPicture(images, name, `${path}: row ${record.row}`),
+  };
 }
 
-function parseList(bytes: Buffer, path: string): unknown[] {
-  const json = parseJson(bytes.toString('utf8'), path);
-  if (!Array.isArray(json) || json.length === 0) {
-    throw new EmendError(
-      'damaged',
-      `${path} is no list of edits. An E-VQA file is one flat list of objects.`,
-    );
-  }
-  if (json.length > MAX_RECORDS) {
-    throw new EmendError('invalid-input', `${path} holds ${json.length} records, more than ${MAX_RECORDS}.`);
-  }
-  return json;
+function nothingUsable(path: string, first: { row: number; reason: string } | undefined): EmendError {
+  return first
+    ? new EmendError('damaged', `${path} has no row that can be used. Row ${first.row}: ${first.reason}.`)
+    : new EmendError('damaged', `${path} is no list of edits: it holds none.`);
 }
 
-function parseRecord(value: unknown, where: string): EditingRecord {
-  const parsed = Record.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const { path, message } = parsed.error.issues[0]!;
-  const field = path.length > 0 ? `, field "${path.join('.')}"` : '';
-  throw new EmendError('damaged', `${where}${field}: ${message}.`);
+/** The rows that were left out, for people: the first few of them; null where none was. */
+export function leftOut({ path, wrong, total }: EditingSet, most = 5): string | null {
+  if (wrong.count === 0) return null;
+  const told = wrong.problems.slice(0, most).map(({ row, reason }) => `  row ${row}: ${reason}`);
+  const more =
+    wrong.count > told.length ? [`  and ${(wrong.count - told.length).toLocaleString('en')} more`] : [];
+  return [`${wrong.count} of the ${total} rows of ${path} are left out:`, ...told, ...more].join('\n');
 }
 
 /**

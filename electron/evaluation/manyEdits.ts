@@ -4,6 +4,8 @@
  * The scope's decisions are made first, for all sizes; an answer is generated only where an edit acts, or where the unedited one is
  * needed. Locality is against the unedited model.
  */
+
+import type { BenchmarkSample, SampleKind } from '../api/contract.ts';
 import type { EditedModel } from '../editors/editedModel.ts';
 import type { EditState, Effect } from '../editors/editor.ts';
 import { actsEverywhere } from '../editors/scope/everywhere.ts';
@@ -11,9 +13,16 @@ import { MemoryBank } from '../editors/scope/memoryBank.ts';
 import { decide, type Reach, type ScopeInput } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import type { Visual } from '../models/picture.ts';
-import { Pictures, type Told } from './benchmark.ts';
+import {
+  countVerdicts,
+  type EditVerdict,
+  judgedProbes,
+  Pictures,
+  type Told,
+  verdictOfShort,
+} from './benchmark.ts';
 import { estimate } from './bootstrap.ts';
-import type { EditingRecord, EditingSet, PictureField } from './editingSet.ts';
+import type { EditingRecord, EditingSet } from './editingSet.ts';
 import { sameAnswer } from './exactMatch.ts';
 import {
   forceTarget,
@@ -23,6 +32,8 @@ import {
   readForced,
   unchangedShare,
 } from './metrics.ts';
+import { boundedSample, MOST_SAMPLES } from './samples.ts';
+import { probeOf, type RecordProbeKind } from './sets/record.ts';
 
 /** What a probe is to the edit it belongs to. */
 export const probeRoles = [
@@ -38,6 +49,9 @@ export const probeRoles = [
   'imageLocality',
   'textLocality',
   'swapped',
+  'textReliability',
+  'imageReliability',
+  'portability',
   'fresh',
 ] as const;
 export type ProbeRole = (typeof probeRoles)[number];
@@ -50,6 +64,35 @@ const metricOf: Partial<Record<ProbeRole, Metric>> = {
   imageLocality: 'imageLocality',
   samePicture: 'samePicture',
   sameQuestion: 'sameQuestion',
+  textReliability: 'textReliability',
+  imageReliability: 'imageReliability',
+  portability: 'portability',
+};
+
+const roleOf: Readonly<Record<RecordProbeKind, ProbeRole>> = {
+  'text-generality': 'rephrase',
+  'image-generality': 'imageRephrase',
+  'text-locality': 'textLocality',
+  'image-locality': 'imageLocality',
+  'same-picture': 'samePicture',
+  'same-question': 'sameQuestion',
+  'text-reliability': 'textReliability',
+  'image-reliability': 'imageReliability',
+  portability: 'portability',
+  typed: 'typed',
+  'held-out': 'heldout',
+  'new-core': 'newCore',
+  swapped: 'swapped',
+  elsewhere: 'elsewhere',
+};
+
+const kindOfRole: Readonly<Record<ProbeRole, SampleKind>> = {
+  ...(Object.fromEntries(Object.entries(roleOf).map(([kind, role]) => [role, kind])) as Record<
+    ProbeRole,
+    SampleKind
+  >),
+  edit: 'reliability',
+  fresh: 'fresh',
 };
 
 /**
@@ -74,6 +117,10 @@ export interface SizeResult {
   readonly outcomes: Readonly<Partial<Record<ProbeRole, Outcomes>>>;
   /** share of probes whose answer is the target, or what it was where it must not change */
   readonly answered: Readonly<Partial<Record<ProbeRole, number>>>;
+  /** numbers of edits by what they do as a whole */
+  readonly verdicts: Readonly<Record<EditVerdict, number>>;
+  /** the first inputs with their answers, as many as are kept */
+  readonly samples: readonly BenchmarkSample[];
 }
 
 export interface ManyEditsOptions {
@@ -97,7 +144,8 @@ interface Probe {
   readonly role: ProbeRole;
   /** of the edit it belongs to; of the fresh set for `fresh` */
   readonly index: number;
-  readonly picture: PictureField | null;
+  /** name of a picture file */
+  readonly picture: string | null;
   readonly prompt: string;
   /** what the set says it is answered with; null: whatever the unedited model says */
   readonly answer: string | null;
@@ -107,38 +155,40 @@ interface Probe {
 
 /** The inputs about one record of the set. */
 function probesOf(record: EditingRecord, index: number, suffix: string, textSuffix: string): Probe[] {
-  const found: Probe[] = [];
-  const add = (
-    role: ProbeRole,
-    picture: PictureField | null,
-    prompt: string | undefined,
-    answer: string | null,
-    about = answer,
-  ) => {
-    if (prompt === undefined || (picture && record[picture] === undefined)) return;
-    found.push({ role, index, picture, prompt: prompt + (picture ? suffix : textSuffix), answer, about });
+  const { picture, prompt, target } = record;
+  const itself: Probe = {
+    ...{ role: 'edit', index, picture, prompt: prompt + suffix },
+    ...{ answer: target, about: target },
   };
-  add('edit', 'image', record.src, record.alt);
-  add('rephrase', 'image', record.rephrase, record.alt);
-  for (const typed of record.typed ?? []) add('typed', 'image', typed, record.alt);
-  add('heldout', 'image', record.heldout, record.alt);
-  add('newCore', 'image', record.new_core, record.alt);
-  add('imageRephrase', 'image_rephrase', record.src, record.alt);
-  add('elsewhere', 'image_elsewhere', record.elsewhere_q, record.alt);
-  add('samePicture', 'image', record.same_image_q, record.same_image_a ?? null);
-  add('sameQuestion', 'm_loc', record.src, null);
-  add('imageLocality', 'm_loc', record.m_loc_q, record.m_loc_a);
-  add('textLocality', null, record.loc, record.loc_ans);
-  add('swapped', 'image_swapped', record.src, null, record.swapped_a ?? null);
-  return found;
+  const others = judgedProbes(record).map((probe): Probe => {
+    const role = roleOf[probe.kind];
+    const { answer } = probe;
+    // What a look-alike is called says what is asked about; the answer must stay what it is all the same.
+    const judged = wantedRoles.has(role) || role === 'elsewhere' ? (answer ?? target) : answer;
+    return {
+      ...{ role, index, picture: probe.picture },
+      prompt: probe.prompt + (probe.picture === null ? textSuffix : suffix),
+      answer: role === 'swapped' ? null : judged,
+      about: role === 'swapped' ? answer : judged,
+    };
+  });
+  return [itself, ...others];
+}
+
+/** What an effect makes of a probe. */
+interface Outcome {
+  readonly after: string;
+  readonly teacherForced: number | null;
+  readonly exactMatch: boolean;
 }
 
 /** What was measured of one probe at one size. */
-interface Result {
+interface Result extends Outcome {
   readonly probe: Probe;
   readonly acting: number | null;
-  readonly teacherForced: number | null;
-  readonly exactMatch: boolean;
+  /** the unedited answer, and the one that is wanted */
+  readonly before: string;
+  readonly expected: string;
   /** whether the unedited model takes the wording as it takes the edit's own */
   readonly understood: boolean;
 }
@@ -178,7 +228,8 @@ export async function measureManyEdits(
   for (let index = 0; index < most && !everywhere; index++) {
     stop();
     options.onProgress?.('Describing edits:', index, most);
-    const described = await describe(await pictures.see(index, 'image'), set.records[index]!.src + suffix);
+    const record = set.records[index]!;
+    const described = await describe(await pictures.see(record, record.picture), record.prompt + suffix);
     if (!described)
       throw new EmendError('internal', `The scope has nothing to compare edit ${index + 1} by.`);
     edits.push(described);
@@ -187,13 +238,20 @@ export async function measureManyEdits(
   const probes = set.records
     .slice(0, Math.min(most, options.limitProbes))
     .flatMap((record, index) => probesOf(record, index, suffix, textSuffix));
-  for (const [index, { src, object, m_loc_q, m_loc_a }] of (options.fresh?.records ?? []).entries()) {
+  for (const [index, record] of (options.fresh?.records ?? []).entries()) {
+    const { picture, prompt, object } = record;
     const fresh = { role: 'fresh' as const, index, answer: null };
-    probes.push({ ...fresh, picture: 'image', prompt: src + suffix, about: object ?? null });
-    probes.push({ ...fresh, picture: 'm_loc', prompt: m_loc_q + suffix, about: m_loc_a });
+    probes.push({ ...fresh, picture, prompt: prompt + suffix, about: object ?? null });
+    const other = probeOf(record, 'image-locality');
+    if (other)
+      probes.push({ ...fresh, picture: other.picture, prompt: other.prompt + suffix, about: other.answer });
   }
   const see = async ({ role, index, picture }: Probe): Promise<Visual | null> =>
-    picture === null ? null : (role === 'fresh' ? freshPictures! : pictures).see(index, picture);
+    picture === null
+      ? null
+      : role === 'fresh'
+        ? freshPictures!.see(options.fresh!.records[index]!, picture)
+        : pictures.see(set.records[index]!, picture);
   const inputs: Array<ScopeInput | null> = [];
   for (const [place, probe] of everywhere ? [] : probes.entries()) {
     stop();
@@ -220,10 +278,11 @@ export async function measureManyEdits(
   const stateOf = async (index: number): Promise<EditState> => {
     const known = states.get(index);
     if (known) return known;
-    const { src, alt } = set.records[index]!;
-    const visual = await pictures.see(index, 'image');
+    const record = set.records[index]!;
+    const visual = await pictures.see(record, record.picture);
     const before = everywhere ? [...states.values()] : [];
-    const made = await edited.make({ visual, prompt: src + suffix, target: alt, before });
+    const { prompt, target } = record;
+    const made = await edited.make({ visual, prompt: prompt + suffix, target, before });
     states.set(index, made);
     return made;
   };
@@ -251,16 +310,17 @@ export async function measureManyEdits(
     const expected = must === 'changes' ? probe.answer! : (probe.answer ?? unedited);
     const forced = expected.trim() === '' ? null : await forceTarget(model, visual, probe.prompt, expected);
     const before = forced && (await readForced(model, forced));
-    const tell = async (effect: Effect | null): Promise<Pick<Result, 'teacherForced' | 'exactMatch'>> => {
+    const tell = async (effect: Effect | null): Promise<Outcome> => {
       const text = effect ? (await edited.answerUnder(prepared, effect, generation)).text : unedited;
       const after = forced && effect ? await readForced(model, forced, effect) : before;
       return {
+        after: text,
         exactMatch: sameAnswer(text, must === 'changes' ? expected : unedited),
         teacherForced:
           before && after ? (must === 'changes' ? after.accuracy : unchangedShare(before, after)) : null,
       };
     };
-    const byEdit = new Map<number | null, Pick<Result, 'teacherForced' | 'exactMatch'>>();
+    const byEdit = new Map<number | null, Outcome>();
     for (const [size, found] of acting.entries()) {
       if (probe.role !== 'fresh' && probe.index >= at[size]!) continue;
       const edit = found[place]!;
@@ -271,25 +331,32 @@ export async function measureManyEdits(
       }
       const understood = sameAnswer(unedited, ownAnswers.get(probe.index) ?? unedited);
       const about = probe.about ?? unedited;
-      results[size]!.push({ probe: { ...probe, about }, acting: edit, understood, ...told });
+      results[size]!.push({
+        ...{ probe: { ...probe, about }, acting: edit, understood, before: unedited, expected },
+        ...told,
+      });
     }
   }
-  const measured = at.map((size, place) => sizeResult(size, results[place]!, set, options));
-  // Which edit acted says nothing where all do.
-  return everywhere ? measured.map((size) => ({ ...size, outcomes: {} })) : measured;
+  return at.map((size, place) => sizeResult(size, results[place]!, set, options, everywhere));
 }
 
 /** Whether the probe's edit should act on it. */
 function isWanted(role: ProbeRole, reach: Reach): boolean {
   if (role === 'elsewhere') return reach === 'thing';
-  return ['edit', 'rephrase', 'typed', 'heldout', 'newCore', 'imageRephrase'].includes(role);
+  return wantedRoles.has(role);
 }
+
+const wantedRoles: ReadonlySet<ProbeRole> = new Set([
+  ...(['edit', 'rephrase', 'typed', 'heldout', 'newCore', 'imageRephrase'] as const),
+  ...(['textReliability', 'imageReliability', 'portability'] as const),
+]);
 
 function sizeResult(
   edits: number,
   results: readonly Result[],
   set: EditingSet,
   { reach, seed, fresh }: ManyEditsOptions,
+  everywhere: boolean,
 ): SizeResult {
   const told = (list: readonly Result[]): Told => ({
     teacherForced: estimate(
@@ -308,16 +375,14 @@ function sizeResult(
   >;
   // The five of one edit, averaged; edits that lack one are left out.
   const means = { teacherForced: [] as number[], exactMatch: [] as number[] };
-  const five = paperMetrics.map(
-    (metric) => new Map(ofMetric(metric).map((result) => [result.probe.index, result])),
-  );
+  const five = paperMetrics.map((metric) => Map.groupBy(ofMetric(metric), ({ probe }) => probe.index));
+  const mean = (values: readonly number[]) => values.reduce((a, b) => a + b, 0) / values.length;
   for (const index of five[0]!.keys()) {
-    const list = five.map((byIndex) => byIndex.get(index));
-    if (list.some((result) => result === undefined)) continue;
-    const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
-    means.exactMatch.push(mean(list.map((result) => Number(result!.exactMatch))));
-    if (list.every((result) => result!.teacherForced !== null))
-      means.teacherForced.push(mean(list.map((result) => result!.teacherForced!)));
+    const lists = five.map((byIndex) => byIndex.get(index) ?? []);
+    if (lists.some((list) => list.length === 0)) continue;
+    means.exactMatch.push(mean(lists.map((list) => mean(list.map((result) => Number(result.exactMatch))))));
+    const forced = lists.map((list) => list.flatMap((result) => result.teacherForced ?? []));
+    if (forced.every((list) => list.length > 0)) means.teacherForced.push(mean(forced.map(mean)));
   }
 
   const outcomes: Partial<Record<ProbeRole, Outcomes>> = {};
@@ -339,6 +404,18 @@ function sizeResult(
     outcomes[role] = counts;
     answered[role] = list.filter(({ exactMatch }) => exactMatch).length / list.length;
   }
+  const verdicts = verdictsOf(results, edits, reach, everywhere);
+  const samples = results.slice(0, MOST_SAMPLES).map((result): BenchmarkSample => {
+    const { probe, acting, before, expected, after, exactMatch, teacherForced } = result;
+    const own = probe.role === 'fresh' ? fresh!.records[probe.index]! : set.records[probe.index]!;
+    return boundedSample({
+      ...{ row: own.row, kind: kindOfRole[probe.role], picture: probe.picture, prompt: probe.prompt },
+      ...{ expected, stays: !isWanted(probe.role, reach), before, after },
+      ...{ passes: exactMatch, teacherForced },
+      acting: everywhere ? 'all' : acting === null ? null : set.records[acting]!.row,
+      verdict: probe.role === 'fresh' ? null : (verdicts.get(probe.index) ?? null),
+    });
+  });
   return {
     edits,
     metrics,
@@ -346,23 +423,50 @@ function sizeResult(
       teacherForced: estimate(means.teacherForced, seed),
       exactMatch: estimate(means.exactMatch, seed),
     },
-    outcomes,
+    // Which edit acted says nothing where all do.
+    outcomes: everywhere ? {} : outcomes,
     answered,
+    verdicts: countVerdicts([...verdicts.values()]),
+    samples,
   };
+}
+
+/**
+ * What each edit does as a whole, by the probes that have a metric, as for edits alone; entangled: another edit answered what it should
+ * answer, so that it did not.
+ */
+function verdictsOf(
+  results: readonly Result[],
+  edits: number,
+  reach: Reach,
+  everywhere: boolean,
+): Map<number, EditVerdict> {
+  const judged = results.filter(({ probe }) => probe.role in metricOf && probe.index < edits);
+  const found = new Map<number, EditVerdict>();
+  for (const [index, list] of Map.groupBy(judged, ({ probe }) => probe.index)) {
+    const missed = list.filter(({ exactMatch }) => !exactMatch);
+    const taken = missed.some(
+      ({ probe, acting }) =>
+        !everywhere && isWanted(probe.role, reach) && acting !== null && acting !== index,
+    );
+    const short = new Set(missed.map(({ probe }) => metricOf[probe.role]!));
+    found.set(index, taken ? 'entangled' : verdictOfShort(short));
+  }
+  return found;
 }
 
 /** See {@link Outcomes}. */
 export function outcomeOf(
   { role, index, about }: Pick<Probe, 'role' | 'index' | 'about'>,
   acting: number | null,
-  own: Pick<EditingRecord, 'alt' | 'object' | 'kind'>,
-  other: Pick<EditingRecord, 'alt' | 'object' | 'kind'> | null,
+  own: Pick<EditingRecord, 'target' | 'object' | 'kind'>,
+  other: Pick<EditingRecord, 'target' | 'object' | 'kind'> | null,
   wanted: boolean,
 ): keyof Outcomes {
   if (acting === null || !other) return 'none';
   if (wanted) {
     if (acting === index) return 'right';
-    if (sameAnswer(own.alt, other.alt)) return 'sameTarget';
+    if (sameAnswer(own.target, other.target)) return 'sameTarget';
     return own.object !== undefined && own.object === other.object && own.kind === other.kind
       ? 'conflict'
       : 'harm';

@@ -25,7 +25,9 @@ export const paperMetrics = [
 ] as const;
 /** Where an editor of visual rows leaks, which no published metric looks at. */
 export const leakMetrics = ['samePicture', 'sameQuestion'] as const;
-export const metricNames = [...paperMetrics, ...leakMetrics] as const;
+/** Questions that an edit's knowledge answers, which some sets ask: MMKE-Bench's T-Rel and I-Rel, VLKEB's portability. */
+export const knowledgeMetrics = ['textReliability', 'imageReliability', 'portability'] as const;
+export const metricNames = [...paperMetrics, ...leakMetrics, ...knowledgeMetrics] as const;
 export type Metric = (typeof metricNames)[number];
 
 /** Prompt and target laid out for teacher forcing, run up to the edit layer once for before and after. */
@@ -98,8 +100,10 @@ function logProbability(logits: Float32Array, id: number): number {
 export interface ProbeInput {
   readonly visual: Visual | null;
   readonly prompt: string;
-  /** null: whatever the unedited model answers */
+  /** null: the edit's target where the answer must change, else whatever the unedited model answers */
   readonly answer: string | null;
+  /** name of the picture */
+  readonly picture?: string | null;
 }
 
 /** One edit and the inputs it is measured on. */
@@ -107,16 +111,15 @@ export interface EditCase {
   readonly visual: Visual;
   readonly prompt: string;
   readonly target: string;
-  readonly rephrase: string;
-  readonly rephraseVisual: Visual;
-  readonly textLocality: ProbeInput;
-  readonly imageLocality: ProbeInput;
-  /** another question about the edit's picture */
-  readonly samePicture: ProbeInput | null;
+  /** name of its picture */
+  readonly picture?: string | null;
+  /** inputs of every metric but reliability, which is the edit itself; none where there are none */
+  readonly probes: Readonly<Partial<Record<Metric, readonly ProbeInput[]>>>;
 }
 
 /** What came of one input. */
 export interface Measurement {
+  readonly picture: string | null;
   readonly prompt: string;
   /** the answer it is judged by in teacher forcing */
   readonly expected: string;
@@ -142,14 +145,14 @@ export interface MeasureOptions {
 }
 
 /**
- * Measures one edit alone, as the papers' single-edit setting does. `null` for metrics the edit has no probe for.
+ * Measures one edit alone, as the papers' single-edit setting does: the inputs of every metric, none where the edit has no probe for it.
  * Throws `cancelled` when the signal is aborted, `conflict` without an adapter.
  */
 export async function measureEdit(
   edited: EditedModel,
   edit: EditCase,
   options: MeasureOptions,
-): Promise<Record<Metric, Measurement | null>> {
+): Promise<Record<Metric, Measurement[]>> {
   const { editor } = edited;
   if (!editor) throw new EmendError('conflict', 'Nothing can be measured without an adapter. Give one.');
   const { visual, prompt, target } = edit;
@@ -162,19 +165,28 @@ export async function measureEdit(
   options.onMade?.(state, (performance.now() - begun) / 1000);
   const bank = options.scoped && !everywhere ? await bankOfOne(edited, edit, options.reach) : null;
   const acting = { state, bank };
-  const changed = (visual: Visual, prompt: string) =>
-    measure(edited, acting, { visual, prompt, answer: edit.target }, 'changes', options);
-  const kept = (input: ProbeInput) => measure(edited, acting, input, 'stays', options);
-  return {
-    reliability: await changed(edit.visual, edit.prompt),
-    textGenerality: await changed(edit.visual, edit.rephrase),
-    imageGenerality: await changed(edit.rephraseVisual, edit.prompt),
-    textLocality: await kept(edit.textLocality),
-    imageLocality: await kept(edit.imageLocality),
-    samePicture: edit.samePicture && (await kept(edit.samePicture)),
-    sameQuestion: await kept({ visual: edit.imageLocality.visual, prompt: edit.prompt, answer: null }),
-  };
+  const measured = Object.fromEntries(metricNames.map((metric) => [metric, []])) as unknown as Record<
+    Metric,
+    Measurement[]
+  >;
+  for (const metric of metricNames) {
+    const inputs: readonly ProbeInput[] =
+      metric === 'reliability'
+        ? [{ visual, prompt, answer: target, picture: edit.picture ?? null }]
+        : (edit.probes[metric] ?? []);
+    const stays = staysUnder(metric);
+    for (const input of inputs) {
+      const judged = stays ? input : { ...input, answer: input.answer ?? target };
+      measured[metric].push(await measure(edited, acting, judged, stays ? 'stays' : 'changes', options));
+    }
+  }
+  return measured;
 }
+
+const staying: ReadonlySet<Metric> = new Set(['textLocality', 'imageLocality', ...leakMetrics]);
+
+/** Whether a metric asks for answers to stay as they were. */
+export const staysUnder = (metric: Metric): boolean => staying.has(metric);
 
 /** The edit alone, as the scope compares it. */
 async function bankOfOne(edited: EditedModel, edit: EditCase, reach: Reach): Promise<EditBank> {
@@ -189,7 +201,7 @@ async function bankOfOne(edited: EditedModel, edit: EditCase, reach: Reach): Pro
 async function measure(
   edited: EditedModel,
   { state, bank }: { state: EditState; bank: EditBank | null },
-  { visual, prompt, answer }: ProbeInput,
+  { visual, prompt, answer, picture = null }: ProbeInput,
   must: 'changes' | 'stays',
   options: MeasureOptions,
 ): Promise<Measurement> {
@@ -200,6 +212,7 @@ async function measure(
   const after = acts ? await generate([state]) : before;
   const expected = answer ?? before.text;
   return {
+    picture,
     prompt,
     expected,
     before: before.text,

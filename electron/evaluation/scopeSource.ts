@@ -1,20 +1,25 @@
 /**
- * @file Examples for a scope from an editing set in E-VQA's JSON form: each record is a family of pictures.
+ * @file Examples for a scope from an editing set: each record is a family of pictures.
  */
 import type { ScopeAsk, ScopeFamily, ScopeSource } from '../editors/scope/learned/examples.ts';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
 import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
-import { type EditingRecord, type PictureField, readEditingSet } from './editingSet.ts';
+import { type EditingRecord, readEditingSet } from './editingSet.ts';
+import { probeOf, type RecordProbeKind } from './sets/record.ts';
 
-/** The scene that each of a record's pictures shows. */
+/** The scene that each of a record's pictures shows: the edit's own, and those of its probes. */
 const scenes = [
-  ['image', 0],
-  ['image_rephrase', 0],
-  ['m_loc', 1],
-  ['image_swapped', 2],
-  ['image_elsewhere', 3],
-] as const satisfies readonly (readonly [PictureField, number])[];
+  ['own', 0],
+  ['image-generality', 0],
+  ['image-locality', 1],
+  ['swapped', 2],
+  ['elsewhere', 3],
+] as const satisfies ReadonlyArray<readonly ['own' | RecordProbeKind, number]>;
+
+/** The record's picture of a scene; undefined where it has none. */
+const pictureOf = (record: EditingRecord, of: (typeof scenes)[number][0]): string | undefined =>
+  of === 'own' ? record.picture : (probeOf(record, of)?.picture ?? undefined);
 
 /** Records of a set as examples. `suffix` is appended to every prompt. */
 export async function scopeSourceFromFile(
@@ -30,11 +35,9 @@ export async function scopeSourceFromFile(
     families: records.length,
     async family(index) {
       const record = records[index]!;
-      const there = scenes.filter(([field]) => record[field] !== undefined);
+      const there = scenes.flatMap(([of]) => pictureOf(record, of) ?? []);
       const pixels = await Promise.all(
-        there.map(async ([field]) =>
-          model.pixelsOf(await readPictureFile(await set.picturePath(index, field))),
-        ),
+        there.map(async (name) => model.pixelsOf(await readPictureFile(await set.picturePath(record, name)))),
       );
       return { family: familyOf(record, index, options.suffix), pixels };
     },
@@ -47,12 +50,15 @@ export function familyOf(record: EditingRecord, index: number, suffix: string): 
   const kind = record.kind ?? 'question';
   const thing = record.object ?? `record ${index}`;
   const asked = (question: string) => question + suffix;
+  const [rephrase, same, unrelated, elsewhere] = (
+    ['text-generality', 'same-picture', 'image-locality', 'elsewhere'] as const
+  ).map((kind) => probeOf(record, kind));
   const own = {
-    question: record.src,
+    question: record.prompt,
     kind,
     names: true,
     doubtful: false,
-    wordings: [record.src, record.rephrase].map(asked),
+    wordings: [record.prompt, ...(rephrase ? [rephrase.prompt] : [])].map(asked),
   };
   const other = (scene: number, question: string | undefined, about: string): ScopeAsk[] =>
     question === undefined
@@ -68,25 +74,25 @@ export function familyOf(record: EditingRecord, index: number, suffix: string): 
             wordings: [asked(question)],
           },
         ];
-  const shown = (field: PictureField) => record[field] !== undefined;
+  const shown = (of: (typeof scenes)[number][0]) => pictureOf(record, of) !== undefined;
   return {
     answers: null,
-    pictures: scenes.filter(([field]) => shown(field)).map(([, scene]) => scene),
+    pictures: scenes.filter(([of]) => shown(of)).map(([, scene]) => scene),
     asks: [
       { ...own, scene: 0, about: thing },
-      ...other(0, record.same_image_q, `beside ${thing} ${index}`),
+      ...other(0, same?.prompt, `beside ${thing} ${index}`),
       // Asked of another picture, it is not answered by the edit's thing.
-      { ...own, scene: 1, about: null, names: false },
-      ...other(1, record.m_loc_q, `apart from ${thing} ${index}`),
-      ...(shown('image_swapped') ? [{ ...own, scene: 2, about: null, names: false }] : []),
-      ...(shown('image_elsewhere') && record.elsewhere_q !== undefined
+      ...(shown('image-locality') ? [{ ...own, scene: 1, about: null, names: false }] : []),
+      ...other(1, unrelated?.prompt, `apart from ${thing} ${index}`),
+      ...(shown('swapped') ? [{ ...own, scene: 2, about: null, names: false }] : []),
+      ...(elsewhere
         ? [
             {
               ...own,
               scene: 3,
               about: thing,
-              question: record.elsewhere_q,
-              wordings: [asked(record.elsewhere_q)],
+              question: elsewhere.prompt,
+              wordings: [asked(elsewhere.prompt)],
             },
           ]
         : []),

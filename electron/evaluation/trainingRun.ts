@@ -32,8 +32,9 @@ import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
 import { benchmark } from './benchmark.ts';
 import { readEditingSet } from './editingSet.ts';
-import { editSourceFromFile } from './editSource.ts';
+import { editSourceFromFile, neededForTraining } from './editSource.ts';
 import { calibrateRouter } from './routerCalibration.ts';
+import type { SetFormatName } from './sets/registry.ts';
 import {
   readTrainingCurve,
   TrainingCurve,
@@ -48,8 +49,10 @@ export interface TrainingRequest {
   readonly name: string;
   /** checkpoint folder */
   readonly model: string;
-  /** editing set in E-VQA's JSON form, or a module that exports openEditSource */
+  /** editing set, or a module that exports openEditSource */
   readonly data: string;
+  /** of the set; told from it when absent */
+  readonly format?: SetFormatName | undefined;
   readonly images?: string | undefined;
   /** appended to prompts that go with a picture */
   readonly suffix: string;
@@ -221,8 +224,8 @@ export async function runTraining(
     const editor = await read.open(model, read.scope);
     try {
       const set = await readEditingSet(validation!.file ?? request.data, {
-        ...(request.images !== undefined && { images: request.images }),
-        limit: validation!.edits,
+        ...{ format: request.format, images: request.images, limit: validation!.edits },
+        needs: neededForTraining,
       });
       const found = await benchmark(new EditedModel(model, editor, null), set, {
         ...{
@@ -324,6 +327,7 @@ export function commandOf(
     '--editor': request.editor,
     '--model': request.model,
     '--data': request.data,
+    '--format': request.format,
     '--images': request.images,
     '--out': out,
     '--name': request.name,
@@ -400,7 +404,7 @@ async function withModel<T>(
 
 /** A module's own source where `data` names one; else the editing set, less what is held out for validation. */
 async function openTrainingSource(
-  { data, images, suffix, validation }: TrainingRequest,
+  { data, format, images, suffix, validation }: TrainingRequest,
   model: VisionLanguageModel,
   seed: number,
   extended: boolean,
@@ -420,7 +424,7 @@ async function openTrainingSource(
     return module.openEditSource({ seed, extended });
   }
   return editSourceFromFile(data, model, {
-    images,
+    ...{ format, images },
     seed,
     extended,
     suffix,

@@ -21,9 +21,13 @@ const BYTE_ORDER_MARK = [0xef, 0xbb, 0xbf];
 
 /**
  * The elements of a JSON list, in order.
+ * @param heard is told of every piece of the file as it is read
  * @throws EmendError as `openRegularFile`; 'damaged' for what does not begin as a list
  */
-export async function* readJsonList(path: string): AsyncGenerator<ListedRecord> {
+export async function* readJsonList(
+  path: string,
+  heard?: (bytes: Buffer) => void,
+): AsyncGenerator<ListedRecord> {
   const { handle } = await openRegularFile(path);
   let row = 0;
   /** brackets open around the byte; 0: the list has not begun */
@@ -52,6 +56,7 @@ export async function* readJsonList(path: string): AsyncGenerator<ListedRecord> 
   let first = true;
   for await (const whole of handle.createReadStream({ highWaterMark: 256 * 1024 })) {
     let chunk = whole as Buffer;
+    heard?.(chunk);
     if (first && BYTE_ORDER_MARK.every((byte, i) => chunk[i] === byte)) chunk = chunk.subarray(3);
     first = false;
     let start = 0;

@@ -46,6 +46,7 @@ export async function startProgram(options: ProgramOptions = {}): Promise<Progra
       trainingEngine,
       trainingFolder: join(dataFolder(), 'trainings'),
       adaptersFolder: join(dataFolder(), 'adapters'),
+      benchmarkFolder: join(dataFolder(), 'benchmarks'),
       version: version(),
       startModel: options.startModel,
       providers: options.providers,

@@ -8,15 +8,17 @@ import { basename, dirname, isAbsolute, join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import type { Probe, ProbeKind } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
-import type { DraftFormat } from '../evaluation/sets/readDrafts.ts';
 import { type Check, latestCheck } from './checks.ts';
 import type { Store } from './database.ts';
 import { asEdit } from './listedEdits.ts';
 import { readPicture } from './pictures.ts';
 import { editRow, ownProbes } from './rows.ts';
 
+/** Formats that edits are written in; all can be read in again. */
+export type ExportFormat = 'emend' | 'evqa' | 'csv';
+
 export interface ExportOptions {
-  readonly format: DraftFormat;
+  readonly format: ExportFormat;
   /** absolute path of a folder that is not there yet */
   readonly folder: string;
   readonly signal: AbortSignal;
@@ -63,7 +65,7 @@ const json = (line: Format['line']): Format => {
   return { extension: 'json', head: '[\n', between: ',\n', foot: '\n]\n', line };
 };
 
-const formats: Readonly<Record<DraftFormat, Format>> = {
+const formats: Readonly<Record<ExportFormat, Format>> = {
   emend: json((exported) => JSON.stringify(emendRow(exported))),
   evqa: json((exported) => JSON.stringify(evqaRow(exported))),
   csv: {

@@ -4,10 +4,17 @@
 import { createHash } from 'node:crypto';
 import { realpath } from 'node:fs/promises';
 import { dirname, isAbsolute } from 'node:path';
+import type { ProbeKind } from '../api/contract.ts';
 import { EmendError } from '../errors.ts';
 import { findPicture } from '../evaluation/editingSet.ts';
-import type { DraftRecord, DraftRow } from '../evaluation/sets/draft.ts';
-import { countRows, type DraftFormat, draftFormat, readDrafts } from '../evaluation/sets/readDrafts.ts';
+import type { EditingRecord, ReadRow, RecordProbe } from '../evaluation/sets/record.ts';
+import {
+  countRows,
+  demandFormat,
+  formatOf,
+  readRecords,
+  type SetFormatName,
+} from '../evaluation/sets/registry.ts';
 import { readPictureFile } from '../files/picture.ts';
 import { prepared, type Store } from './database.ts';
 import { writeDraft } from './edits.ts';
@@ -19,7 +26,7 @@ export interface ImportOptions {
   /** folder the pictures are in; the file's own otherwise */
   readonly images?: string;
   /** told from the file otherwise */
-  readonly format?: DraftFormat;
+  readonly format?: SetFormatName | undefined;
   /** put on every edit */
   readonly tags: readonly string[];
   /** reads everything and writes nothing */
@@ -45,6 +52,37 @@ const BATCH_BYTES = 32 * 1024 * 1024;
 const AT_ONCE = 4;
 const MOST_PROBLEMS = 1000;
 
+/** Longer texts are no answers that an edit of the library may have, in characters. */
+const LONGEST_TARGET = 1000;
+
+type DraftProbe = RecordProbe & { readonly kind: Exclude<ProbeKind, 'committed' | 'reliability'> };
+
+/** A record as the library keeps it: its own kinds of probes, without a picture where they are asked of the edit's. */
+type DraftRecord = Omit<EditingRecord, 'probes'> & { readonly probes: readonly DraftProbe[] };
+
+const kept: ReadonlySet<string> = new Set<ProbeKind>([
+  ...(['text-generality', 'image-generality', 'text-locality', 'image-locality'] as const),
+  ...(['same-picture', 'same-question'] as const),
+]);
+const ofOwnPicture: ReadonlySet<string> = new Set<ProbeKind>(['text-generality', 'same-picture']);
+
+/** The draft of a row, or what is wrong with it. */
+function draftOf(read: ReadRow): { row: number; draft: DraftRecord } | { row: number; problem: string } {
+  if ('problem' in read) return read;
+  const { row, record } = read;
+  if (record.target.length > LONGEST_TARGET)
+    return { row, problem: `its answer is longer than ${LONGEST_TARGET.toLocaleString('en')} characters` };
+  const probes = record.probes.flatMap((probe) => {
+    // What a set judges by an answer of its own, the library has no kind for.
+    const answered = probe.kind === 'image-generality' && probe.answer !== null;
+    if (!kept.has(probe.kind) || answered) return [];
+    const own = ofOwnPicture.has(probe.kind) && probe.picture === record.picture;
+    return [{ ...probe, prompt: probe.prompt.trim(), ...(own && { picture: null }) } as DraftProbe];
+  });
+  const { prompt, target } = record;
+  return { row, draft: { ...record, prompt: prompt.trim(), target: target.trim(), probes } };
+}
+
 /** A row whose pictures are known. */
 interface ReadyRow {
   readonly row: number;
@@ -65,7 +103,7 @@ export async function importEdits(store: Store, file: string, options: ImportOpt
       throw new EmendError('invalid-input', `${path} is not a whole path. Give one that begins at the root.`);
     }
   }
-  const format = options.format ?? (await draftFormat(file));
+  const format = options.format === undefined ? await formatOf(file) : demandFormat(options.format);
   const folder = options.images ?? dirname(file);
   const root = await realpath(folder).catch((cause) => {
     throw new EmendError('not-found', `There is no folder ${folder} with the pictures of ${file}.`, {
@@ -115,9 +153,10 @@ export async function importEdits(store: Store, file: string, options: ImportOpt
     pictures.written();
   };
 
-  const finishWaiting = async (waiting: DraftRow[]): Promise<void> => {
+  const finishWaiting = async (waiting: readonly ReadRow[]): Promise<void> => {
     const ready = await Promise.all(
-      waiting.map(async (given): Promise<ReadyRow | { row: number; problem: string }> => {
+      waiting.map(async (read): Promise<ReadyRow | { row: number; problem: string }> => {
+        const given = draftOf(read);
         if ('problem' in given) return given;
         try {
           return { ...given, pictures: await pictures.of(given.draft) };
@@ -137,8 +176,8 @@ export async function importEdits(store: Store, file: string, options: ImportOpt
   };
 
   onProgress(0, total);
-  let waiting: DraftRow[] = [];
-  for await (const given of readDrafts(file, format)) {
+  let waiting: ReadRow[] = [];
+  for await (const given of readRecords(file, format)) {
     if (signal.aborted) break;
     waiting.push(given);
     if (waiting.length < AT_ONCE) continue;
@@ -172,7 +211,9 @@ function writeRow(store: Store, { draft, pictures }: ReadyRow, tags: readonly st
     const { note, before, prompt, target } = draft;
     const id = writeDraft(store, {
       ...{ picture: idOf(draft.picture)!, prompt, target, note, before },
-      probes: draft.probes.map((probe) => ({ ...probe, picture: idOf(probe.picture) })),
+      probes: draft.probes.map(({ kind, picture, prompt: asked }) => ({
+        ...{ kind, picture: idOf(picture), prompt: asked },
+      })),
     });
     const all = [...draft.tags, ...tags];
     if (all.length > 0) setTags(store, id, all);

@@ -88,7 +88,7 @@ describe.each(families)('%s', (name, family, map) => {
       const set = await readEditingSet(data, { images: images(), limit: 1 });
       const options = { suffix: '', textSuffix: '', maxNewTokens: 3, seed: 1, scoped: false } as const;
       const result = await benchmark(edited, set, { ...options, reach: 'picture' });
-      expect(result.records[0]!.measurements.reliability!.prompt).toBe('What is the animal?');
+      expect(result.records[0]!.measurements.reliability[0]!.prompt).toBe('What is the animal?');
 
       const file = await readFile(fixture('images/a.png'));
       const pixels = await model.pixelsOf(file);

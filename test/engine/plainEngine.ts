@@ -88,6 +88,7 @@ const operations: OperationTable = {
   chat: unused,
   rows: unused,
   preview: unused,
+  measure: async () => null,
   train: unused,
   keepTrained: unused,
   exportWeights: unused,

@@ -65,6 +65,24 @@ test('one edit everywhere is that edit alone, and two act together', async () =>
   }
   expect(one!.outcomes).toEqual({});
   expect(one!.answered.edit).toBeDefined();
+  // Every input is recorded, as it was alone; all acted, so that no edit is named.
+  const reliability = alone.records[0]!.measurements.reliability[0]!;
+  expect(one!.samples.map(({ kind }) => kind)).toEqual([
+    ...[
+      'reliability',
+      'text-generality',
+      'image-generality',
+      'text-locality',
+      'image-locality',
+      'same-question',
+    ],
+  ]);
+  expect(one!.samples[0]).toEqual({
+    ...{ row: 1, kind: 'reliability', picture: 'a.png', prompt: 'What is the animal?', stays: false },
+    ...{ expected: 'the cat', before: reliability.before, after: reliability.after, acting: 'all' },
+    ...{ passes: reliability.exactMatch, teacherForced: reliability.teacherForced, verdict: 'fails' },
+  });
+  expect(one!.verdicts.fails).toBe(1);
   expect(both!.edits).toBe(2);
   expect(together).toContain(2);
 });

@@ -8,6 +8,8 @@ import { shapeOfWeights, VisEdit } from '../../electron/editors/visedit/visEdit.
 import {
   type EditCase,
   forceTarget,
+  type Measurement,
+  type Metric,
   measureEdit,
   readForced,
   unchangedShare,
@@ -136,17 +138,42 @@ describe('metrics', async () => {
     );
     return {
       ...{ visual: edit!.visual!, prompt: edit!.prompt, target: edit!.target },
-      rephrase: text!.prompt,
-      rephraseVisual: image!.visual!,
-      textLocality: { ...textLoc!, answer: textLoc!.target },
-      imageLocality: { ...imageLoc!, answer: imageLoc!.target },
-      samePicture: { visual: edit!.visual, prompt: imageLoc!.prompt, answer: null },
+      probes: {
+        textGenerality: [{ visual: edit!.visual, prompt: text!.prompt, answer: null }],
+        imageGenerality: [{ visual: image!.visual!, prompt: edit!.prompt, answer: null }],
+        textLocality: [{ ...textLoc!, answer: textLoc!.target }],
+        imageLocality: [{ ...imageLoc!, answer: imageLoc!.target }],
+        samePicture: [{ visual: edit!.visual, prompt: imageLoc!.prompt, answer: null }],
+        sameQuestion: [{ visual: imageLoc!.visual, prompt: edit!.prompt, answer: null }],
+        portability: [
+          { visual: edit!.visual, prompt: text!.prompt, answer: 'a small cat' },
+          { visual: edit!.visual, prompt: text!.prompt, answer: 'the train' },
+        ],
+      },
     };
   };
+  /** The first input of each metric. */
+  const measureFirst = async (...given: Parameters<typeof measureEdit>) => {
+    const measured = await measureEdit(...given);
+    return Object.fromEntries(
+      Object.entries(measured).map(([metric, list]) => [metric, list[0] ?? null]),
+    ) as Record<Metric, Measurement | null>;
+  };
+
+  test('a metric has as many inputs as its probes, each judged by the answer its probe gives', async () => {
+    const measured = await measureEdit(new EditedModel(model, editors.trained, null), await editCase(), {
+      ...{ scoped: false, reach: 'picture' as const, maxNewTokens: 3 },
+    });
+    expect(measured.portability.map(({ expected, exactMatch }) => [expected, exactMatch])).toEqual([
+      ['a small cat', true],
+      ['the train', false],
+    ]);
+    expect(measured.textReliability).toEqual([]);
+  });
 
   test('one edit on all its probes: the trained adapter takes, stays local, and leaks where it must', async () => {
     const edited = new EditedModel(model, editors.trained, null);
-    const measured = await measureEdit(edited, await editCase(), {
+    const measured = await measureFirst(edited, await editCase(), {
       scoped: false,
       reach: 'picture' as const,
       maxNewTokens: 3,
@@ -169,7 +196,7 @@ describe('metrics', async () => {
 
   test('locality is the share of choices an edit left as they were, generality of those it made right', async () => {
     const edited = new EditedModel(model, editors.noMap, null);
-    const measured = await measureEdit(edited, await editCase(), {
+    const measured = await measureFirst(edited, await editCase(), {
       scoped: false,
       reach: 'picture' as const,
       maxNewTokens: 3,
@@ -181,7 +208,7 @@ describe('metrics', async () => {
     expect(measured.textLocality!.teacherForced).toBeCloseTo(expected('text_loc').locality_acc, 6);
     expect(measured.reliability!.teacherForced).toBeCloseTo(expected('edit').post_teacher_forced_acc, 6);
     // Another question about the edit's picture, and its question elsewhere: the trained adapter changes what it must not.
-    const trainedOne = await measureEdit(new EditedModel(model, editors.trained, null), await editCase(), {
+    const trainedOne = await measureFirst(new EditedModel(model, editors.trained, null), await editCase(), {
       scoped: false,
       reach: 'picture' as const,
       maxNewTokens: 3,
@@ -193,7 +220,7 @@ describe('metrics', async () => {
   test('with a scope, an edit acts only where the input is close enough', async () => {
     const input = await editCase();
     const options = { scoped: true, reach: 'picture' as const, maxNewTokens: 3 };
-    const strict = await measureEdit(
+    const strict = await measureFirst(
       new EditedModel(model, editors.trained, cosineScope({ layer: 2, threshold: 1 }, model.hidden)),
       input,
       options,
@@ -204,7 +231,7 @@ describe('metrics', async () => {
     expect(strict.textGenerality!.after).toBe(strict.textGenerality!.before);
     expect(strict.sameQuestion).toMatchObject({ acted: false, exactMatch: true, teacherForced: 1 });
 
-    const open = await measureEdit(
+    const open = await measureFirst(
       new EditedModel(model, editors.trained, cosineScope({ layer: 2, threshold: -1 }, model.hidden)),
       input,
       options,

@@ -298,9 +298,7 @@ describe('an export', () => {
       refused: [{ edit: 2, reason: expect.stringContaining('text-generality') }],
     });
     const set = await readEditingSet(file);
-    expect(set.records).toMatchObject([
-      { src: 'what "animal",\nis it?', alt: 'fox', pred: 'dog', loc_ans: 'unchanged' },
-    ]);
+    expect(set.records).toMatchObject([{ prompt: 'what "animal",\nis it?', target: 'fox' }]);
   });
 
   test('never writes over what is there, and leaves nothing behind when it is stopped or fails', async () => {

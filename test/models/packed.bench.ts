@@ -37,7 +37,9 @@ async function measure(form: 'dense' | PackedForm): Promise<Measured> {
     const options = { scoped: false, reach: 'picture' as const, suffix: '', textSuffix: '' };
     const result = await benchmark(model.edited, set, { ...options, maxNewTokens: 32, seed: 1 });
     const answers = result.records.flatMap(({ measurements }) =>
-      Object.values(measurements).flatMap((measured) => (measured ? [measured.before, measured.after] : [])),
+      Object.values(measurements).flatMap((measured) =>
+        measured.flatMap(({ before, after }) => [before, after]),
+      ),
     );
     return {
       metrics: paperMetrics.flatMap((metric) => {

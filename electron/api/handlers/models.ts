@@ -9,11 +9,10 @@ import { readPicture } from '../../library/pictures.ts';
 import { recentModels } from '../../library/recentModels.ts';
 import { findModels, hubCaches } from '../../models/hubCache.ts';
 import { listPacked, removePacked } from '../../models/packed/cache.ts';
-import { findAdapters } from '../adapters.ts';
+import { adaptersOf } from '../adapters.ts';
 import type { EditorSummary, SettingValue } from '../contract.ts';
 import { demandFolder } from '../modelSession.ts';
 import { type Parts, relay } from '../parts.ts';
-import { demoModel } from '../resources.ts';
 import type { HandlersOf } from '../router.ts';
 import { typedPath } from '../typedPath.ts';
 
@@ -42,12 +41,7 @@ export function modelHandlers({
     'models.adapters': async () => {
       const model = session.model;
       if (!model) throw new EmendError('conflict', 'No model is open. Open one first.');
-      const known = recentModels(library).flatMap(({ path, adapterPath }) =>
-        adapterPath === null ? [] : [{ path: adapterPath, model: path }],
-      );
-      const demo = demoModel(resources);
-      if (demo?.adapter) known.push({ path: demo.adapter, model: demo.path });
-      return findAdapters(model, known, adaptersFolder);
+      return adaptersOf(model, { library, resources, adaptersFolder });
     },
     'models.editors': () =>
       editorKinds.map(({ name, acts, untrained, training }) => ({

@@ -5,6 +5,8 @@ import { type CsvError, parse } from 'csv-parse';
 import { EmendError } from '../../errors.ts';
 import type { ListedRecord } from '../../files/jsonRecords.ts';
 import { openRegularFile } from '../../files/regularFile.ts';
+import { evqa } from './evqa.ts';
+import type { Heard, SetFormat } from './record.ts';
 
 /** Plain names of columns, and E-VQA's for the same. */
 const aliases: Readonly<Record<string, string>> = {
@@ -24,7 +26,7 @@ const LARGEST_ROW = 1024 * 1024;
  * The rows of a CSV file as objects with E-VQA's field names; `tags` split at semicolons.
  * @throws EmendError as `openRegularFile`; 'damaged' where a demanded column is missing
  */
-export async function* readCsv(path: string): AsyncGenerator<ListedRecord> {
+async function* readCsv(path: string, heard?: Heard): AsyncGenerator<ListedRecord> {
   const delimiter = await delimiterOf(path);
   const { handle } = await openRegularFile(path);
   let row = 0;
@@ -44,6 +46,7 @@ export async function* readCsv(path: string): AsyncGenerator<ListedRecord> {
   });
   const source = handle.createReadStream();
   source.on('error', (error) => parser.destroy(error));
+  if (heard) source.on('data', (bytes) => heard(bytes as Buffer));
   source.pipe(parser);
   try {
     for await (const parsed of parser) {
@@ -122,3 +125,5 @@ async function delimiterOf(path: string): Promise<string> {
     await handle.close();
   }
 }
+
+export const csv: SetFormat = { ...evqa, name: 'csv', title: 'CSV', read: readCsv };

@@ -1,18 +1,22 @@
 /**
- * @file Rows in Emend's own form, as its export writes them: the edit with its note, tags and probes. What an edit went through in
- * the library it comes from is not taken over: it is a draft here.
+ * @file Emend's own form, as its export writes it: the edit with its note, tags and probes. What an edit went through in the library it
+ * comes from is not taken over: it is a draft here.
  */
 import { z } from 'zod';
-import type { DraftRecord } from './draft.ts';
-import { answer, pictureName, prompt, say, tag } from './fields.ts';
+import { readJsonList } from '../../files/jsonRecords.ts';
+import { answer, note, parsed, pictureName, prompt, tags } from './fields.ts';
+import type { RecordContent, RecordProbe, SetFormat } from './record.ts';
+
+/** Kinds whose probes are written without a picture where they are asked of the edit's own. */
+const ofOwnPicture: ReadonlySet<string> = new Set(['text-generality', 'same-picture']);
 
 const EmendRow = z.object({
   picture: pictureName,
   prompt,
   target: answer,
   before: z.string().max(10_000).nullish(),
-  note: z.string().max(4000).default(''),
-  tags: z.array(tag).max(20).default([]),
+  note,
+  tags,
   probes: z
     .array(
       z.object({
@@ -32,10 +36,19 @@ const EmendRow = z.object({
     .default([]),
 });
 
-/** The edit of a row. @throws Error whose message says what is wrong with it */
-export function emendDraft(value: unknown): DraftRecord {
-  const parsed = EmendRow.safeParse(value);
-  if (!parsed.success) throw new Error(say(parsed.error));
-  const { before, ...draft } = parsed.data;
-  return { ...draft, ...(typeof before === 'string' && { before }) };
-}
+export const emend: SetFormat = {
+  name: 'emend',
+  title: 'Emend',
+  read: readJsonList,
+  recognises: (row) => 'prompt' in row && !('src' in row),
+  record(row): RecordContent {
+    const { before, probes, ...edit } = parsed(EmendRow, row);
+    const asked = probes.map(
+      ({ kind, picture, prompt: text }): RecordProbe => ({
+        ...{ kind, prompt: text, answer: null },
+        picture: picture ?? (ofOwnPicture.has(kind) ? edit.picture : null),
+      }),
+    );
+    return { ...edit, before: before ?? undefined, probes: asked };
+  },
+};

@@ -1,49 +1,79 @@
 /**
- * @file Rows in E-VQA's form as edits to be written. For a draft only question, answer and picture are demanded; what is there of
- * the rest becomes probes.
+ * @file E-VQA: a flat JSON list, an edit a row. Only question, answer and picture are demanded; what is there of the rest becomes probes,
+ * and further fields of the demo's sets, which E-VQA does not have, too.
  */
 import { z } from 'zod';
-import type { DraftProbe, DraftRecord } from './draft.ts';
-import { answer, pictureName, prompt, say, tag } from './fields.ts';
+import { readJsonList } from '../../files/jsonRecords.ts';
+import { answer, filled, note, parsed, pictureName, prompt, tags, word } from './fields.ts';
+import type { RecordContent, RecordProbe, RecordProbeKind, SetFormat } from './record.ts';
 
-/** E-VQA's names; an empty field counts as one that is not there. */
-const EvqaRow = z.object({
+export const evqaFields = {
+  /** the question, other wordings of it, and the target; what another model answered (`pred`) is not used */
   src: prompt,
+  rephrase: z.union([prompt, z.array(prompt).max(100)]).optional(),
   alt: answer,
   image: pictureName,
-  rephrase: z.union([prompt, z.array(prompt).max(100)]).optional(),
   image_rephrase: pictureName.optional(),
+  /** an unrelated question without a picture */
   loc: prompt.optional(),
+  loc_ans: answer.optional(),
+  /** an unrelated picture and question */
   m_loc: pictureName.optional(),
   m_loc_q: prompt.optional(),
+  m_loc_a: answer.optional(),
+  note,
+  tags,
+  // beyond E-VQA
   same_image_q: prompt.optional(),
-  note: z.string().max(4000).default(''),
-  tags: z.array(tag).max(20).default([]),
-});
+  same_image_a: answer.optional(),
+  kind: word.optional(),
+  object: word.optional(),
+  heldout: prompt.optional(),
+  new_core: prompt.optional(),
+  typed: z.array(prompt).max(100).optional(),
+  image_swapped: pictureName.optional(),
+  swapped_a: answer.optional(),
+  image_elsewhere: pictureName.optional(),
+  elsewhere_q: prompt.optional(),
+};
+const EvqaRow = z.object(evqaFields);
 
-/** The edit of a row. @throws Error whose message says what is wrong with it */
-export function evqaDraft(value: unknown): DraftRecord {
-  const filled =
-    typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? Object.fromEntries(Object.entries(value).filter(([, field]) => field !== '' && field !== null))
-      : value;
-  const parsed = EvqaRow.safeParse(filled);
-  if (!parsed.success) throw new Error(say(parsed.error));
-  const row = parsed.data;
-  if ((row.m_loc === undefined) !== (row.m_loc_q === undefined)) {
+/** The edit of a row whose empty fields are left out, with the probes that E-VQA's fields tell. @throws Error as {@link parsed} */
+export function evqaRecord(row: unknown): RecordContent {
+  const read = parsed(EvqaRow, row);
+  if ((read.m_loc === undefined) !== (read.m_loc_q === undefined))
     throw new Error('"m_loc" and "m_loc_q" belong together, and one of them is missing');
-  }
-  const probes: DraftProbe[] = [
-    ...[row.rephrase ?? []].flat().map((wording) => probe('text-generality', null, wording)),
-    ...(row.image_rephrase === undefined ? [] : [probe('image-generality', row.image_rephrase, row.src)]),
-    ...(row.loc === undefined ? [] : [probe('text-locality', null, row.loc)]),
-    ...(row.m_loc === undefined ? [] : [probe('image-locality', row.m_loc, row.m_loc_q!)]),
-    ...(row.same_image_q === undefined ? [] : [probe('same-picture', null, row.same_image_q)]),
-  ];
-  const { src, alt, image, note, tags } = row;
-  return { picture: image, prompt: src, target: alt, note, tags, probes };
+  const { src, alt, image } = read;
+  const probes: RecordProbe[] = [];
+  const add = (
+    kind: RecordProbeKind,
+    picture: string | null | undefined,
+    asked: string | undefined,
+    answered?: string,
+  ) => {
+    if (picture === undefined || asked === undefined) return;
+    probes.push({ kind, picture, prompt: asked, answer: answered ?? null });
+  };
+  for (const wording of [read.rephrase ?? []].flat()) add('text-generality', image, wording);
+  add('image-generality', read.image_rephrase, src);
+  add('text-locality', null, read.loc, read.loc_ans);
+  add('image-locality', read.m_loc, read.m_loc_q, read.m_loc_a);
+  add('same-picture', image, read.same_image_q, read.same_image_a);
+  for (const typed of read.typed ?? []) add('typed', image, typed);
+  add('held-out', image, read.heldout);
+  add('new-core', image, read.new_core);
+  add('elsewhere', read.image_elsewhere, read.elsewhere_q);
+  add('swapped', read.image_swapped, src, read.swapped_a);
+  return {
+    ...{ picture: image, prompt: src, target: alt, probes },
+    ...{ kind: read.kind, object: read.object, note: read.note, tags: read.tags },
+  };
 }
 
-const probe = (kind: DraftProbe['kind'], picture: string | null, text: string): DraftProbe => {
-  return { kind, picture, prompt: text };
+export const evqa: SetFormat = {
+  name: 'evqa',
+  title: 'E-VQA',
+  read: readJsonList,
+  recognises: () => false,
+  record: (row) => evqaRecord(filled(row)),
 };

@@ -1,0 +1,255 @@
+/**
+ * @file Editors measured one after the other on the same model, data and metrics, into a folder: `runs/` holds what was measured of each,
+ * report.html, .csv and .json what came of all so far. What lies there from the same measurement before is not measured again.
+ */
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { basename, join, relative } from 'node:path';
+import type { BenchmarkSample } from '../api/contract.ts';
+import type { EditorKind } from '../editors/editor.ts';
+import { EmendError } from '../errors.ts';
+import { readJson } from '../files/json.ts';
+import { replaceFile } from '../files/replaceFile.ts';
+import type { BenchmarkResult } from './benchmark.ts';
+import { type ComparedEditor, type Comparison, comparisonCsv, comparisonHtml } from './comparisonReport.ts';
+import type { EditingSet } from './editingSet.ts';
+import type { SizeResult } from './manyEdits.ts';
+import { samplesOfRecords } from './samples.ts';
+
+/** What is measured of an editor in one go: each of its edits alone, or many together. */
+export type MeasuredEdits = 'single' | 'many';
+
+/** One editor as it is measured: what the table calls it, and how it is opened. */
+export interface Contender {
+  readonly editor: string;
+  readonly acts: string;
+  /** what decides where its edits act, in words */
+  readonly scope: string;
+  readonly settings: string;
+  /** adapter folder; null: it needs none */
+  readonly adapter: string | null;
+  /** whether the scope decides if an edit acts when it is alone */
+  readonly scoped: boolean;
+  /** the form of scope it is opened with, where that is not the editor's own choice */
+  readonly form: 'learned' | 'cosine' | null;
+  readonly measures: readonly MeasuredEdits[];
+}
+
+/** The contenders of some editors: each as published, and behind the router. `router`: the best the model has. */
+export function contendersOf(
+  kinds: readonly EditorKind[],
+  adapters: ReadonlyArray<{ readonly folder: string; readonly editor: string }>,
+  router: 'learned' | 'cosine',
+): Contender[] {
+  return kinds.flatMap(({ name: editor, acts, untrained }): Contender[] => {
+    const opened = untrained
+      ? [{ adapter: null, settings: '' }]
+      : adapters
+          .filter((one) => one.editor === editor)
+          .map(({ folder }) => ({ adapter: folder, settings: `adapter ${basename(folder)}` }));
+    // In its published form an editor without training has no scope, or one of its own, with many edits too.
+    const published = untrained && untrained.scope !== 'routed' ? untrained.scope : null;
+    return opened.flatMap((one): Contender[] => [
+      {
+        ...{ editor, acts, ...one, scoped: false, form: null },
+        scope: published === 'own' ? 'its own scope' : 'no scope',
+        measures: published ? ['single', 'many'] : ['single'],
+      },
+      {
+        ...{ editor, acts, ...one, scoped: true, form: published ? router : null },
+        ...{ scope: 'behind the router', measures: ['single', 'many'] },
+      },
+    ]);
+  });
+}
+
+/** What a measurement writes, as far as a comparison reads it. */
+type SingleRun = Pick<BenchmarkResult, 'metrics' | 'meanOfFive' | 'verdicts' | 'cost' | 'records'> & {
+  readonly model: Comparison['model'];
+  readonly peakBytes: number;
+};
+interface ManyRun {
+  readonly model: Comparison['model'];
+  readonly sizes: readonly SizeResult[];
+  readonly peakBytes: number;
+}
+
+export interface ComparisonPlan {
+  readonly contenders: readonly Contender[];
+  readonly set: EditingSet;
+  /** numbers of edits together, ascending; 1: each alone */
+  readonly at: readonly number[];
+  /** edits measured alone, and edits whose probes are asked of many together */
+  readonly limit: number;
+  readonly limitProbes: number;
+  readonly folder: string;
+  readonly emend: string;
+  /** the command that measures it again */
+  readonly command: string;
+  readonly signal: AbortSignal;
+  /** Names all that a measurement depends on but the set and the program. */
+  readonly identity: (contender: Contender, edits: MeasuredEdits) => unknown;
+  /** Measures a contender and writes what it found, as `emend bench --json` does. @throws EmendError why it cannot be measured */
+  readonly measure: (contender: Contender, edits: MeasuredEdits, path: string) => Promise<void>;
+  /** so many of the contenders are done; what is measured next */
+  readonly onProgress?: (done: number, total: number, next: Contender) => void;
+  readonly onReport?: (comparison: Comparison) => void;
+}
+
+/** Measured reports are this large at most, in bytes. */
+const LARGEST_RUN = 512 * 1024 * 1024;
+
+/**
+ * Measures every contender and writes the reports after each; one that cannot be measured is told in them.
+ * @throws EmendError 'invalid-input' before anything is measured for more edits than the set holds; 'not-found' where there is nothing to
+ *   measure; 'cancelled', with everything measured so far kept
+ */
+export async function compareContenders(plan: ComparisonPlan): Promise<Comparison> {
+  const { contenders, set, at, limit, folder, signal } = plan;
+  const many = at.filter((size) => size > 1);
+  const most = many.at(-1) ?? 1;
+  if (most > set.records.length)
+    throw new EmendError(
+      'invalid-input',
+      `${set.path} holds ${set.records.length} edits, and ${most} are to act together. Make a larger set, or ask for fewer.`,
+    );
+  if (contenders.length === 0)
+    throw new EmendError(
+      'not-found',
+      'There is nothing to measure: no adapter of these editors was found. Name its folder with --adapters.',
+    );
+  await mkdir(join(folder, 'runs'), { recursive: true });
+  const editors: ComparedEditor[] = [];
+  let found: Comparison['model'] | null = null;
+  let comparison: Comparison | undefined;
+  for (const [place, contender] of contenders.entries()) {
+    plan.onProgress?.(place, contenders.length, contender);
+    const { measured, model } = await compared(plan, contender, many.length > 0);
+    editors.push(measured);
+    found ??= model;
+    comparison = {
+      emend: plan.emend,
+      model: found ?? { name: 'no model', fingerprint: '' },
+      data: {
+        ...{ name: basename(set.path), sha256: set.sha256, probes: plan.limitProbes },
+        single: Math.min(limit, set.records.length),
+        images: relative(folder, set.images),
+      },
+      sizes: at,
+      command: plan.command,
+      editors: [...editors],
+    };
+    await writeReports(folder, comparison);
+    plan.onReport?.(comparison);
+    if (signal.aborted) throw stopped();
+  }
+  return comparison!;
+}
+
+const stopped = (cause?: unknown) =>
+  new EmendError(
+    'cancelled',
+    'The comparison was stopped; what was measured is kept, and it goes on from there.',
+    { cause },
+  );
+
+/** What a contender reaches, from its measurements. @throws EmendError 'cancelled' alone */
+async function compared(
+  plan: ComparisonPlan,
+  contender: Contender,
+  together: boolean,
+): Promise<{ measured: ComparedEditor; model: Comparison['model'] | null }> {
+  const { editor, acts, scope, settings, measures } = contender;
+  const about = { editor, acts, scope, settings };
+  try {
+    const single = measures.includes('single') ? await run<SingleRun>(plan, contender, 'single') : null;
+    const many = together && measures.includes('many') ? await run<ManyRun>(plan, contender, 'many') : null;
+    const { metrics, meanOfFive, verdicts, cost } = single?.report ?? {};
+    return {
+      model: single?.report.model ?? many?.report.model ?? null,
+      measured: {
+        ...about,
+        sizes: [
+          ...(metrics && meanOfFive && plan.at.includes(1) ? [{ edits: 1, metrics, meanOfFive }] : []),
+          ...(many?.report.sizes ?? []).map(({ samples, ...size }) => size),
+        ],
+        verdicts: verdicts ?? null,
+        cost: cost ?? null,
+        peak: Math.max(single?.report.peakBytes ?? 0, many?.report.peakBytes ?? 0) || null,
+        failed: null,
+        runs: { single: single?.name ?? null, many: many?.name ?? null },
+      },
+    };
+  } catch (error) {
+    if (!(error instanceof EmendError) || error.code === 'cancelled') throw error;
+    return {
+      model: null,
+      measured: {
+        ...{ ...about, sizes: [], verdicts: null, cost: null, peak: null, failed: error.message },
+        runs: { single: null, many: null },
+      },
+    };
+  }
+}
+
+/** What was measured of a contender: now, or before with the same request, program and set. */
+async function run<T>(
+  { folder, set, emend, signal, identity, measure }: ComparisonPlan,
+  contender: Contender,
+  edits: MeasuredEdits,
+): Promise<{ name: string; report: T }> {
+  const { editor, settings, scope } = contender;
+  const stem = `${editor} ${settings} ${scope} ${edits}`.replaceAll(/[^\w]+/g, '-');
+  const name = `${stem}.json`;
+  const path = join(folder, 'runs', name);
+  const keyPath = join(folder, 'runs', `${stem}.key`);
+  const key = createHash('sha256')
+    .update(JSON.stringify([identity(contender, edits), [set.sha256, emend]]))
+    .digest('hex');
+  const before = await readFile(keyPath, 'utf8').catch(() => '');
+  if (before.trim() !== key) {
+    if (signal.aborted) throw stopped();
+    try {
+      await measure(contender, edits, path);
+    } catch (cause) {
+      if (signal.aborted) throw stopped(cause);
+      throw cause;
+    }
+    await writeFile(keyPath, key);
+  }
+  return { name, report: (await readJson(path, LARGEST_RUN)) as T };
+}
+
+/** Writes report.json, report.csv and report.html into a folder. */
+export async function writeReports(folder: string, comparison: Comparison): Promise<void> {
+  const texts = {
+    json: `${JSON.stringify(comparison, null, 1)}\n`,
+    csv: comparisonCsv(comparison),
+    html: comparisonHtml(comparison),
+  };
+  for (const [extension, text] of Object.entries(texts))
+    await replaceFile(join(folder, `report.${extension}`), (handle) => handle.writeFile(text));
+}
+
+/**
+ * The recorded inputs of an editor at a number of edits; null where none were recorded.
+ * @throws EmendError 'damaged' for a report that names what is no run of its folder
+ */
+export async function recordedSamples(
+  folder: string,
+  { runs }: ComparedEditor,
+  edits: number,
+): Promise<readonly BenchmarkSample[] | null> {
+  const name = edits === 1 ? (runs?.single ?? null) : (runs?.many ?? null);
+  if (name === null) return null;
+  if (!/^[\w-]+\.json$/u.test(name))
+    throw new EmendError('damaged', `${join(folder, 'report.json')} names ${name}, which is no run of it.`);
+  const path = join(folder, 'runs', name);
+  const report = (await readJson(path, LARGEST_RUN).catch((error: unknown) => {
+    if (error instanceof EmendError && error.code === 'not-found') return null;
+    throw error;
+  })) as Partial<SingleRun & ManyRun> | null;
+  if (report === null) return null;
+  if (edits === 1) return report.records ? samplesOfRecords(report.records) : null;
+  return report.sizes?.find((size) => size.edits === edits)?.samples ?? null;
+}

@@ -1,0 +1,225 @@
+/** @file Comparisons of editors over the contract: measured in a second engine, told row by row, stopped, taken up, looked through. */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type Application, createApplication } from '../../electron/api/application.ts';
+import type { CallInput } from '../../electron/api/contract.ts';
+import { forkEngine } from '../../electron/engine/forkEngine.ts';
+import { type Engine, startEngine } from '../../electron/engine/supervisor.ts';
+import { writeTinyAdapter } from '../evaluation/tinyAdapter.ts';
+import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'emend-benchmarks-'));
+const at = (...names: string[]) => join(folder, ...names);
+let engine: Engine;
+let second: Engine;
+let application: Application;
+const call: Application['call'] = (name, input, options) => application.call(name, input, options);
+const request: CallInput<'benchmarks.start'> = {
+  ...{ editors: ['VisEdit'], data: at('data.json'), at: [1, 2], limit: 3, limitProbes: 3 },
+};
+
+beforeAll(async () => {
+  await writeTinyCheckpoint(at('model'));
+  await writeTinyAdapter(at('adapters', 'a tiny one'), at('model'), 0.9999);
+  for (const [name, r] of Object.entries({ a: 40, b: 120, c: 220 }))
+    await sharp({ create: { width: 28, height: 28, channels: 3, background: { r, g: 90, b: 255 - r } } })
+      .png()
+      .toFile(at(`${name}.png`));
+  const record = {
+    ...{ src: 'What is the animal?', rephrase: 'Which animal?', pred: '', alt: 'the cat' },
+    ...{ image: 'a.png', image_rephrase: 'b.png', loc: 'Is there a tree?', loc_ans: 'yes' },
+    ...{ m_loc: 'c.png', m_loc_q: 'What is the fruit?', m_loc_a: 'a small apple' },
+    port_new: [{ port_type: '1-hop', 'Q&A': { Question: 'What is above?', Answer: 'the train' } }],
+  };
+  const others = ['a red apple', 'the train'].map((alt) => ({ ...record, alt, image: 'c.png' }));
+  await writeFile(at('data.json'), JSON.stringify([record, { src: 'no answer' }, ...others]));
+  engine = startEngine({ launch: () => forkEngine() });
+  second = startEngine({ launch: () => forkEngine(), begin: 'with the first call', patience: { pause: 20 } });
+  application = createApplication({
+    ...{ libraryPath: at('real.emend'), resources: folder, version: '0', startModel: 'none' },
+    ...{ engine, trainingEngine: second, adaptersFolder: at('adapters') },
+  });
+  await call('settings.set', { maxNewTokens: 3 });
+  await call('models.open', { path: at('model') });
+}, 120_000);
+
+afterAll(async () => {
+  await application?.close();
+  await Promise.all([engine?.stop(), second?.stop()]);
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const heard = (of: (benchmark: string) => Promise<boolean>) =>
+  new Promise<string>((resolve) => {
+    const quiet = application.on('benchmark.changed', ({ benchmark }) => {
+      void of(benchmark).then((fits) => {
+        if (!fits) return;
+        quiet();
+        resolve(benchmark);
+      });
+    });
+  });
+const theOne = async () => (await call('benchmarks.list', {}))[0]!.id;
+const rowsOf = async (benchmark: string) =>
+  (await call('benchmarks.read', { benchmark })).comparison?.editors.length ?? 0;
+
+test('what can be measured, and what is in a data set', async () => {
+  const candidates = await call('benchmarks.candidates', {});
+  expect(candidates.find(({ editor }) => editor === 'VisEdit')).toMatchObject({
+    trains: true,
+    adapters: ['a tiny one'],
+  });
+  expect(candidates.find(({ editor }) => editor === 'IKE')).toMatchObject({ trains: false, adapters: [] });
+  expect(await call('benchmarks.dataSet', { data: at('data.json') })).toEqual({
+    ...{ format: 'vlkeb', edits: 3, leftOut: 1 },
+    problems: [{ row: 2, reason: '"alt" is missing' }],
+    probes: expect.arrayContaining([{ kind: 'portability', edits: 3 }]),
+  });
+  await expect(call('benchmarks.dataSet', { data: at('none.json') })).rejects.toMatchObject({
+    code: 'not-found',
+  });
+});
+
+test('stopped after a row, it is found stopped, goes on without measuring that again, and ends', async () => {
+  const stopped = call('benchmarks.start', request, { job: 'first' });
+  const cancelled = expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
+  const id = await heard(async (benchmark) => (await rowsOf(benchmark)) > 0);
+  // The engine that answers is another.
+  const asked = { picture: null, prompt: 'What is it?', edits: 'none' as const };
+  expect((await call('answers.ask', asked)).text).toEqual(expect.any(String));
+  await call('jobs.cancel', { job: 'first' });
+  await cancelled;
+  expect((await call('benchmarks.list', {}))[0]).toMatchObject({
+    ...{ id, state: 'stopped', job: null, total: 2, model: 'model', data: 'data.json', leftOut: 1 },
+  });
+
+  const runs = at('benchmarks', id, 'runs');
+  const first = join(
+    runs,
+    (await readdir(runs)).find((name) => name.endsWith('.key'))!.replace('.key', '.json'),
+  );
+  const { mtimeMs } = await stat(first);
+  const done = await call('benchmarks.resume', { benchmark: id });
+  expect(done).toMatchObject({ state: 'done', measured: 2, total: 2, sizes: [1, 2] });
+  expect((await stat(first)).mtimeMs).toBe(mtimeMs);
+  const { comparison } = await call('benchmarks.read', { benchmark: id });
+  expect(
+    comparison!.editors.map(({ editor, scope, sizes }) => [editor, scope, sizes.map(({ edits }) => edits)]),
+  ).toEqual([
+    ['VisEdit', 'no scope', [1]],
+    ['VisEdit', 'behind the router', [1, 2]],
+  ]);
+  expect(comparison!.command).toContain('--editor VisEdit, ');
+  expect(comparison!.editors[0]!.sizes[0]!.metrics['portability']!.exactMatch!.count).toBe(3);
+  for (const name of ['report.html', 'report.csv', 'report.json'])
+    expect(existsSync(at('benchmarks', id, name))).toBe(true);
+}, 120_000);
+
+test('its samples are looked through: every input, by kind, by text, beside another editor, in parts', async () => {
+  const benchmark = await theOne();
+  const of = { editor: 0, edits: 1 };
+  const all = await call('benchmarks.samples', { benchmark, of, limit: 500 });
+  // three edits with reliability, five generalities and localities, the question elsewhere, and portability
+  expect([all.total, all.all]).toEqual([21, 21]);
+  expect(all.samples[0]).toEqual({
+    other: null,
+    sample: {
+      ...{ row: 1, kind: 'reliability', picture: 'a.png', prompt: 'What is the animal?', stays: false },
+      ...{ expected: 'the cat', before: expect.any(String), after: expect.any(String), acting: 1 },
+      ...{ passes: false, teacherForced: expect.any(Number), verdict: 'fails' },
+    },
+  });
+  const part = await call('benchmarks.samples', { benchmark, of, offset: 20, limit: 5 });
+  expect(part.samples).toEqual([all.samples[20]]);
+  const portable = await call('benchmarks.samples', {
+    ...{ benchmark, of, filter: { kinds: ['portability'], text: 'ABOVE what' } },
+    sort: { by: 'row', descending: true },
+  });
+  expect(portable.samples.map(({ sample }) => sample.row)).toEqual([4, 3, 1]);
+  expect(portable).toMatchObject({ total: 3, all: 21 });
+
+  const against = { editor: 1, edits: 1 };
+  const beside = await call('benchmarks.samples', { benchmark, of, against, limit: 500 });
+  expect(beside.samples.every(({ sample, other }) => other?.prompt === sample.prompt)).toBe(true);
+  const differing = await call('benchmarks.samples', {
+    ...{ benchmark, of, against, limit: 500, filter: { differs: true } },
+  });
+  const wanted = beside.samples.filter(
+    ({ sample, other }) => sample.passes !== other!.passes || sample.after !== other!.after,
+  );
+  expect(differing.total).toBe(wanted.length);
+  expect(differing.total).toBeGreaterThan(0);
+  expect(differing.total).toBeLessThan(21);
+
+  // Together: which edit acted.
+  const routed = await call('benchmarks.samples', { benchmark, of: { editor: 1, edits: 2 }, limit: 500 });
+  expect(routed.samples[0]!.sample.acting).toBe(1);
+  await expect(call('benchmarks.samples', { benchmark, of: { editor: 9, edits: 1 } })).rejects.toMatchObject({
+    code: 'not-found',
+  });
+
+  const thumbnails = await call('benchmarks.thumbnails', {
+    benchmark,
+    pictures: ['a.png', 'none.png', '../../etc/hostname', 'data.json'],
+  });
+  expect(thumbnails).toEqual([
+    { picture: 'a.png', mime: expect.stringMatching(/^image/), base64: expect.any(String) },
+  ]);
+});
+
+test('tables and samples are written to files, never over one that is there', async () => {
+  const benchmark = await theOne();
+  const of = { editor: 0, edits: 1 };
+  const file = at('samples.csv');
+  expect(
+    await call('benchmarks.export', {
+      benchmark,
+      format: 'csv',
+      file,
+      samples: { of, filter: { kinds: ['portability'] } },
+    }),
+  ).toEqual({ file, lines: 3 });
+  expect(readFileSync(file, 'utf8').split('\n')).toHaveLength(5);
+  await expect(call('benchmarks.export', { benchmark, format: 'csv', file })).rejects.toMatchObject({
+    code: 'conflict',
+  });
+  await call('benchmarks.export', { benchmark, format: 'json', file: at('table.json') });
+  expect(JSON.parse(readFileSync(at('table.json'), 'utf8')).editors).toHaveLength(2);
+});
+
+test('a report that was made elsewhere opens, and is left where it is when it is forgotten', async () => {
+  const id = await theOne();
+  await cp(at('benchmarks', id), at('elsewhere'), { recursive: true });
+  const opened = await call('benchmarks.open', { path: at('elsewhere', 'report.json') });
+  expect(opened).toMatchObject({ state: 'opened', model: 'model', measured: 2 });
+  expect(await call('benchmarks.open', { path: at('elsewhere') })).toMatchObject({ id: opened.id });
+  const found = await call('benchmarks.samples', { benchmark: opened.id, of: { editor: 0, edits: 1 } });
+  expect(found.total).toBe(21);
+  await rm(at('elsewhere', 'runs'), { recursive: true });
+  const bare = await call('benchmarks.samples', { benchmark: opened.id, of: { editor: 1, edits: 1 } });
+  expect(bare).toEqual({ total: null, all: 0, samples: [] });
+  await expect(call('benchmarks.resume', { benchmark: opened.id })).rejects.toMatchObject({
+    code: 'conflict',
+  });
+  await call('benchmarks.remove', { benchmark: opened.id });
+  expect(existsSync(at('elsewhere', 'report.json'))).toBe(true);
+  expect((await call('benchmarks.list', {})).map((one) => one.id)).toEqual([id]);
+
+  await writeFile(at('elsewhere', 'report.json'), '{"editors": 3}');
+  await expect(call('benchmarks.open', { path: at('elsewhere') })).rejects.toMatchObject({ code: 'damaged' });
+  await expect(call('benchmarks.open', { path: at('nowhere') })).rejects.toMatchObject({ code: 'not-found' });
+});
+
+test('what cannot be measured is refused before anything begins', async () => {
+  await expect(call('benchmarks.start', { ...request, at: [1, 10] })).rejects.toThrow(/has 3 edits/);
+  await expect(call('benchmarks.start', { ...request, at: [2, 1] })).rejects.toThrow(/rising/);
+  await expect(call('benchmarks.start', { ...request, editors: ['MEND'] })).rejects.toThrow(/Train one/);
+  await expect(call('benchmarks.start', { ...request, editors: ['Nobody'] })).rejects.toMatchObject({
+    code: 'not-found',
+  });
+  expect(await call('benchmarks.list', {})).toHaveLength(1);
+});
