@@ -25,6 +25,10 @@ const names: Readonly<Record<string, string>> = {
   'training.start': 'Training',
   'training.resume': 'Training',
   'training.keep': 'Keeping a training',
+  'benchmarks.start': 'Benchmark',
+  'benchmarks.resume': 'Benchmark',
+  'benchmarks.dataSet': 'Reading',
+  'benchmarks.export': 'Export',
   'models.open': 'Opening',
   'models.inspect': 'Looking into',
 };

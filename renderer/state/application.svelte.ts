@@ -3,6 +3,7 @@
  */
 import type { Connection } from '../backend.ts';
 import { Attribution } from './attribution.svelte.ts';
+import { Benchmarks } from './benchmarks.svelte.ts';
 import { Changes } from './changes.ts';
 import { Comparing } from './comparing.svelte.ts';
 import { Condition } from './condition.svelte.ts';
@@ -38,6 +39,7 @@ export class Application {
   readonly comparing: Comparing;
   readonly endpoint: EndpointControl;
   readonly trainings: Trainings;
+  readonly benchmarks: Benchmarks;
 
   constructor(connection: Connection) {
     const jobs = new Jobs(connection);
@@ -64,6 +66,7 @@ export class Application {
     this.comparing = new Comparing(jobs, this.pictures, this.condition);
     this.endpoint = new EndpointControl(connection);
     this.trainings = new Trainings(connection, jobs, this.condition, this.models, this.toasts);
+    this.benchmarks = new Benchmarks(connection, jobs, this.toasts);
     let lost = false;
     connection.onConnection((up) => {
       if (up && lost) this.#readAgain();

@@ -1,0 +1,96 @@
+/**
+ * @file What a comparison's parts are called on the page.
+ */
+import type {
+  BenchmarkSample,
+  Comparison,
+  EditVerdict,
+  MeasuredAt,
+  SampleKind,
+} from '../../electron/api/contract.ts';
+
+/** Columns of the table, the papers' five first; the long name under the pointer. */
+export const metrics: ReadonlyArray<{ key: string; short: string; long: string }> = [
+  { key: 'reliability', short: 'Rel.', long: 'Reliability: the edit’s own question' },
+  { key: 'textGenerality', short: 'T-Gen.', long: 'Text generality: another wording' },
+  { key: 'imageGenerality', short: 'M-Gen.', long: 'Image generality: another picture of the thing' },
+  { key: 'textLocality', short: 'T-Loc.', long: 'Text locality: a question without a picture stays' },
+  { key: 'imageLocality', short: 'M-Loc.', long: 'Image locality: an unrelated picture and question stay' },
+  { key: 'samePicture', short: 'Same pic.', long: 'Same picture, another question: stays' },
+  { key: 'sameQuestion', short: 'Same q.', long: 'Same question, an unrelated picture: stays' },
+  { key: 'textReliability', short: 'T-Rel.', long: 'What the edit teaches, asked without a picture' },
+  { key: 'imageReliability', short: 'I-Rel.', long: 'What the edit teaches, asked of its picture' },
+  { key: 'portability', short: 'Port.', long: 'Portability: what follows from the edit' },
+];
+export const papersFive = 5;
+
+export const kindNames: Readonly<Record<SampleKind, string>> = {
+  reliability: 'Reliability',
+  'text-generality': 'Text generality',
+  'image-generality': 'Image generality',
+  'text-locality': 'Text locality',
+  'image-locality': 'Image locality',
+  'same-picture': 'Same picture',
+  'same-question': 'Same question',
+  'text-reliability': 'Text reliability',
+  'image-reliability': 'Image reliability',
+  portability: 'Portability',
+  typed: 'Typed otherwise',
+  'held-out': 'Wording never trained',
+  'new-core': 'Core never trained',
+  swapped: 'Look-alike swapped in',
+  elsewhere: 'The thing elsewhere',
+  fresh: 'Another draw',
+};
+
+export const verdictNames: Readonly<Record<EditVerdict, string>> = {
+  holds: 'holds',
+  'under-generalises': 'under-generalises',
+  leaks: 'leaks',
+  entangled: 'entangled',
+  fails: 'fails',
+};
+
+export const formatNames = {
+  evqa: 'E-VQA',
+  eic: 'E-IC',
+  vlkeb: 'VLKEB',
+  mmke: 'MMKE-Bench',
+  emend: 'Emend',
+  csv: 'CSV',
+} as const;
+
+export const sizeName = (edits: number): string =>
+  edits === 1 ? 'each alone' : `${edits.toLocaleString()} together`;
+
+/** An editor of a comparison in a few words. */
+export function rowName({ editors }: Comparison, place: number): string {
+  const { editor, scope, settings } = editors[place]!;
+  const several = editors.some(
+    (other, at) =>
+      at !== place && other.editor === editor && other.scope === scope && other.settings !== settings,
+  );
+  return [editor, scope, ...(several ? [settings] : [])].filter(Boolean).join(', ');
+}
+
+export const columnName = (comparison: Comparison, { editor, edits }: MeasuredAt): string =>
+  `${rowName(comparison, editor)}, ${sizeName(edits)}`;
+
+/** Which edit acted on an input. */
+export function actingWords({ acting, row }: BenchmarkSample): string {
+  if (acting === null) return 'none';
+  if (acting === 'all') return 'all';
+  return acting === row ? 'its own' : `edit ${acting}`;
+}
+
+export const percent = (share: number): string => (100 * share).toFixed(1);
+
+export const bytesWords = (bytes: number): string =>
+  bytes >= 1e9
+    ? `${(bytes / 1e9).toFixed(1)} GB`
+    : bytes >= 1e6
+      ? `${(bytes / 1e6).toFixed(1)} MB`
+      : `${(bytes / 1e3).toFixed(1)} KB`;
+
+export const secondsWords = (seconds: number): string =>
+  seconds < 0.1 ? `${(1000 * seconds).toFixed(0)} ms` : `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;

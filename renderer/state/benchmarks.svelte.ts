@@ -1,0 +1,214 @@
+/**
+ * @file Comparisons of editors: those that are kept, the one in view with its table, and what a new one is asked for.
+ */
+import type {
+  Benchmark,
+  BenchmarkCandidate,
+  CallInput,
+  CallOutput,
+  Comparison,
+  MeasuredAt,
+  WireError,
+} from '../../electron/api/contract.ts';
+import { type Connection, toWireError } from '../backend.ts';
+import type { Jobs } from './jobs.svelte.ts';
+import { SampleRows } from './sampleRows.svelte.ts';
+import type { Toasts } from './toasts.svelte.ts';
+
+/** A data set as the form tells of it: what is in it, or why it cannot be read. */
+export type ReadSet =
+  | { readonly set: CallOutput<'benchmarks.dataSet'>; readonly error: null }
+  | { readonly set: null; readonly error: WireError };
+
+export class Benchmarks {
+  readonly #connection: Connection;
+  readonly #jobs: Jobs;
+  readonly #toasts: Toasts;
+  readonly samples: SampleRows;
+  all = $state.raw<readonly Benchmark[]>([]);
+  /** editors that may be measured; null until they are read, as while no model is open */
+  candidates = $state.raw<readonly BenchmarkCandidate[] | null>(null);
+  /** the one in view */
+  shown = $state<string | null>(null);
+  comparison = $state.raw<Comparison | null>(null);
+  error = $state.raw<WireError | null>(null);
+  /** what a new one is asked for; editors: null as long as nobody chose */
+  asked = $state({
+    editors: null as string[] | null,
+    data: '',
+    images: '',
+    at: [1] as number[],
+    limit: 100,
+    limitProbes: 50,
+  });
+  dataSet = $state.raw<ReadSet | null>(null);
+  readingSet = $state(false);
+  #turn = 0;
+  #setTurn = 0;
+
+  constructor(connection: Connection, jobs: Jobs, toasts: Toasts) {
+    this.#connection = connection;
+    this.#jobs = jobs;
+    this.#toasts = toasts;
+    this.samples = new SampleRows(connection);
+    connection.on('benchmark.changed', ({ benchmark }) => {
+      void this.read();
+      if (benchmark === this.shown) void this.#readShown();
+    });
+  }
+
+  readonly benchmark = $derived.by(() => this.all.find(({ id }) => id === this.shown) ?? null);
+  readonly job = $derived.by(() => this.#jobs.find(this.benchmark?.job ?? null));
+  /** those that can be measured now */
+  readonly measurable = $derived.by(() =>
+    (this.candidates ?? []).filter(({ trains, adapters }) => !trains || adapters.length > 0),
+  );
+  /** the editors that are chosen: all that can be measured unless somebody chose */
+  readonly chosen = $derived.by(() =>
+    this.measurable.map(({ editor }) => editor).filter((name) => this.asked.editors?.includes(name) ?? true),
+  );
+
+  /** Where what was dropped lies; '' where a page cannot know that. */
+  pathOf(file: File): string {
+    return this.#connection.pathOf?.(file) ?? '';
+  }
+
+  async read(): Promise<void> {
+    try {
+      this.all = await this.#connection.call('benchmarks.list', {});
+      if (this.benchmark === null) this.show(this.all[0]?.id ?? null);
+    } catch (error) {
+      this.error = toWireError(error);
+    }
+  }
+
+  /** Reads what can be measured on the model that is open. */
+  async readCandidates(): Promise<void> {
+    this.candidates = await this.#connection.call('benchmarks.candidates', {}).catch(() => null);
+  }
+
+  show(id: string | null): void {
+    if (this.shown === id) return;
+    this.shown = id;
+    this.comparison = null;
+    this.samples.show(null);
+    if (id !== null) void this.#readShown();
+  }
+
+  async #readShown(): Promise<void> {
+    const turn = ++this.#turn;
+    const id = this.shown;
+    if (id === null) return;
+    try {
+      const { comparison } = await this.#connection.call('benchmarks.read', { benchmark: id });
+      if (turn !== this.#turn || id !== this.shown) return;
+      this.comparison = comparison;
+      const first = comparison && this.firstMeasured(comparison);
+      if (first && this.samples.choice?.benchmark !== id) this.samples.show({ benchmark: id, of: first });
+    } catch (error) {
+      if (turn === this.#turn) this.error = toWireError(error);
+    }
+  }
+
+  /** The first column of answers that was recorded. */
+  firstMeasured({ editors }: Comparison): MeasuredAt | null {
+    for (const [editor, { sizes, runs }] of editors.entries()) {
+      const size = sizes.find(({ edits }) => (edits === 1 ? runs?.single : runs?.many));
+      if (size) return { editor, edits: size.edits };
+    }
+    return null;
+  }
+
+  /** Reads the data set that is asked for, so that what is wrong with it is told before anything begins. */
+  async readSet(): Promise<void> {
+    const turn = ++this.#setTurn;
+    const { data, images } = this.asked;
+    this.dataSet = null;
+    if (!data.trim()) return;
+    this.readingSet = true;
+    try {
+      const input = { data, ...(images.trim() && { images }) };
+      const set = await this.#connection.call('benchmarks.dataSet', input);
+      if (turn === this.#setTurn) this.dataSet = { set, error: null };
+    } catch (error) {
+      if (turn === this.#setTurn) this.dataSet = { set: null, error: toWireError(error) };
+    } finally {
+      if (turn === this.#setTurn) this.readingSet = false;
+    }
+  }
+
+  /** Begins what is asked for; it shows itself when it is known. */
+  async start(): Promise<void> {
+    const { images, data, at, limit, limitProbes } = this.asked;
+    this.shown = null;
+    await this.#follow('benchmarks.start', {
+      ...{ editors: [...this.chosen], data, at: at.toSorted((a, b) => a - b), limit, limitProbes },
+      ...(images.trim() && { images }),
+    });
+  }
+
+  resume(id: string): Promise<void> {
+    return this.#follow('benchmarks.resume', { benchmark: id });
+  }
+
+  async #follow<N extends 'benchmarks.start' | 'benchmarks.resume'>(
+    name: N,
+    input: CallInput<N>,
+  ): Promise<void> {
+    this.error = null;
+    try {
+      const { result } = this.#jobs.start(name, input);
+      await result;
+      this.#toasts.tell('The editors are measured.');
+    } catch (error) {
+      const wire = toWireError(error);
+      if (wire.code !== 'cancelled') this.error = wire;
+    } finally {
+      await this.read();
+    }
+  }
+
+  stop(): void {
+    const { job } = this.benchmark ?? {};
+    if (job) void this.#jobs.cancel(job);
+  }
+
+  async open(path: string): Promise<void> {
+    this.error = null;
+    try {
+      const { id } = await this.#connection.call('benchmarks.open', { path });
+      await this.read();
+      this.show(id);
+    } catch (error) {
+      this.error = toWireError(error);
+    }
+  }
+
+  async remove(id: string): Promise<void> {
+    try {
+      await this.#connection.call('benchmarks.remove', { benchmark: id });
+      if (this.shown === id) this.show(null);
+    } catch (error) {
+      this.error = toWireError(error);
+    }
+    await this.read();
+  }
+
+  /** Writes the table, or the samples that are in view, to a file. */
+  async export(what: 'table' | 'samples', format: 'csv' | 'json', file: string): Promise<void> {
+    const { choice, filter, sort } = this.samples;
+    if (this.shown === null) return;
+    this.error = null;
+    const { benchmark: _, ...columns } = choice ?? { benchmark: '' };
+    const input = {
+      ...{ benchmark: this.shown, format, file },
+      ...(what === 'samples' && choice && { samples: { ...columns, filter, sort } as never }),
+    };
+    try {
+      const { lines } = await this.#jobs.start('benchmarks.export', input).result;
+      this.#toasts.tell(`${lines.toLocaleString()} lines are written to ${file}.`);
+    } catch (error) {
+      this.error = toWireError(error);
+    }
+  }
+}

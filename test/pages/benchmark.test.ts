@@ -1,0 +1,115 @@
+/** @file The benchmark page: an empty state, a form that says what it lacks, a table as it is made, answers side by side, reload, stop. */
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Browser, Page } from 'playwright-core';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { projectFolder } from '../../electron/frontends/places.ts';
+import { writeTinyAdapter } from '../evaluation/tinyAdapter.ts';
+import { openBrowser } from '../support/browser.ts';
+import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+import { type Desktop, launchDesktop } from '../support/electronHarness.ts';
+import { fixture } from '../support/fixtures.ts';
+
+vi.mock('electron', async () => (await import('../support/fakeElectron.ts')).electron);
+
+const home = mkdtempSync(join(tmpdir(), 'emend-benchmark-page-'));
+const poll = <T>(value: () => T | Promise<T>) => expect.poll(value, { timeout: 60_000, interval: 100 });
+let browser: Browser;
+let desktop: Desktop;
+let page: Page;
+
+beforeAll(async () => {
+  const model = join(home, 'models', 'tiny');
+  await writeTinyCheckpoint(model);
+  await writeTinyAdapter(join(home, 'models', 'a tiny adapter'), model, 0.9999);
+  mkdirSync(join(home, 'edits'));
+  for (const name of ['a.png', 'b.png', 'c.png'])
+    cpSync(fixture(`images/${name}`), join(home, 'edits', name));
+  const record = {
+    ...{ src: 'What is the animal?', rephrase: 'Which animal is it?', pred: '', alt: 'the cat' },
+    ...{ image: 'a.png', image_rephrase: 'b.png', loc: 'Is there a tree?', loc_ans: 'yes' },
+    ...{ m_loc: 'c.png', m_loc_q: 'What is the fruit?', m_loc_a: 'an apple' },
+  };
+  const rows = [record, { ...record, alt: '' }, { ...record, image: 'b.png', alt: 'the train' }];
+  writeFileSync(join(home, 'edits', 'data.json'), JSON.stringify(rows));
+  browser = await openBrowser();
+  desktop = await launchDesktop({ browser, home, size: { width: 1280, height: 900 } });
+  page = desktop.page;
+  await page.getByRole('link', { name: 'Models' }).click();
+  await page.getByLabel('Folder', { exact: true }).fill(model);
+  await page.getByRole('button', { name: 'Open', exact: true }).click();
+  await page
+    .getByRole('region', { name: 'Open model', exact: true })
+    .getByText('tiny')
+    .first()
+    .waitFor({ timeout: 60_000 });
+}, 120_000);
+afterAll(async () => {
+  await desktop?.quit();
+  await browser?.close();
+  rmSync(home, { recursive: true, force: true });
+});
+
+test('editors are chosen, a set is looked at, and every answer is there beside another’s, after a reload too', async () => {
+  await page.getByRole('link', { name: 'Benchmark' }).click();
+  const form = page.getByRole('form', { name: 'New benchmark' });
+  const start = form.getByRole('button', { name: 'Measure' });
+  await poll(() => form.getByText('Name a data set.').isVisible()).toBe(true);
+  // what must be trained first cannot be chosen; the adapter beside the model can
+  expect(await form.getByLabel('MEND', { exact: false }).isDisabled()).toBe(true);
+  expect(await form.getByLabel('VisEdit').isChecked()).toBe(true);
+  for (const box of await form.getByRole('checkbox').all())
+    if ((await box.isChecked()) && !(await box.isDisabled())) await box.uncheck();
+  await poll(() => form.getByText('Choose an editor.').isVisible()).toBe(true);
+  await form.getByLabel('VisEdit').check();
+  await form.getByLabel('Data set').fill(join(home, 'edits', 'none.json'));
+  await form.getByLabel('Data set').blur();
+  await poll(() => form.getByRole('alert').textContent()).toContain('none.json is missing');
+  await form.getByLabel('Data set').fill(join(home, 'edits', 'data.json'));
+  await form.getByLabel('Data set').blur();
+  await poll(() => form.getByText('E-VQA, 2 edits.').isVisible()).toBe(true);
+  expect(await form.getByRole('list', { name: 'Rows left out' }).textContent()).toContain('Row 2');
+  await form.getByRole('button', { name: '10', exact: true }).click();
+  await poll(() => form.getByText('10 cannot act together').isVisible()).toBe(true);
+  await form.getByRole('button', { name: '10', exact: true }).click();
+  expect(await start.isDisabled()).toBe(false);
+  await start.click();
+
+  const run = page.getByRole('region', { name: 'Comparison on data.json' });
+  await poll(() => run.locator('tbody tr').count()).toBe(2);
+  await poll(() => run.getByRole('button', { name: 'Export…' }).isVisible()).toBe(true);
+  await page.reload();
+  await poll(() => run.locator('tbody tr').count()).toBe(2);
+
+  const answers = page.getByRole('region', { name: 'Answers' });
+  const rows = answers.locator('tbody tr.row');
+  await poll(() => rows.count()).toBe(12);
+  await poll(() => answers.locator('tbody img').count()).toBeGreaterThan(9);
+  expect(await rows.first().textContent()).toContain('What is the animal?');
+  await answers.getByLabel('Kind of probe').selectOption({ label: 'Text locality' });
+  await poll(() => rows.count()).toBe(2);
+  await answers.getByLabel('Kind of probe').selectOption({ label: 'Every kind' });
+  await answers.getByLabel('Search prompts and answers').fill('FRUIT');
+  await poll(() => rows.count()).toBe(2);
+  await answers.getByLabel('Search prompts and answers').fill('');
+  await answers.getByLabel('Beside the answers of').selectOption({ index: 1 });
+  await answers.getByLabel('Only what differs').check();
+  await poll(() => answers.getByRole('status').textContent()).toMatch(/^\s*\d+ of 12\s*$/);
+  await rows.first().click();
+  const dialog = page.getByRole('dialog');
+  await poll(() => dialog.getByText('behind the router, each alone').isVisible()).toBe(true);
+  await page.screenshot({ path: join(projectFolder, 'test-output', 'benchmark.png') });
+  await dialog.getByRole('button', { name: 'Close' }).click();
+
+  await answers.getByRole('button', { name: 'Export…' }).click();
+  const file = join(home, 'samples.csv');
+  await page.getByRole('dialog').getByLabel('New file').fill(file);
+  await page.getByRole('dialog').getByRole('button', { name: 'Export', exact: true }).click();
+  await poll(() => page.getByText('lines are written to').count()).toBeGreaterThan(0);
+  expect(readFileSync(file, 'utf8')).toContain('reliability');
+
+  await run.getByRole('button', { name: 'Remove' }).click();
+  await poll(() => form.isVisible()).toBe(true);
+  expect(desktop.problems).toEqual([]);
+}, 180_000);
