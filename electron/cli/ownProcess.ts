@@ -12,12 +12,6 @@ export type SingleReport = Pick<ComparedEditor, 'verdicts' | 'cost'> &
     readonly peakBytes: number;
   };
 
-/** The same of many together. */
-export interface ManyReport {
-  readonly sizes: ComparedEditor['sizes'];
-  readonly peakBytes: number;
-}
-
 /** Runs `emend` with these arguments. @throws EmendError 'cancelled' when stopped; 'engine' with what it said when it failed */
 export async function runEmend(args: readonly string[], signal: AbortSignal): Promise<void> {
   const child = fork(process.argv[1]!, args, { signal, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });

@@ -3,7 +3,7 @@
  * report.html, .csv and .json what came of all so far. What lies there from the same measurement before is not measured again.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import type { BenchmarkSample } from '../api/contract.ts';
 import type { EditorKind } from '../editors/editor.ts';
@@ -209,6 +209,8 @@ async function run<T>(
   const before = await readFile(keyPath, 'utf8').catch(() => '');
   if (before.trim() !== key) {
     if (signal.aborted) throw stopped();
+    // Without it what is half written is not taken for what was asked.
+    await rm(keyPath, { force: true });
     try {
       await measure(contender, edits, path);
     } catch (cause) {
