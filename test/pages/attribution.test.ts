@@ -8,6 +8,7 @@ import { forkEngine } from '../../electron/engine/forkEngine.ts';
 import { pageFolder } from '../../electron/frontends/places.ts';
 import { type Program, startProgram } from '../../electron/frontends/program.ts';
 import { type Served, serve } from '../../electron/serve.ts';
+import { beyondWindow } from '../support/beyondWindow.ts';
 import { openBrowser } from '../support/browser.ts';
 
 const PATIENCE = 60_000;
@@ -221,14 +222,7 @@ test('a window of 480 pixels, dark or light, shows all of it, and nothing lies b
   await page.setViewportSize({ width: 480, height: 800 });
   for (const view of ['Picture', 'Layers', 'Modalities', 'Which layer to edit']) {
     await show(view);
-    const beyond = await page.evaluate(() =>
-      [...document.querySelectorAll('button, a, input, select, svg, canvas')]
-        .filter((element) => !element.closest('nav, .unseen') && element.checkVisibility())
-        .map((element) => ({ name: element.outerHTML.slice(0, 90), box: element.getBoundingClientRect() }))
-        .filter(({ box }) => box.right > innerWidth || box.left < 0)
-        .map(({ name }) => name),
-    );
-    expect(beyond, view).toEqual([]);
+    expect(await beyondWindow(page), view).toEqual([]);
   }
   await page.emulateMedia({ colorScheme: 'dark' });
   const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);

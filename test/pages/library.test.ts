@@ -12,6 +12,7 @@ import { editState } from '../../electron/library/edits.ts';
 import { openLibrary } from '../../electron/library/library.ts';
 import { keepSignal } from '../../electron/library/signals.ts';
 import { type Served, serve } from '../../electron/serve.ts';
+import { beyondWindow } from '../support/beyondWindow.ts';
 import { openBrowser } from '../support/browser.ts';
 
 const PATIENCE = 15_000;
@@ -325,18 +326,7 @@ test('a window of 480 pixels, or one at 200 %, shows all there is to do, and not
     for (const place of places) {
       await page.goto(page.url().replace(/#.*/, `#/${place}`));
       await page.locator('.screen > *').first().waitFor();
-      const beyond = await page.evaluate(() => {
-        const scrolls = (element: Element): boolean =>
-          element.closest('nav, .chips, .list, .unseen, dialog, [popover]') !== null;
-        return [...document.querySelectorAll('button, a, input, textarea, select')]
-          .filter((element) => !scrolls(element) && element.checkVisibility())
-          .map((element) => ({
-            name: element.outerHTML.slice(0, 90),
-            right: element.getBoundingClientRect().right,
-          }))
-          .filter(({ right }) => right > innerWidth);
-      });
-      expect(beyond, `${place} at ${size.width}`).toEqual([]);
+      expect(await beyondWindow(page), `${place} at ${size.width}`).toEqual([]);
     }
   }
   expect(problems).toEqual([]);
