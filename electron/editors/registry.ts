@@ -20,7 +20,7 @@ import { lte } from './lte/kind.ts';
 import { memit } from './memit/memit.ts';
 import { mend } from './mend/kind.ts';
 import { rome } from './rome/rome.ts';
-import { serac } from './serac/serac.ts';
+import { serac } from './serac/kind.ts';
 import { parseSettings, settingsFingerprint } from './settings.ts';
 import { tPatcher } from './tpatcher/tPatcher.ts';
 import { PUBLISHED_THRESHOLD, publishedVisEdit, readSavedAdapters } from './visedit/publishedAdapter.ts';

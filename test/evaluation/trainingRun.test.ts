@@ -112,7 +112,7 @@ test('a stopped training goes on where it was, keeps its best weights, and makes
     best: { step: expect.any(Number), exactMatch: expect.any(Number) },
   });
   expect((await readTrainingRun(at('whole'))).progress.finished).toBe(true);
-}, 60_000);
+}, 240_000);
 
 test('training begins behind the edits held out, each with its own picture', async () => {
   const model = await VisionLanguageModel.open(at('model'), { providers: ['cpu'] });
@@ -148,4 +148,4 @@ test('another training does not go on in the same folder, and what cannot be tra
   ).rejects.toMatchObject({
     code: 'unsupported',
   });
-}, 60_000);
+}, 240_000);

@@ -53,6 +53,8 @@ const cases: Case[] = [
     make: ([a, b]) => f.multiply(a!, b!),
   },
   { name: 'Div', shapes: [[2, 3], []], prepare: positive, make: ([a, b]) => f.divide(a!, b!) },
+  { name: 'ReduceMax', shapes: [[3, 4]], make: ([a]) => f.max(a!, [0]) },
+  { name: 'ReduceMax', shapes: [[3, 4]], symbols: [['rows', null]], make: ([a]) => f.max(a!, [1], true) },
   { name: 'Neg', shapes: [[4]], make: ([a]) => f.negate(a!) },
   { name: 'Abs', shapes: [[4]], prepare: awayFromZero, make: ([a]) => f.abs(a!) },
   { name: 'Sqrt', shapes: [[4]], prepare: positive, make: ([a]) => f.sqrt(a!) },
@@ -296,7 +298,8 @@ describe('backward rules agree with central differences', () => {
 test('a gradient through an operator without a rule is refused by name', () => {
   const graph = new Graph();
   const x = graph.input('x', 'float32', [2, 3]);
-  expect(() => gradients(f.sum(f.max(x, [1])), [x])).toThrow('ReduceMax');
+  const picked = graph.apply('GatherND', [x, graph.constant([1], [1, 1], 'int64')])[0]!;
+  expect(() => gradients(f.sum(picked), [x])).toThrow('GatherND');
 });
 
 test('nothing is computed for frozen weights', () => {

@@ -5,9 +5,11 @@
 import { EmendError } from '../../errors.ts';
 import { openSafetensors, readTensor } from '../../files/safetensors.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
+import type { WeightOf } from '../../models/weights.ts';
 import * as f from '../../tensor/functions.ts';
-import { Graph } from '../../tensor/graph.ts';
+import { Graph, type Tensor } from '../../tensor/graph.ts';
 import { floatsOf, Session } from '../../tensor/session.ts';
+import type { AdapterWeights } from '../adapterFiles.ts';
 import { layQuestion, type QuestionPart } from '../question.ts';
 import type { TextEncoder } from '../textEncoder.ts';
 
@@ -32,14 +34,41 @@ export function distanceClassifier(encode: TextEncoder, threshold: number): Scop
 
 const parts = ['l_in_norm', 'l_in', 'l_mid', 'l_out'].map((name) => `classifier_proj.${name}`);
 
+/** Shapes of the classifier's weights by the published names; `hidden`: of the decoder, `width`: inside. */
+export function classifierShapes(hidden: number, width: number): Map<string, number[]> {
+  const [norm, into, middle, out] = parts as [string, string, string, string];
+  const linear = (name: string, from: number): Array<[string, number[]]> => [
+    [`${name}.weight`, [width, from]],
+    [`${name}.bias`, [width]],
+  ];
+  return new Map<string, number[]>([
+    [`${norm}.weight`, [hidden]],
+    [`${norm}.bias`, [hidden]],
+    ...linear(into, hidden),
+    ...linear(middle, width),
+    ...linear(out, width),
+    ['ln.weight', [width]],
+    ['ln.bias', [width]],
+  ]);
+}
+
+/** Rows' embeddings x [..., hidden] as they are compared: h = in(norm(x)), LN(h + out(relu(mid(h)))) / 32 [..., width]. */
+export function projectedRows(x: Tensor, of: WeightOf): Tensor {
+  const [norm, into, middle, out] = parts as [string, string, string, string];
+  const linear = (y: Tensor, name: string) => f.linear(y, of(`${name}.weight`), of(`${name}.bias`));
+  const h = linear(f.layerNorm(x, of(`${norm}.weight`), of(`${norm}.bias`), 1e-5), into);
+  const projected = f.add(h, linear(f.relu(linear(h, middle)), out));
+  return f.divide(f.layerNorm(projected, of('ln.weight'), of('ln.bias'), 1e-5), 32);
+}
+
 /**
- * Over the rows' embeddings x [rows, hidden]: h = in(norm(x)), LN(h + out(relu(mid(h)))) / 32; of the rows mean, greatest and least, behind
- * one another; compared by dot product / √size. From `threshold` (published: 10) on the counterfactual model answers.
- * @param weights by the published names, with `prefix` before them
+ * Of an input's `projectedRows` the mean, the greatest and the least, behind one another; compared by dot product / √size. From `threshold`
+ * (published: 10) on the counterfactual model answers.
+ * @param weights by the published names
  */
 export async function embeddingsClassifier(
   model: VisionLanguageModel,
-  weights: ReadonlyMap<string, { readonly shape: readonly number[]; readonly data: Float32Array }>,
+  weights: AdapterWeights,
   threshold: number,
 ): Promise<ScopeClassifier> {
   const graph = new Graph();
@@ -54,16 +83,11 @@ export async function embeddingsClassifier(
       'invalid-input',
       `The scope classifier is for a decoder ${inner} wide; this model’s is ${model.hidden} wide.`,
     );
-  const [norm, into, middle, out] = parts as [string, string, string, string];
-  const linear = (x: f.Operand & object, name: string) =>
-    f.linear(x, of(`${name}.weight`), of(`${name}.bias`));
   const x = f.reshape(graph.input('embeddings', 'float32', [1, 'rows', model.hidden]), [
     'rows',
     model.hidden,
   ]);
-  const h = linear(f.layerNorm(x, of(`${norm}.weight`), of(`${norm}.bias`), 1e-5), into);
-  const projected = f.add(h, linear(f.relu(linear(h, middle)), out));
-  const normed = f.divide(f.layerNorm(projected, of('ln.weight'), of('ln.bias'), 1e-5), 32);
+  const normed = projectedRows(x, of);
   graph.output('mean', f.mean(normed, [0]));
   graph.output('greatest', f.max(normed, [0]));
   graph.output('least', f.negate(f.max(f.negate(normed), [0])));

@@ -1,42 +1,18 @@
 /**
- * @file SERAC (Mitchell et al. 2022), forward: a scope classifier decides whether an input is about a stored edit; then a counterfactual
- * model answers, which is the model itself with the edit and its target shown before the input.
+ * @file SERAC (Mitchell et al. 2022): a scope classifier decides whether an input is about a stored edit; then a counterfactual model
+ * answers, which is the model itself, as it is or as it was trained to heed that, with the edit and its target shown before the input.
  */
-import { z } from 'zod';
-import { EmendError } from '../../errors.ts';
 import { generate } from '../../models/generation.ts';
-import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
+import type { VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
 import { floatsOf } from '../../tensor/session.ts';
-import type { Editor, EditorFact, EditorKind, EditRequest, Effect } from '../editor.ts';
-import { askedRows, askQuestion, type Question } from '../question.ts';
+import type { Editor, EditorFact, EditRequest, Effect } from '../editor.ts';
+import { askedRows, layQuestion, type Question } from '../question.ts';
 import { decodeFact, encodeFact, type ShownFact } from '../shownFact.ts';
-import { tokenMeanEncoder, unitEncoder } from '../textEncoder.ts';
-import {
-  distanceClassifier,
-  embeddingsClassifier,
-  readClassifier,
-  type ScopeClassifier,
-} from './scopeClassifier.ts';
+import type { ScopeClassifier } from './scopeClassifier.ts';
 
-const Settings = z.object({
-  classifier: z.string().max(4096).default('').meta({
-    title: 'Scope classifier',
-    description:
-      'Trained weights in LiveEdit’s form (safetensors). Empty: the distance of text embeddings, untrained.',
-    file: true,
-  }),
-  threshold: z.number().nullable().default(null).meta({
-    title: 'Threshold',
-    description:
-      'Empty: as published, 10 with trained weights; 0.5 of exp(−distance²) otherwise, which is a cosine of 0.65.',
-  }),
-  reading: z.enum(['routed', 'mixed']).default('routed').meta({
-    title: 'Teacher forcing reads',
-    description:
-      'One model or the other, as answers are generated; or both, mixed by the score, as EasyEdit’s metrics do (NOTES 25).',
-  }),
-});
-export type SeracSettings = z.infer<typeof Settings>;
+/** How SERAC's two models are read under teacher forcing. */
+export const readings = ['routed', 'mixed'] as const;
+export type Reading = (typeof readings)[number];
 
 /** An edit with what the classifier compares of it. */
 export interface SeracEdit extends ShownFact {
@@ -77,21 +53,28 @@ export class Serac implements Editor<SeracEdit> {
   readonly facts: readonly EditorFact[];
   readonly #model: VisionLanguageModel;
   readonly #classifier: ScopeClassifier;
-  readonly #reading: SeracSettings['reading'];
+  readonly #reading: Reading;
   readonly #decides: boolean;
+  readonly #changes: WeightChanges;
 
-  /** `decides`: false where something else decides whether an edit acts. */
+  /**
+   * `decides`: false where something else decides whether an edit acts. `changes`: what makes a counterfactual model of the model that heeds
+   * what it is shown; none: it is taken as it is.
+   */
   constructor(
     model: VisionLanguageModel,
     classifier: ScopeClassifier,
-    reading: SeracSettings['reading'],
+    reading: Reading,
     decides: boolean,
+    changes: WeightChanges = new Map(),
   ) {
     this.#model = model;
     this.#classifier = classifier;
     this.#reading = reading;
     this.#decides = decides;
-    this.facts = [{ label: 'Counterfactual', value: 'the model itself, the edit shown before' }];
+    this.#changes = changes;
+    const trained = changes.size > 0 ? ', trained to heed it' : '';
+    this.facts = [{ label: 'Counterfactual', value: `the model itself, the edit shown before${trained}` }];
   }
 
   async make(_: VisionLanguageModel, { prompt, target, visual }: EditRequest): Promise<SeracEdit> {
@@ -124,21 +107,24 @@ export class Serac implements Editor<SeracEdit> {
 
   effect(edits: readonly SeracEdit[]): Effect {
     const model = this.#model;
+    const changes = this.#changes;
     return {
       answer: {
         generate: async (question, options) => {
           const found = await this.route(question, edits);
           if (!found?.routed) return null;
-          const { prefill } = await askQuestion(model, counterfactual(found.edit, question), null);
-          return generate(model, prefill, options);
+          const { input } = await layQuestion(model, counterfactual(found.edit, question), null);
+          const prefill = await model.prefill(input, [input.rows - 1], changes);
+          return generate(model, prefill, { ...options, changes });
         },
         read: async (question, target, own) => {
           const found = await this.route(question, edits);
           const mixes = this.#reading === 'mixed' && this.#decides;
           if (!found || !(found.routed || mixes)) return own;
-          const asked = await askQuestion(model, counterfactual(found.edit, question), target);
-          const rows = askedRows(asked.prefill.input, asked.targetIds);
-          const other = await floatsOf((await model.finish(asked.prefill, rows)).logits);
+          const asked = await layQuestion(model, counterfactual(found.edit, question), target);
+          const rows = askedRows(asked.input, asked.targetIds);
+          const prefill = await model.prefill(asked.input, rows, changes);
+          const other = await floatsOf((await model.finish(prefill, rows, undefined, changes)).logits);
           return mixes ? mixedLogProbabilities(own, other, found.score, model.decoder.vocab) : other;
         },
       },
@@ -149,26 +135,3 @@ export class Serac implements Editor<SeracEdit> {
     return this.#classifier.dispose();
   }
 }
-
-export const serac: EditorKind<SeracSettings> = {
-  name: 'SERAC',
-  acts: 'who answers: where an input is about an edit, a counterfactual model',
-  byConstruction: {},
-  untrained: {
-    settings: Settings,
-    scope: 'own',
-    needs: () => ({ cuts: [], changeable: [] }),
-    async open({ classifier, threshold, reading }, model, scope) {
-      if (classifier === '' && threshold !== null && !(threshold > 0 && threshold < 1))
-        throw new EmendError(
-          'invalid-input',
-          'The threshold of SERAC lies between 0 and 1 without trained weights.',
-        );
-      const opened =
-        classifier === ''
-          ? distanceClassifier(unitEncoder(tokenMeanEncoder(model)), threshold ?? 0.5)
-          : await embeddingsClassifier(model, await readClassifier(classifier), threshold ?? 10);
-      return new Serac(model, opened, reading, scope === 'own');
-    },
-  },
-};

@@ -50,11 +50,10 @@ export class ShownEdits {
     return new ShownEdits(model, options, frozen);
   }
 
-  /** NLL of targets with the edit shown, and the mean of KL(before ‖ after) with it and without over what must stay. */
-  async evaluate(edits: readonly TrainingEdit[]): Promise<Evaluation> {
+  /** NLL of targets with the edit shown, and the mean of KL(before ‖ after) with it and without over what must stay. `seen`: the edits' pictures, where they are known. */
+  async evaluate(edits: readonly TrainingEdit[], seen?: readonly Visual[]): Promise<Evaluation> {
     const { before, endToken, weights } = this.#options;
-    const seen = await seeEdits(this.#model, edits);
-    const common = { ...plainly, endToken, seen };
+    const common = { ...plainly, endToken, seen: seen ?? (await seeEdits(this.#model, edits)) };
     const shown = await layBatch(this.#model, edits, {
       ...common,
       before,
