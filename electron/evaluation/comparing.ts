@@ -42,11 +42,13 @@ export function contendersOf(
   router: 'learned' | 'cosine',
 ): Contender[] {
   return kinds.flatMap(({ name: editor, acts, untrained }): Contender[] => {
-    const opened = untrained
-      ? [{ adapter: null, settings: '' }]
-      : adapters
-          .filter((one) => one.editor === editor)
-          .map(({ folder }) => ({ adapter: folder, settings: `adapter ${basename(folder)}` }));
+    // Some need no training and can be trained: both stand side by side.
+    const opened = [
+      ...(untrained ? [{ adapter: null, settings: '' }] : []),
+      ...adapters
+        .filter((one) => one.editor === editor)
+        .map(({ folder }) => ({ adapter: folder, settings: `adapter ${basename(folder)}` })),
+    ];
     // In its published form an editor without training has no scope, or one of its own, with many edits too.
     const published = untrained && untrained.scope !== 'routed' ? untrained.scope : null;
     return opened.flatMap((one): Contender[] => [
