@@ -142,6 +142,11 @@ export class Benchmarks {
       throw new EmendError('invalid-input', 'Give numbers of edits in rising order, such as 1, 10, 100.');
     const set = await readSet(request);
     const most = request.at.at(-1)!;
+    if (request.seeds !== undefined && request.limit >= set.records.length)
+      throw new EmendError(
+        'invalid-input',
+        `Draws of ${request.limit} edits are all the same where the set has ${set.records.length}. Ask for fewer in each.`,
+      );
     if (most > set.records.length)
       throw new EmendError(
         'invalid-input',
@@ -265,6 +270,7 @@ export class Benchmarks {
     try {
       const comparison = await compareContenders({
         ...{ contenders, set, at: request.at, limit: request.limit, limitProbes: request.limitProbes },
+        seeds: request.seeds,
         ...{ folder, emend: version, command: commandOf(record, folder), signal: context.signal },
         identity: (contender, edits) => measurementOf(record, contender, edits, []),
         measure: async (contender, edits, path) => {
@@ -455,7 +461,7 @@ function measurementOf(
     ...{ adapter, ...(adapter === null && { editor: { editor, settings: {} } }), scope: form ?? undefined },
     ...{ scopeFolder: scopeFolder ?? undefined, providers, template, data, format, images, limitProbes },
     ...(edits === 'single'
-      ? { limit, at: null }
+      ? { limit, seeds: request.seeds, at: null }
       : { limit: undefined, at: request.at.filter((size) => size > 1) }),
     ...{ scoped, reach: 'picture', suffix: '', textSuffix: '', maxNewTokens, seed: 1 },
   };
@@ -473,6 +479,7 @@ function commandOf({ request, model, template, maxNewTokens, contenders }: MadeH
     ...(format ? [`--format ${format}`] : []),
     ...(images ? [`--images ${quoted(images)}`] : []),
     `--at ${at.join(',')} --limit ${limit} --limit-probes ${limitProbes} --max-new-tokens ${maxNewTokens}`,
+    ...(request.seeds ? [`--seeds ${request.seeds}`] : []),
     ...(model.weights === 'dense' ? [] : [`--weights ${model.weights}`]),
     ...(template === 'plain' ? [] : [`--template ${template}`]),
     ...(adapters.length > 0 ? [`--adapters ${adapters.map(quoted).join(' ')}`] : []),

@@ -883,7 +883,11 @@ export const SampleSort = z.strictObject({
 export type SampleSort = z.infer<typeof SampleSort>;
 
 /** A mean with its 95 % interval. */
-const Estimate = z.object({ mean: z.number(), low: z.number(), high: z.number(), count: z.number() });
+const Estimate = z.object({
+  ...{ mean: z.number(), low: z.number(), high: z.number(), count: z.number() },
+  /** of the means of several random draws of edits, where they were averaged */
+  deviation: z.number().optional(),
+});
 /** A metric in both tellings; null where nothing could be scored. */
 export const Told = z.object({ teacherForced: Estimate.nullable(), exactMatch: Estimate.nullable() });
 export type Told = z.infer<typeof Told>;
@@ -929,6 +933,8 @@ export const Comparison = z.object({
     /** edits measured alone, and edits whose probes were asked with many together */
     single: z.number(),
     probes: z.number(),
+    /** random draws of so many edits, where several were measured */
+    seeds: z.number().int().optional(),
     images: z.string().optional(),
   }),
   sizes: z.array(z.number().int()),
@@ -959,6 +965,8 @@ export const BenchmarkRequest = z.object({
   /** edits measured alone, and edits whose probes are asked with many together */
   limit: z.number().int().min(1).max(1_000_000),
   limitProbes: z.number().int().min(1).max(1_000_000),
+  /** random draws of `limit` edits, measured alone; the first edits otherwise */
+  seeds: z.number().int().min(2).max(100).optional(),
 });
 export type BenchmarkRequest = z.infer<typeof BenchmarkRequest>;
 

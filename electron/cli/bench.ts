@@ -50,6 +50,7 @@ interface BenchOptions extends EditorOptions {
   format?: SetFormatName;
   images?: string;
   limit?: number;
+  seeds?: number;
   scoped?: boolean;
   reach: Reach;
   at?: number[];
@@ -96,6 +97,11 @@ export function benchCommand(): Command {
       150,
     )
     .option('--limit <number>', 'take only the first edits', wholeNumber(1, 1_000_000))
+    .option(
+      '--seeds <number>',
+      'of edits alone: so many random draws of --limit edits, told as mean ± standard deviation',
+      wholeNumber(2, 100),
+    )
     .option('--scoped', 'let the scope decide whether an edit acts; the papers have none')
     .addOption(reachOption())
     .addOption(suffixOption())
@@ -126,7 +132,7 @@ export function benchCommand(): Command {
 
 /** Several editors, each in a process of its own. */
 async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<void> {
-  const { editor, data, format, images, at = [1], limit = 300, limitProbes, out, json } = options;
+  const { editor, data, format, images, seeds, at = [1], limit = 300, limitProbes, out, json } = options;
   if (options.setting || options.adapter || json)
     throw new EmendError(
       'invalid-input',
@@ -145,7 +151,7 @@ async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<v
   ]);
   const typed = process.argv.slice(process.argv.indexOf('bench') + 1);
   const comparison = await compareEditors({
-    ...{ data, format, images, at, limit, limitProbes, out, adapters, signal },
+    ...{ data, format, images, seeds, at, limit, limitProbes, out, adapters, signal },
     editors: editor === 'all' ? undefined : editor!.split(',').filter((name) => name !== ''),
     common: withoutOptions(typed, own),
     command: `npx emend bench ${typed.join(' ')}`,
@@ -177,11 +183,13 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<SingleRe
     );
   const { data, format, images, limit, limitProbes, fresh, reach, weights, template, provider } = options;
   const { textSuffix, maxNewTokens, seed, suffix = '', scoped = false, at = null } = options;
+  if (options.seeds !== undefined && limit === undefined)
+    throw new EmendError('invalid-input', 'Say with --limit how many edits each of the --seeds draws.');
   const report = await measure(
     {
       ...{ model, adapter, editor, scope: scope?.form, scopeFolder: scope?.folder ?? usual ?? undefined },
       ...{ weights, template, providers: provider ? [provider] : [] },
-      ...{ data, format, images, limit, at, limitProbes, fresh },
+      ...{ data, format, images, limit, seeds: options.seeds, at, limitProbes, fresh },
       ...{ scoped, reach, suffix, textSuffix, maxNewTokens, seed },
     },
     {
@@ -331,7 +339,9 @@ function table(report: SingleReport): string {
     `making one takes ${report.cost.seconds.toFixed(2)} s and ${(report.cost.bytes / 1024).toFixed(1)} KB in a library`,
     '',
     ...notes,
-    `${data.taken} of ${data.total} edits of ${data.path}, each alone; 95 % intervals in brackets.`,
+    report.draws
+      ? `${report.draws.seeds} draws of ${report.draws.edits} of the ${data.total} edits of ${data.path}, each alone; mean ± standard deviation.`
+      : `${data.taken} of ${data.total} edits of ${data.path}, each alone; 95 % intervals in brackets.`,
     `${setting.editor} after layer ${setting.layers.join(', ')}, scope ${scope ? `${scope.form}, reach ${scope.reach}` : 'off'}, ` +
       `${setting.promptTemplate} prompts${setting.suffix ? ` with "${setting.suffix}"` : ''}, ${setting.provider}, ${report.seconds.toFixed(0)} s.`,
     `model ${report.model.name} ${report.model.fingerprint.slice(0, 12)}, adapter ${report.adapter.name} ${report.adapter.fingerprint.slice(0, 12)}, data ${data.sha256.slice(0, 12)}`,
@@ -341,6 +351,8 @@ function table(report: SingleReport): string {
 function percent(found: Estimate | null, mark = ''): string {
   if (!found) return '–';
   const [mean, low, high] = [found.mean, found.low, found.high].map((value) => (100 * value).toFixed(1));
+  if (found.deviation !== undefined)
+    return `${mean!.padStart(5)}${mark} ± ${(100 * found.deviation).toFixed(1)}`;
   return `${mean!.padStart(5)}${mark} (${low}–${high})`;
 }
 

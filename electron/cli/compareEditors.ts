@@ -23,6 +23,8 @@ export interface ComparisonOptions {
   readonly data: string;
   readonly format?: SetFormatName | undefined;
   readonly images?: string | undefined;
+  /** random draws that edits alone are measured over */
+  readonly seeds?: number | undefined;
   readonly at: readonly number[];
   readonly limit: number;
   readonly limitProbes: number;
@@ -76,7 +78,7 @@ async function contenders({ adapters, editors }: ComparisonOptions): Promise<Con
  * @throws EmendError 'cancelled', with everything measured so far kept
  */
 export async function compareEditors(options: ComparisonOptions): Promise<Comparison> {
-  const { data, format, images, at, limit, limitProbes, out, common, command, signal } = options;
+  const { data, format, images, seeds, at, limit, limitProbes, out, common, command, signal } = options;
   const set = await readEditingSet(data, { format, images });
   const together = at.filter((size) => size > 1).join(',');
   const argumentsOf = ({ adapter, editor, scoped, form }: Contender, edits: MeasuredEdits) => [
@@ -89,7 +91,7 @@ export async function compareEditors(options: ComparisonOptions): Promise<Compar
       : ['--at', together, '--limit-probes', String(limitProbes)]),
   ];
   return compareContenders({
-    ...{ contenders: await contenders(options), set, at, limit, limitProbes, folder: out },
+    ...{ contenders: await contenders(options), set, seeds, at, limit, limitProbes, folder: out },
     ...{ emend: version(), command, signal, identity: argumentsOf },
     measure: (contender, edits, path) => runEmend([...argumentsOf(contender, edits), '--json', path], signal),
     onProgress: (done, total, { editor, scope }) => tellProgress(`${editor}, ${scope}:`, done, total),

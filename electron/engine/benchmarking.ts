@@ -6,6 +6,7 @@ import type { EditorChoice } from '../editors/registry.ts';
 import type { ScopeForm } from '../editors/scope/openScope.ts';
 import type { Reach } from '../editors/scope/scope.ts';
 import { type BenchmarkResult, benchmark } from '../evaluation/benchmark.ts';
+import { type Draws, drawEdits, scoresOverDraws } from '../evaluation/draws.ts';
 import { type EditingSet, readEditingSet } from '../evaluation/editingSet.ts';
 import { measureManyEdits, type SizeResult } from '../evaluation/manyEdits.ts';
 import type { SetFormatName } from '../evaluation/sets/registry.ts';
@@ -35,6 +36,8 @@ export interface MeasurementRequest {
   readonly images?: string | undefined;
   /** edits taken, from the first; all when absent */
   readonly limit?: number | undefined;
+  /** of edits alone: so many random draws of `limit` edits each, in place of the first */
+  readonly seeds?: number | undefined;
   /** so many edits together, for each; null: each alone */
   readonly at: readonly number[] | null;
   /** of edits together: those whose probes are asked, and another set whose questions none is about */
@@ -57,7 +60,11 @@ export interface MeasuredActors {
   /** the most memory the process held meanwhile, bytes */
   readonly peakBytes: number;
 }
-export type SingleReport = BenchmarkResult & MeasuredActors;
+export type SingleReport = BenchmarkResult &
+  MeasuredActors & {
+    /** where the scores are over draws of edits */
+    readonly draws?: Draws;
+  };
 export type ManyReport = MeasuredActors & {
   readonly setting: {
     readonly edits: 'together';
@@ -94,8 +101,11 @@ export async function measure(
 ): Promise<SingleReport | ManyReport> {
   const { signal } = context;
   const { data, format, images, limit, at, reach, suffix, textSuffix, maxNewTokens, seed } = request;
-  const set = await readEditingSet(data, { format, images, limit });
-  onSet?.(set);
+  const draws = at === null && request.seeds !== undefined && { seeds: request.seeds, edits: limit ?? 1 };
+  const whole = await readEditingSet(data, { format, images, limit: draws ? undefined : limit });
+  onSet?.(whole);
+  const drawn = draws ? drawEdits(whole, draws) : null;
+  const set = drawn?.set ?? whole;
   const { model: path, adapter, editor, scope, scopeFolder, weights, mostPictureRows, providers } = request;
   const model = await OpenModel.open(
     {
@@ -125,7 +135,8 @@ export async function measure(
         ...{ ...common, scoped: request.scoped },
         onProgress: (done, total) => progress('Measuring edits', done, total, 'edits'),
       });
-      return { ...actors, ...result, peakBytes: peak };
+      const scores = drawn && scoresOverDraws(result.records, drawn.draws, seed);
+      return { ...actors, ...result, ...scores, ...(draws && { draws }), peakBytes: peak };
     }
     const started = performance.now();
     const fresh = request.fresh === undefined ? null : await readEditingSet(request.fresh, {});

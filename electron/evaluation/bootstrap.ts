@@ -9,6 +9,8 @@ export interface Estimate {
   readonly high: number;
   /** values averaged */
   readonly count: number;
+  /** where several draws were averaged: the sample standard deviation of their means */
+  readonly deviation?: number;
 }
 
 /** Resamplings of an interval. */

@@ -81,6 +81,8 @@ export interface ComparisonPlan {
   readonly set: EditingSet;
   /** numbers of edits together, ascending; 1: each alone */
   readonly at: readonly number[];
+  /** random draws of `limit` edits that are measured alone, in place of the first */
+  readonly seeds?: number | undefined;
   /** edits measured alone, and edits whose probes are asked of many together */
   readonly limit: number;
   readonly limitProbes: number;
@@ -136,6 +138,7 @@ export async function compareContenders(plan: ComparisonPlan): Promise<Compariso
         ...{ name: basename(set.path), sha256: set.sha256, probes: plan.limitProbes },
         single: Math.min(limit, set.records.length),
         images: relative(folder, set.images),
+        ...(plan.seeds !== undefined && { seeds: plan.seeds }),
       },
       sizes: at,
       command: plan.command,

@@ -49,6 +49,8 @@ export interface Comparison {
     readonly sha256: string;
     readonly single: number;
     readonly probes: number;
+    /** random draws of so many edits, where several were measured */
+    readonly seeds?: number;
     /** folder of its pictures, from the report's */
     readonly images?: string;
   };
@@ -106,6 +108,10 @@ export function comparisonCsv({ editors }: Comparison): string {
   return `${lines.map((cells) => cells.map(quote).join(',')).join('\n')}\n`;
 }
 
+/** A deviation over draws, where there is one. */
+const over = (found: Estimate | null) =>
+  found?.deviation === undefined ? '' : `<i> ± ${(100 * found.deviation).toFixed(1)}</i>`;
+
 const escaped = (text: string) =>
   text.replace(/[&<>"]/gu, (sign) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[sign]!);
 
@@ -124,7 +130,7 @@ function scoreCell(told: Told | undefined, strong = false): string {
   const range = exactMatch
     ? ` title="95 %: ${(100 * exactMatch.low).toFixed(1)}–${(100 * exactMatch.high).toFixed(1)}, ${exactMatch.count} probes"`
     : '';
-  return `<td${strong ? ' class="mean"' : ''} style="--share:${(100 * share).toFixed(1)}%"${range}><b>${perCent(exactMatch) || '–'}</b> <span>${perCent(teacherForced) || '–'}</span></td>`;
+  return `<td${strong ? ' class="mean"' : ''} style="--share:${(100 * share).toFixed(1)}%"${range}><b>${perCent(exactMatch) || '–'}</b>${over(exactMatch)} <span>${perCent(teacherForced) || '–'}${over(teacherForced)}</span></td>`;
 }
 
 function sizeTable(comparison: Comparison, edits: number): string {
@@ -137,7 +143,7 @@ function sizeTable(comparison: Comparison, edits: number): string {
   const sorted = comparison.title ? found : found.toSorted((a, b) => mean(b) - mean(a));
   const title =
     edits === 1
-      ? `One edit at a time (${comparison.data.single} edits)`
+      ? `One edit at a time (${comparison.data.seeds ? `mean ± standard deviation of ${comparison.data.seeds} draws of ${comparison.data.single} edits` : `${comparison.data.single} edits`})`
       : `${edits.toLocaleString('en')} edits at once (probes of ${Math.min(edits, comparison.data.probes)} of them)`;
   const beyond = [...leakMetrics, ...knowledgeMetrics].filter((metric) =>
     found.some(({ size }) => size.metrics[metric]?.exactMatch),
@@ -207,7 +213,7 @@ body{font:14px/1.5 system-ui,sans-serif;color:var(--text);background:var(--back)
 h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:40px 0 8px}h3{font-size:14px;margin:20px 0 4px}p,small{color:var(--dim)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:6px 10px;border-bottom:1px solid var(--line);text-align:right;vertical-align:baseline}
 th:first-child,td.text,th.text{text-align:left}thead th{color:var(--dim);font-weight:500;white-space:nowrap}tbody th{font-weight:600}small{display:block;font-weight:400}
-td[style]{background:linear-gradient(to right,var(--bar) var(--share),transparent 0) no-repeat 10px 100%/calc(100% - 20px) 3px}td span{color:var(--dim);font-size:12px}td b{font-weight:500}td.mean b{font-weight:700}td.none{color:var(--dim)}table.plain{max-width:720px}code{font-size:12px;overflow-wrap:anywhere}`;
+td[style]{background:linear-gradient(to right,var(--bar) var(--share),transparent 0) no-repeat 10px 100%/calc(100% - 20px) 3px}td span{color:var(--dim);font-size:12px}td i{color:var(--dim);font-size:11px;font-style:normal}td b{font-weight:500}td.mean b{font-weight:700}td.none{color:var(--dim)}table.plain{max-width:720px}code{font-size:12px;overflow-wrap:anywhere}`;
 
 export function comparisonHtml(comparison: Comparison): string {
   const { model, data, emend, command, sizes, title = 'Editors compared' } = comparison;

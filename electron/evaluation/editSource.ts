@@ -11,7 +11,7 @@ import { probeOf, type RecordProbeKind } from './sets/record.ts';
 import type { SetFormatName } from './sets/registry.ts';
 
 /** Numbers 0..count−1 in an order that depends on the seed only (Fisher–Yates over a linear congruential generator). */
-function shuffled(count: number, seed: number): Uint32Array {
+export function shuffled(count: number, seed: number): Uint32Array {
   const order = Uint32Array.from({ length: count }, (_, i) => i);
   let state = seed >>> 0;
   for (let i = count - 1; i > 0; i--) {

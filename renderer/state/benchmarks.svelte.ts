@@ -40,6 +40,7 @@ export class Benchmarks {
     at: [1] as number[],
     limit: 100,
     limitProbes: 50,
+    seeds: 1,
   });
   dataSet = $state.raw<ReadSet | null>(null);
   readingSet = $state(false);
@@ -139,11 +140,12 @@ export class Benchmarks {
 
   /** Begins what is asked for; it shows itself when it is known. */
   async start(): Promise<void> {
-    const { images, data, at, limit, limitProbes } = this.asked;
+    const { images, data, at, limit, limitProbes, seeds } = this.asked;
     this.shown = null;
     await this.#follow('benchmarks.start', {
       ...{ editors: [...this.chosen], data, at: at.toSorted((a, b) => a - b), limit, limitProbes },
       ...(images.trim() && { images }),
+      ...(seeds > 1 && { seeds }),
     });
   }
 
