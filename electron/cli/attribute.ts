@@ -140,7 +140,7 @@ export function attributeCommand(): Command {
     for (const option of editorOptions()) below.addOption(option);
     if (below.name() === 'visual') continue;
     below
-      .option('--data <file>', 'the mean over an editing set in E-VQA’s JSON form')
+      .option('--data <file>', 'the mean over an editing set')
       .option('--images <folder>', 'folder that its pictures are relative to; the set’s own otherwise')
       .option('--limit <number>', 'take only the first edits', wholeNumber(1, 1000), 100);
   }

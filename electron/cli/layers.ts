@@ -42,7 +42,7 @@ export function layersCommand(): Command {
       'measure where an adapter could act: a freely optimised change of the visual rows, layer by layer',
     )
     .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
-    .requiredOption('--data <file>', 'editing set in E-VQA’s JSON form')
+    .requiredOption('--data <file>', 'editing set')
     .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
     .option('--limit <number>', 'take only the first edits', wholeNumber(1, 100_000), 20)
     .option('--layers <list>', 'layers to try, as 0,4,8; all but the last otherwise')

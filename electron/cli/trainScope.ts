@@ -45,10 +45,7 @@ export function trainScopeCommand(): Command {
     .description('train what decides where an adapter’s edits act, and save it beside the adapter')
     .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
     .requiredOption('--adapter <folder>', 'adapter folder, where the scope is written')
-    .requiredOption(
-      '--data <file>',
-      'editing set in E-VQA’s JSON form, or a module that exports openScopeSource',
-    )
+    .requiredOption('--data <file>', 'editing set, or a module that exports openScopeSource')
     .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
     .option(
       '--work <folder>',
