@@ -64,6 +64,14 @@ test.each(families)('%s', async (checkpoint, family, map) => {
   // A random mapper may let nothing through: then the edit acts, and changes nothing.
   const influences = Math.max(...shown.influence!.values) > 1e-6;
   expect(plain.tokens[0]!.probability !== acted.tokens[0]!.probability).toBe(influences);
+  // both sides of a comparison, which share what lies below the edit
+  const turns = [{ role: 'user' as const, text: prompt, pictures: [picture] }];
+  const original = await call('answers.chat', { turns, edits: 'none', share: true });
+  const corrected = await call('answers.chat', { turns, edits: 'committed', share: true });
+  expect([original.text, corrected.text]).toEqual([plain.text, acted.text]);
+  expect(corrected.tokens[0]!.probability).toBe(acted.tokens[0]!.probability);
+  expect(corrected.routing).toMatchObject({ edit: id });
+
   const health = await call('checks.health', { select: { edits: [id] } });
   expect(health.results.map(({ edit }) => edit)).toEqual([id]);
 

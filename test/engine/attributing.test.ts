@@ -167,6 +167,14 @@ test('with an edit acting, layers above it see another picture, and its influenc
   expect(modules.edited!.keys).toEqual([modules.inputs[0]!.key]);
 });
 
+test('an adapter says which form of the weights it was trained on, also where it meets another', async () => {
+  const model = fixture('checkpoints/llava_tiny');
+  const adapter = join(base, 'of-8-bits');
+  await writeMappedAdapter(adapter, model, '8bit');
+  const { summary } = await opened(model, adapter);
+  expect(summary).toMatchObject({ weights: 'dense', adapter: { weights: '8bit' } });
+});
+
 test('an edit needs an adapter, and a mean needs inputs', async () => {
   await opened(fixture('checkpoints/llava_tiny'));
   const edit = { id: 1, reach: 'picture', picture, prompt, target: 'the cat', signal: null } as const;
