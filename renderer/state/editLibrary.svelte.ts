@@ -344,7 +344,16 @@ export class EditLibrary {
     this.place = 0;
     this.scrollTop = 0;
     this.current = null;
-    void this.rows.show(this.whole, sort);
+    void this.#turnTo(sort);
+  }
+
+  /** lists that were turned to and have not come: the rows still there are not theirs */
+  #turning = $state(0);
+
+  async #turnTo(sort: EditSort): Promise<void> {
+    this.#turning++;
+    await this.rows.show(this.whole, sort);
+    this.#turning--;
   }
 
   /** the edit that was come to on the workbench, until its row was seen: rows read before that know nothing of it */
@@ -353,6 +362,7 @@ export class EditLibrary {
   /** After rows came: stays at the edit one was at, or at its place when it left the list. */
   #stayAtEdit(): void {
     const { rows, current } = this;
+    if (this.#turning > 0) return;
     const total = rows.total ?? 0;
     const found = current === null ? -1 : rows.placeOf(current);
     const place = untrack(() => Math.min(this.place, Math.max(0, total - 1)));

@@ -176,6 +176,23 @@ test('lists are searched, filtered, sorted, counted, and saved under a name', as
   await row(COUNT).waitFor();
 });
 
+test('a column’s heading sorts by it, and turns the order round', async () => {
+  const heading = (name: string) => grid().getByRole('columnheader', { name });
+  const sort = (name: string) => heading(name).getByRole('button').click();
+  // as texts: “… 100?” before “… 10?”, and plants after animals
+  await sort('Prompt');
+  await row(100).waitFor();
+  expect(await heading('Prompt').getAttribute('aria-sort')).toBe('ascending');
+  await sort('Prompt');
+  await row(99).waitFor();
+  expect(await heading('Prompt').getAttribute('aria-sort')).toBe('descending');
+  for (const name of ['Correction', 'Status', 'Changed', 'No.']) {
+    await sort(name);
+    await poll(() => heading(name).getAttribute('aria-sort')).toMatch(/ascending|descending/);
+  }
+  await row(COUNT).waitFor();
+});
+
 test('many are selected by click, Shift and Ctrl+A, tagged and retired at once, and Ctrl+Z takes it back', async () => {
   await row(COUNT).click();
   await row(COUNT - 4).click({ modifiers: ['Shift'] });
@@ -248,6 +265,15 @@ test('tags and notes are written in place', async () => {
   await page.keyboard.press('Enter');
   await pane.getByRole('button', { name: 'Take the tag “museum” off' }).waitFor();
   await page.keyboard.press('Escape');
+
+  await button('Filter').click();
+  await page.getByRole('checkbox', { name: /^field guide/ }).check();
+  await poll(matching).toBe('4 edits');
+  await page.getByRole('checkbox', { name: /^museum/ }).check(); // all of them
+  await poll(matching).toBe('0 edits');
+  await page.keyboard.press('Escape');
+  await page.getByRole('tab', { name: /^All edits/ }).click();
+  await row(COUNT).waitFor();
 });
 
 test('the list is gone through on the workbench, and coming back one finds the place', async () => {
