@@ -40,16 +40,20 @@ test.each(trained)(
     const model = await VisionLanguageModel.open(at('model'), { providers: ['cpu'], ...needs });
     try {
       const losses: number[] = [];
-      // The same edits again and again: their loss must fall.
+      let heard = (_: number) => {};
+      // The same two edits again and again, one a batch: their loss must fall.
       const source = {
         ...tinyEdits(model),
-        batch: (_: number, count: number) => tinyEdits(model).batch(0, count),
+        batch: (number: number, count: number) => {
+          heard(number);
+          return tinyEdits(model).batch(number % 2, count);
+        },
       };
       const train = (state: string, run: Partial<TrainingRun> = {}) =>
         trainEditor(
           model,
           source,
-          { edits: 2, accumulate: 1, optimizer: adamDefaults(3e-3), steps: 4, seed: 3 },
+          { edits: 1, accumulate: 2, optimizer: adamDefaults(3e-3), steps: 4, seed: 3 },
           { statePath: at(state), ...run },
           (start) => training!.begin(settings, start),
         );
@@ -59,10 +63,13 @@ test.each(trained)(
       expect(losses.at(-1)).toBeLessThan(losses[0]!);
 
       const stop = new AbortController();
-      const onStep: TrainingRun['onStep'] = ({ step }) => step === 2 && stop.abort();
-      await expect(train(`${name}-parts`, { signal: stop.signal, onStep })).rejects.toMatchObject({
+      // In the middle of the third step: what its first batch has changed must be as if it had not been.
+      heard = (number) => number === 4 && stop.abort();
+      await expect(train(`${name}-parts`, { signal: stop.signal })).rejects.toMatchObject({
         code: 'cancelled',
+        message: expect.stringContaining('after 2 steps'),
       });
+      heard = () => {};
       const resumed = await train(`${name}-parts`);
       expect(resumed.weights).toEqual(whole.weights);
       // From weights that were trained it begins where they ended, whatever the seed.
@@ -71,7 +78,7 @@ test.each(trained)(
       const begun = await trainEditor(
         model,
         source,
-        { edits: 2, optimizer: still, steps: 1, seed: 4 },
+        { edits: 1, optimizer: still, steps: 1, seed: 4 },
         { statePath: at(`${name}-from`), from },
         (start) => training!.begin(settings, start),
       );

@@ -55,8 +55,11 @@ const Settings = z.object({
 });
 type Settings = z.infer<typeof Settings>;
 
-/** Edit rates are trained in this many times the first one: they move as fast as published beside the networks, at any rate. */
-const EDIT_RATE_UNIT = 30;
+/**
+ * Edit rates are trained in this many times the first one, because they must find their size before the networks learn: published, they have a
+ * learning rate of their own, a hundred times the networks'.
+ */
+const EDIT_RATE_UNIT = 1000;
 
 /** What the adapter's description says of which layers are changed. */
 function which(

@@ -85,7 +85,7 @@ export interface TrainingProgress extends StepReport {
 }
 
 export interface TrainingRun {
-  /** where the training's state is kept: saved every so many steps and at the end, and taken up where it exists */
+  /** where the training's state is kept: saved every so many steps or two minutes, and at the end, and taken up where it exists */
   readonly statePath: string;
   /** 250 when absent */
   readonly saveEvery?: number;

@@ -15,6 +15,9 @@ import type {
 } from './editorTraining.ts';
 import type { EditSource } from './edits.ts';
 
+/** Milliseconds after which a state is saved however few steps were made. */
+const LONGEST_UNSAVED = 120_000;
+
 /**
  * Trains. The same options, source and model give the same weights to the bit, stopped and taken up again or not.
  * @throws EmendError 'cancelled' when the signal is aborted, with the state saved; 'conflict' where another training's state is kept
@@ -47,6 +50,7 @@ export async function trainEditor(
     };
     if (existsSync(run.statePath)) await state.load(run.statePath, settings);
     const started = performance.now();
+    let saved = started;
     for (let step = state.optimizer.step; step < options.steps; step++) {
       const parts: Evaluation[] = [];
       const kept = [...(editor.kept?.values() ?? [])].map(({ data }) => ({ data, before: data.slice() }));
@@ -67,8 +71,10 @@ export async function trainEditor(
       const report = state.apply(meanEvaluation(parts));
       editor.stepped?.(report);
       run.onStep?.({ ...report, steps: options.steps, seconds: (performance.now() - started) / 1000 });
-      if (report.step % (run.saveEvery ?? 250) === 0 || report.step === options.steps)
-        await save(report.step);
+      const due = report.step % (run.saveEvery ?? 250) === 0 || report.step === options.steps;
+      if (!due && performance.now() - saved < LONGEST_UNSAVED) continue;
+      await save(report.step);
+      saved = performance.now();
     }
     return { weights: editor.weights(), modelFingerprint };
   } finally {
