@@ -1,4 +1,4 @@
-"""Times training steps in PyTorch for training.bench.ts, one thread: a checkpoint folder, an editor (MEND or LTE) and a file of what a step is fed;
+"""Times training steps in PyTorch for training.bench.ts, one thread: a checkpoint folder, an editor (VisEdit, MEND or LTE) and a file of what a step is fed;
 then for each line on stdin a step (loss, gradients, Adam), and a line of seconds and loss on stdout."""
 import json
 import struct
@@ -77,10 +77,10 @@ def likelihood(logits_at, feeds):
     return [(nll * feeds[f"weight.{term}"]).sum() for term in ("reliability", "textGenerality", "imageGenerality")]
 
 
-def locality(logits_at, feeds):
+def locality(logits_at, feeds, terms=("imageLocality", "textLocality")):
     before, after = feeds["before"].log_softmax(-1), logits_at(feeds["picked_locality"]).log_softmax(-1)
     drift = (before.exp() * (before - after)).sum(-1)
-    return [(drift * feeds[f"weight.{term}"]).sum() for term in ("imageLocality", "textLocality")]
+    return [(drift * feeds[f"weight.{term}"]).sum() for term in terms]
 
 
 def mend():
@@ -114,6 +114,47 @@ def lte():
     return loss + sum(locality(decoder(plain["embeddings"], 0, plain, change), plain)) / 2
 
 
+def visedit():
+    adapter = lambda name: parameters[name]
+    hidden_states = given["hidden"]
+    all_rows = hidden_states.reshape(-1, hidden)
+    edits, width, count = given["key_rows"].shape[0], int(given_meta["middle"]), int(given_meta["heads"])
+
+    def dense(y, name):
+        return F.linear(y, adapter(f"{name}.weight"), adapter(f"{name}.bias"))
+
+    def layer_norm(y, name):
+        return F.layer_norm(y, (hidden,), adapter(f"{name}.weight"), adapter(f"{name}.bias"))
+
+    def mapped(y, name, mlp):
+        y = layer_norm(y, f"influence_mapper.{name}")
+        return y + dense(F.relu(dense(y, f"influence_mapper.{mlp}.l_in")), f"influence_mapper.{mlp}.l_out")
+
+    def influence(rows, key):
+        image, prompt = mapped(rows, "ln_img_reps", "img_map"), mapped(key, "ln_edit_reps", "prompt_token_map")
+        return (image @ prompt[:, :, None])[:, :, 0] / (count * (hidden / count) ** 0.5)
+
+    signal = hidden_states[:edits]
+    key = signal.reshape(-1, hidden)[given["key_rows"]]
+    rows = all_rows[given["visual_rows"]].view(3 * edits, -1, hidden) * given["visual_used"]
+    split = lambda y: y.view(y.shape[0], y.shape[1], count, width // count).transpose(1, 2)
+    source = layer_norm(signal, "ln_edit_reps").repeat(3, 1, 1)
+    query = split(dense(dense(layer_norm(rows, "ln_img_reps"), "mlp_begin"), "cross_att_q_mlp"))
+    scores = query @ split(dense(source, "cross_att_k_mlp")).transpose(-1, -2) / (width / count) ** 0.5
+    attended = (scores + given["signal_mask"].repeat(3, 1, 1, 1)).softmax(-1) @ split(dense(source, "cross_att_v_mlp"))
+    change = dense(attended.transpose(1, 2).reshape(rows.shape[0], rows.shape[1], width), "mlp_end")
+    gate = influence(rows, key.repeat(3, 1)).sigmoid()[:, :, None] * given["visual_used"]
+    adapted = all_rows.index_add(0, given["visual_rows"], (change * gate).reshape(-1, hidden))
+    logits_at = decoder(adapted.view_as(hidden_states), int(given_meta["layer"]) + 1, given, lambda name, y: 0)
+    terms = likelihood(logits_at, given) + locality(logits_at, given, ("imageLocality",))
+    of = lambda name: all_rows[given[name]].view(-1, given["attribution"].shape[1], hidden)
+    raised, lowered = influence(of("raised"), key.repeat(2, 1)), influence(of("lowered"), key).sigmoid()
+    surprise = lambda y: -(y + 1e-8).log()
+    up, down = 2 * surprise(raised.sigmoid()).mean(), surprise(1 - lowered).mean()
+    attributed = (given["attribution"] * surprise(raised[edits:].softmax(-1))).sum(-1).mean()
+    return sum(terms) + 0.1 * (up + down + attributed)
+
+
 with open(fed, "rb") as file:
     (length,) = struct.unpack("<Q", file.read(8))
     given_meta = json.loads(file.read(length)).get("__metadata__", {})
@@ -122,7 +163,7 @@ print("ready", flush=True)
 for line in sys.stdin:
     begun = time.perf_counter()
     optimizer.zero_grad()
-    loss = {"MEND": mend, "LTE": lte}[editor]()
+    loss = {"VisEdit": visedit, "MEND": mend, "LTE": lte}[editor]()
     loss.backward()
     optimizer.step()
     print(time.perf_counter() - begun, loss.item(), flush=True)

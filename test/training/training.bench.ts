@@ -2,8 +2,8 @@
  * @file Steps of training an editor (loss, gradients, Adam) beside the same in PyTorch on the demo model, one thread each, in turns:
  * `npm run bench -- training [python, default python3]`. Needs PyTorch (Debian: apt-get install python3-torch).
  *
- * One for each way of training: MEND for what changes weights by an edit, LTE for what tunes the whole decoder. Both are fed the same; their first
- * losses must agree.
+ * One for each way of training: VisEdit for what adapts rows, MEND for what changes weights by an edit, LTE for what tunes the whole decoder.
+ * Both sides are fed the same; their first losses must agree.
  */
 import { type ChildProcess, fork, spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -20,25 +20,30 @@ import type { TrainingEdit } from '../../electron/editors/training/edits.ts';
 import { FrozenModel } from '../../electron/editors/training/frozenModel.ts';
 import { decoderLinears, initialLowRank } from '../../electron/editors/training/lowRank.ts';
 import { ShownEdits } from '../../electron/editors/training/shownEdits.ts';
+import { initialAdapter } from '../../electron/editors/visedit/initialAdapter.ts';
+import { publishedWeights, totalLoss, visEditLosses } from '../../electron/editors/visedit/losses.ts';
 import { cutBelow, mlpParts } from '../../electron/editors/weightEditor.ts';
 import { type WritableTensor, writeSafetensors } from '../../electron/files/safetensors.ts';
 import { resourcesFolder } from '../../electron/frontends/places.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
-import type { Value } from '../../electron/tensor/session.ts';
+import { weightsAsInputs } from '../../electron/models/weights.ts';
+import { Graph } from '../../electron/tensor/graph.ts';
+import { float32, type Value } from '../../electron/tensor/session.ts';
 import { Adam, adamDefaults } from '../../electron/training/optimizer.ts';
-import type { Evaluation } from '../../electron/training/trainer.ts';
+import { type Evaluation, graphEvaluator, parameterFeeds } from '../../electron/training/trainer.ts';
 
 const ROUNDS = 5;
 const opening = { providers: ['cpu'], threads: 1, decoderLater: true } as const;
 const model = join(resourcesFolder(), 'demo-model');
+const steps = { VisEdit: visEditStep, MEND: mendStep, LTE: lteStep };
 const [, python = 'python3', editor, fed] = process.argv.slice(2);
-if (fed) await ours(editor as 'MEND' | 'LTE', fed);
+if (fed) await ours(editor as keyof typeof steps, fed);
 else await compare();
 
 async function compare(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'emend-training-steps-'));
   try {
-    for (const name of ['MEND', 'LTE']) await inTurns(name, join(folder, name));
+    for (const name of Object.keys(steps)) await inTurns(name, join(folder, name));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -107,8 +112,8 @@ async function edits(opened: VisionLanguageModel): Promise<TrainingEdit[]> {
   return [await of('lime', 'tangerine', 'pear'), await of('leopard', 'dromedary', 'cat')];
 }
 
-async function ours(name: 'MEND' | 'LTE', file: string): Promise<void> {
-  const step = await (name === 'MEND' ? mendStep : lteStep)(file);
+async function ours(name: keyof typeof steps, file: string): Promise<void> {
+  const step = await steps[name](file);
   console.log('ready');
   for await (const _ of createInterface({ input: process.stdin })) {
     const begun = performance.now();
@@ -131,6 +136,40 @@ async function write(
   }
   for (const [name, { shape, data }] of parameters) tensors.set(`p:${name}`, { dtype: 'F32', shape, data });
   await writeSafetensors(file, tensors, about);
+}
+
+/** In the published form, after layer 0. */
+async function visEditStep(file: string): Promise<() => Promise<number>> {
+  const layer = 0;
+  const opened = await VisionLanguageModel.open(model, { ...opening, cuts: [layer] });
+  const { decoder } = opened;
+  const shape = {
+    ...{ hidden: decoder.hidden, middle: 1024, influenceMiddle: 1024, heads: 8, influenceMapper: true },
+    attention: 'published' as const,
+  };
+  const weights = initialAdapter(shape, 1);
+  let drawn = 1;
+  const random = () => {
+    drawn = (drawn * 16807) % 2147483647;
+    return drawn / 2147483647;
+  };
+  const batch = await layBatch(opened, await edits(opened), {
+    ...{ endToken: true, rows: null, sampled: 24, raised: 'both', random },
+  });
+  const frozen = await FrozenModel.compile(opened, [layer]);
+  const below = await frozen.run(batch);
+  await frozen.dispose();
+  const { edits: count, sampled } = batch.sizes;
+  const attribution = float32(new Float32Array(count * sampled).fill(1 / sampled), [count, sampled]);
+  const feeds = { ...batch.feeds, ...below, attribution };
+  await write(file, feeds, weights, { layer: String(layer), middle: '1024', heads: '8' });
+  const graph = new Graph();
+  const shapes = new Map([...weights].map(([name, value]) => [name, value.shape]));
+  const fed = weightsAsInputs(graph, shapes);
+  const terms = visEditLosses(graph, batch.sizes, shape, decoder, layer, decoder.weightsOf(graph), fed);
+  const loss = totalLoss(terms, publishedWeights);
+  const evaluator = await graphEvaluator(graph, loss, terms, [...weights.keys()], decoder.session);
+  return stepOf(weights, () => evaluator.evaluate({ ...feeds, ...parameterFeeds(weights) }));
 }
 
 async function mendStep(file: string): Promise<() => Promise<number>> {
