@@ -1,5 +1,5 @@
 """Times training steps in PyTorch for training.bench.ts, one thread: a checkpoint folder, an editor (VisEdit, MEND or LTE) and a file of what a step is fed;
-then for each line on stdin a step (loss, gradients, Adam), and a line of seconds and loss on stdout."""
+then for each line on stdin a step (loss, gradients, Adam), and a line of processor seconds and loss on stdout."""
 import json
 import struct
 import sys
@@ -161,9 +161,9 @@ with open(fed, "rb") as file:
 given_layers = int(given_meta.get("networkLayers", 0))
 print("ready", flush=True)
 for line in sys.stdin:
-    begun = time.perf_counter()
+    begun = time.process_time()
     optimizer.zero_grad()
     loss = {"VisEdit": visedit, "MEND": mend, "LTE": lte}[editor]()
     loss.backward()
     optimizer.step()
-    print(time.perf_counter() - begun, loss.item(), flush=True)
+    print(time.process_time() - begun, loss.item(), flush=True)
