@@ -5,7 +5,8 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
-import type { BenchmarkSample } from '../api/contract.ts';
+import { z } from 'zod';
+import { BenchmarkSample } from '../api/contract.ts';
 import type { EditorKind } from '../editors/editor.ts';
 import { EmendError } from '../errors.ts';
 import { readJson } from '../files/json.ts';
@@ -14,7 +15,7 @@ import type { BenchmarkResult } from './benchmark.ts';
 import { type ComparedEditor, type Comparison, comparisonCsv, comparisonHtml } from './comparisonReport.ts';
 import type { EditingSet } from './editingSet.ts';
 import type { SizeResult } from './manyEdits.ts';
-import { samplesOfRecords } from './samples.ts';
+import { MOST_SAMPLES, samplesOfRecords } from './samples.ts';
 
 /** What is measured of an editor in one go: each of its edits alone, or many together. */
 export type MeasuredEdits = 'single' | 'many';
@@ -101,7 +102,7 @@ export interface ComparisonPlan {
 }
 
 /** Measured reports are this large at most, in bytes. */
-const LARGEST_RUN = 512 * 1024 * 1024;
+const LARGEST_RUN = 256 * 1024 * 1024;
 
 /**
  * Measures every contender and writes the reports after each; one that cannot be measured is told in them.
@@ -240,7 +241,7 @@ export async function writeReports(folder: string, comparison: Comparison): Prom
 
 /**
  * The recorded inputs of an editor at a number of edits; null where none were recorded.
- * @throws EmendError 'damaged' for a report that names what is no run of its folder
+ * @throws EmendError 'damaged' for a report that names what is no run of its folder, and for a run that is none
  */
 export async function recordedSamples(
   folder: string,
@@ -257,6 +258,18 @@ export async function recordedSamples(
     throw error;
   })) as Partial<SingleRun & ManyRun> | null;
   if (report === null) return null;
-  if (edits === 1) return report.records ? samplesOfRecords(report.records) : null;
-  return report.sizes?.find((size) => size.edits === edits)?.samples ?? null;
+  let found: unknown;
+  try {
+    found =
+      edits === 1
+        ? report.records && samplesOfRecords(report.records)
+        : report.sizes?.find((size) => size.edits === edits)?.samples;
+  } catch (cause) {
+    throw new EmendError('damaged', `${path} does not hold what was measured. Measure again.`, { cause });
+  }
+  if (found === undefined) return null;
+  // It may come from elsewhere.
+  const samples = z.array(BenchmarkSample).max(MOST_SAMPLES).safeParse(found);
+  if (samples.success) return samples.data;
+  throw new EmendError('damaged', `${path} does not hold what was measured. Measure again.`);
 }
