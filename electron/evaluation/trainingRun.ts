@@ -299,7 +299,7 @@ export async function finishTraining(folder: string, out: string, hooks: Trainin
         threshold: router.threshold,
       }),
       training: {
-        request: { ...request, model: basename(resolve(request.model)), data: basename(request.data) },
+        request: withoutFolders(request),
         created,
         ...progress,
         router,
@@ -312,6 +312,16 @@ export async function finishTraining(folder: string, out: string, hooks: Trainin
   const path = join(folder, 'run.json');
   const text = `${JSON.stringify({ request, created, progress: { ...progress, finished: true } }, null, 1)}\n`;
   await replaceFile(path, (handle) => handle.writeFile(text));
+}
+
+/** A request as an adapter tells it: files by their names, not where they lay. */
+function withoutFolders({ model, data, images, from, validation, ...request }: TrainingRequest): object {
+  const named = (path: string | undefined) => (path === undefined ? undefined : basename(resolve(path)));
+  return {
+    ...request,
+    ...{ model: named(model), data: named(data), images: named(images), from: named(from) },
+    validation: validation && { ...validation, file: named(validation.file) },
+  };
 }
 
 const Written = z.looseObject({ model: z.string(), weightsSha256: z.string().optional() });
