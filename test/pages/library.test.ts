@@ -338,6 +338,7 @@ const places = [
   'compare',
   'health',
   'attribution',
+  'benchmark',
   'training',
   'models',
   'settings',
