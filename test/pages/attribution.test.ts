@@ -207,8 +207,8 @@ test('it runs as a job that is listed and can be stopped', async () => {
   held = [];
   await attribute();
   await found().getByRole('button', { name: 'Stop' }).waitFor();
-  const [job] = (await call('jobs.list', {})).filter(({ ended }) => ended === null);
-  expect(job).toMatchObject({ kind: 'attribution.propose' });
+  const running = async () => (await call('jobs.list', {})).find(({ ended }) => ended === null)?.kind;
+  await poll(running).toBe('attribution.propose');
   await found().getByRole('button', { name: 'Stop' }).click();
   const waiting = held;
   held = null;
