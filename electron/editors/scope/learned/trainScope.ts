@@ -34,9 +34,9 @@ const shared = { noise: 0.35, masked: 0.15, dropout: 0.2, threads: 1 } as const;
 /** What the demo's scope was trained with. */
 export const usualTraining: ScopeTraining = {
   key: { ...shared, steps: 4000, edits: 24, rate: 2e-3, elsewhere: 1, sharpness: 16 },
-  scorer: { ...shared, steps: 2600, edits: 4, rate: 1.5e-3, library: 500, libraries: 12 },
+  scorer: { ...shared, steps: 2600, edits: 4, rate: 1.5e-3, library: 1500, libraries: 24 },
   rates: {
-    picture: { unrelated: 0.015, near: 0.015, swapped: 0.04, elsewhere: 0.03 },
+    picture: { unrelated: 0.02, near: 0.02, swapped: 0.04, elsewhere: 0.04 },
     thing: { unrelated: 0.05, near: 0.03, swapped: 0.1, elsewhere: 1 },
   },
   probes: 800,
