@@ -5,6 +5,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { KeyBank, quantiseKey } from '../../../electron/editors/scope/keyBank.ts';
 import { MemoryBank } from '../../../electron/editors/scope/memoryBank.ts';
 import { OpenModel } from '../../../electron/engine/openModel.ts';
@@ -19,10 +21,11 @@ const least = (values: number[]) => Math.min(...values);
 const [count, width] = [100_000, 128];
 const keys = new Int8Array(count * width).map(() => Math.round(40 * normal()));
 const key = randomKey(width);
+setFlagsFromString('--expose-gc');
+const collect = runInNewContext('gc') as () => void;
 const memory = () => {
-  globalThis.gc?.();
-  const { heapUsed, arrayBuffers } = process.memoryUsage();
-  return heapUsed + arrayBuffers;
+  collect();
+  return process.memoryUsage.rss();
 };
 const before = memory();
 const bank = new KeyBank(width);
