@@ -25,3 +25,11 @@ export function ticks(low: number, high: number, most = 4): number[] {
   const last = Math.floor(high / step + 1e-9);
   return Array.from({ length: last - first + 1 }, (_, at) => Number(((first + at) * step).toPrecision(12)));
 }
+
+/** Of ascending values those whose labels, `least` wide, have room beside the label behind them; the last has. */
+export function apart(values: readonly number[], place: (value: number) => number, least: number): number[] {
+  const kept: number[] = [];
+  for (const value of values.toReversed())
+    if (kept.length === 0 || place(kept[0]!) - place(value) >= least) kept.unshift(value);
+  return kept;
+}

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { logarithmic, ticks } from '../../renderer/charts/scale.ts';
+import { apart, logarithmic, ticks } from '../../renderer/charts/scale.ts';
 
 describe('the axes of a chart', () => {
   it('place sizes by their logarithm, and keep what lies beyond at the ends', () => {
@@ -18,5 +18,13 @@ describe('the axes of a chart', () => {
     expect(ticks(0, 1)).toEqual([0, 0.5, 1]);
     expect(ticks(3, 3)).toEqual([3]);
     for (const high of [0.01, 0.07, 0.3, 1, 9]) expect(ticks(0, high).length).toBeLessThanOrEqual(4);
+  });
+
+  it('have no labels that lie on one another; the last is always there', () => {
+    const sizes = [1, 10, 50, 200, 1000, 5000, 10_000];
+    const across = logarithmic(1, 10_000);
+    expect(apart(sizes, (size) => 300 * across(size), 40)).toEqual([1, 10, 50, 200, 1000, 10_000]);
+    expect(apart(sizes, (size) => 1000 * across(size), 40)).toEqual(sizes);
+    expect(apart([], across, 40)).toEqual([]);
   });
 });
