@@ -744,6 +744,9 @@ describe('emend train scope', () => {
     const after = await readScopeFiles(further);
     expect(after!.description.training).toMatchObject({ from: before!.fingerprint });
     expect(after!.projections).toEqual(before!.projections);
+    // One step of either part leads nowhere far from where it began.
+    for (const [name, { data }] of after!.weights)
+      expect(largestDifference(data, before!.weights.get(name)!.data), name).toBeLessThan(0.02);
     await fail(/holds no scope of this model/, ...more, '--from', model);
     await fail(
       /adapter\.json is missing/,
