@@ -68,8 +68,8 @@ describe.each(Object.entries(families))('DualEdit equals the reference: %s', asy
   });
 
   test('the signals are both layers on image, prompt and target, and come back from bytes', async () => {
-    expect(largestDifference(signal.text.hidden, await floats('edit_signal_text'))).toBeLessThan(5e-4);
-    expect(largestDifference(signal.visual.hidden, await floats('edit_signal_visual'))).toBeLessThan(5e-4);
+    expect(largestDifference(signal.text!.hidden, await floats('edit_signal_text'))).toBeLessThan(5e-4);
+    expect(largestDifference(signal.visual!.hidden, await floats('edit_signal_visual'))).toBeLessThan(5e-4);
     const bytes = editor.encode(signal);
     expect(editor.decode(bytes)).toEqual(signal);
     for (const [width, layers] of [

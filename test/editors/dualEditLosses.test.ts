@@ -80,8 +80,8 @@ describe.each(Object.entries(families))(
           weights.set(key, { shape, data: await floats(source, key) });
       const { text, visual } = dualWeights(weights);
       const shapes = {
-        text: shapeOfWeights(text, expected.n_heads, 'the fixture'),
-        visual: shapeOfWeights(visual, expected.n_heads, 'the fixture'),
+        text: shapeOfWeights(text!, expected.n_heads, 'the fixture'),
+        visual: shapeOfWeights(visual!, expected.n_heads, 'the fixture'),
       };
       const graph = new Graph();
       const losses = dualEditLosses(

@@ -161,7 +161,12 @@ test('DualEdit’s adapters open as they were saved, each at its layer, and are 
   });
   const { 'language_model.model.layers.3': _, ...half } = modules;
   await saved(half);
-  await expect(readFor(file, model)).rejects.toThrow(/1 adapters of text rows and 0 of visual rows/);
+  expect(await readFor(file, model)).toMatchObject({ cuts: [1], editor: { name: 'DualEdit' } });
+  await saved({
+    ...modules,
+    'text_language_model.model.layers.2': await dict('text_adaptor.'),
+  } as typeof modules);
+  await expect(readFor(file, model)).rejects.toThrow(/2 adapters of text rows and 1 of visual rows/);
 });
 
 describe('refused by name is', () => {

@@ -3,6 +3,7 @@
  * generality in text and picture, image locality).
  */
 import { z } from 'zod';
+import { EmendError } from '../../errors.ts';
 import { attentionInputs, type Decoder, enter } from '../../models/decoder.ts';
 import type { WeightOf, Weights } from '../../models/weights.ts';
 import type { Graph } from '../../tensor/graph.ts';
@@ -24,12 +25,20 @@ import { adaptChosen, type LossTerms, signalsOf } from '../visedit/losses.ts';
 
 /** What the names of each adapter's weights begin with, as published. */
 export const dualPrefixes = { text: 'text_adaptor.', visual: 'visual_adaptor.' } as const;
-type Part = keyof typeof dualPrefixes;
-type OfBoth<T> = Readonly<Record<Part, T>>;
+export type DualPart = keyof typeof dualPrefixes;
+export const dualParts = ['text', 'visual'] as const satisfies readonly DualPart[];
+/** Of each adapter there is: both, or one alone (DualEdit Table 1). */
+export type OfParts<T> = Readonly<Partial<Record<DualPart, T>>>;
+
+/** Decoder layers after which adapters act, ascending. */
+export function cutsOf(layers: OfParts<number>): number[] {
+  const acting = dualParts.flatMap((part) => layers[part] ?? []);
+  return [...new Set(acting)].sort((a, b) => a - b);
+}
 
 interface DualEditAdapters extends RowTraining {
   /** decoder layers whose outputs are changed, from 0 */
-  readonly layers: OfBoth<number>;
+  readonly layers: OfParts<number>;
   /** `influenceMapper`: of the visual adapter; the text adapter has none */
   readonly shape: Omit<AdapterShape, 'hidden'>;
   /** of the visual adapter; the text adapter starts as published */
@@ -37,7 +46,7 @@ interface DualEditAdapters extends RowTraining {
 }
 
 /** The name of a part's weight in an adapter file. The text adapter's norm of its own rows has a name of its own, as published. */
-export function dualName(part: Part, name: string): string {
+export function dualName(part: DualPart, name: string): string {
   const own = part === 'text' && name.startsWith('ln_img_reps.') ? name.replace('img', 'text') : name;
   return dualPrefixes[part] + own;
 }
@@ -50,29 +59,29 @@ export function dualName(part: Part, name: string): string {
 export function dualEditLosses(
   graph: Graph,
   sizes: BatchSizes,
-  shapes: OfBoth<AdapterShape>,
+  shapes: OfParts<AdapterShape>,
   decoder: Decoder,
-  layers: OfBoth<number>,
+  layers: OfParts<number>,
   frozen: Weights,
   adapter: WeightOf,
-  scales: OfBoth<number> = { text: 1, visual: 1 },
+  scales: OfParts<number> = {},
 ): LossTerms {
   const all = 3 * sizes.edits;
   const attention = attentionInputs(graph, decoder, all, sizes.rows, sizes.rows);
   const signals = signalsOf(graph, sizes, decoder.hidden);
-  const lowest = Math.min(layers.text, layers.visual);
-  const highest = Math.max(layers.text, layers.visual);
+  const lowest = Math.min(...Object.values(layers));
+  const highest = Math.max(...Object.values(layers));
   let x = graph.input('hidden', 'float32', [all, sizes.rows, decoder.hidden]);
   const unedited = new Map([[lowest, x]]);
   if (highest !== lowest)
     unedited.set(highest, graph.input(`hidden.${highest}`, 'float32', [all, sizes.rows, decoder.hidden]));
   for (let layer = lowest; layer < decoder.layers; layer++) {
     if (layer > lowest) x = decoder.layer(enter(x, layer, attention), layer, attention, frozen).hidden;
-    for (const part of ['text', 'visual'] as const) {
+    for (const part of dualParts) {
       if (layers[part] !== layer) continue;
       const weight: WeightOf = (name) => adapter(dualName(part, name));
       const signal = signals(unedited.get(layer)!);
-      x = adaptChosen(graph, x, part, signal, shapes[part], weight, scales[part]);
+      x = adaptChosen(graph, x, part, signal, shapes[part]!, weight, scales[part] ?? 1);
     }
   }
   return answerTerms(graph, enter(x, decoder.layers, attention), decoder, frozen);
@@ -80,24 +89,33 @@ export function dualEditLosses(
 
 /** Weights to start from: of the visual adapter as `start` says, of the text adapter as published. */
 function initialWeights(
-  shapes: OfBoth<AdapterShape>,
+  shapes: OfParts<AdapterShape>,
   { start, scale }: DualEditAdapters,
   seed: number,
 ): AdapterWeights {
-  const text = initialAdapter(shapes.text, seed + 1);
-  const visual = initialAdapter(shapes.visual, seed, start, 1 / (scale || 1));
-  return new Map([
-    ...[...text].map(([name, weight]) => [dualName('text', name), weight] as const),
-    ...[...visual].map(([name, weight]) => [dualName('visual', name), weight] as const),
-  ]);
+  const initial: OfParts<AdapterWeights> = {
+    ...(shapes.text && { text: initialAdapter(shapes.text, seed + 1) }),
+    ...(shapes.visual && { visual: initialAdapter(shapes.visual, seed, start, 1 / (scale || 1)) }),
+  };
+  return new Map(
+    dualParts.flatMap((part) =>
+      [...(initial[part] ?? [])].map(([name, weight]) => [dualName(part, name), weight] as const),
+    ),
+  );
 }
 
 /**
- * `from` as both adapters' weights. A single visual adapter (VisEdit's) becomes the visual one; the text adapter then starts with
- * a last projection of 0: it changes nothing before it has learnt to.
+ * `from` as weights of the adapters that are trained. A single visual adapter (VisEdit's) becomes the visual one; the text adapter then
+ * starts with a last projection of 0: it changes nothing before it has learnt to.
+ * @throws EmendError 'invalid-input' for a single visual adapter where none is trained
  */
 function startFrom(from: AdapterWeights, initial: AdapterWeights): AdapterWeights {
-  if (from.has(dualName('text', 'mlp_end.weight'))) return from;
+  if (dualParts.some((part) => from.has(dualName(part, 'mlp_end.weight')))) return from;
+  if (!initial.has(dualName('visual', 'mlp_end.weight')))
+    throw new EmendError(
+      'invalid-input',
+      'The adapter to start from changes visual rows, and the text adapter alone is trained. Start from a DualEdit adapter, or train both.',
+    );
   const weights = new Map([...from].map(([name, weight]) => [dualName('visual', name), weight] as const));
   for (const [name, { shape, data }] of initial) {
     if (!name.startsWith(dualPrefixes.text)) continue;
@@ -112,23 +130,31 @@ function begin(
   start: TrainingStart,
 ): Promise<EditorInTraining> {
   const { decoder } = start.model;
-  const visual: AdapterShape = { ...shape, hidden: decoder.hidden };
-  const shapes = { text: { ...visual, influenceMapper: false }, visual };
+  const parts = dualParts.filter((part) => layers[part] !== undefined);
+  const shapes = ofParts(
+    parts,
+    (part): AdapterShape => ({
+      ...shape,
+      hidden: decoder.hidden,
+      influenceMapper: part === 'visual' && shape.influenceMapper,
+    }),
+  );
   const weights = initialWeights(shapes, { layers, shape, ...options }, start.seed);
   const from = start.from && { ...start.from, weights: startFrom(start.from.weights, weights) };
   return adaptersInTraining({ ...start, from }, options, {
-    adapters: (['text', 'visual'] as const).map((part) => ({
-      prefix: dualPrefixes[part],
-      layer: layers[part],
-    })),
+    adapters: parts.map((part) => ({ prefix: dualPrefixes[part], layer: layers[part]! })),
     weights,
     settings: { editor: 'DualEdit', layers, shape, start: options.start },
-    losses: (graph, sizes, frozen, adapter, [text, image]) =>
-      dualEditLosses(graph, sizes, shapes, decoder, layers, frozen, adapter, {
-        text: text!,
-        visual: image!,
-      }),
+    losses: (graph, sizes, frozen, adapter, scales) =>
+      dualEditLosses(
+        ...([graph, sizes, shapes, decoder, layers, frozen, adapter] as const),
+        ofParts(parts, (part) => scales[parts.indexOf(part)]!),
+      ),
   });
+}
+
+function ofParts<T>(parts: readonly DualPart[], value: (part: DualPart) => T): OfParts<T> {
+  return Object.fromEntries(parts.map((part) => [part, value(part)]));
 }
 
 const { layer: rowsOfPictures, ...others } = rowFields;
@@ -138,28 +164,54 @@ const Settings = z.object({
     title: 'Layer of text rows',
     description: 'Decoder layer whose text rows are changed; that of visual rows otherwise',
   }),
+  adapters: z
+    .enum(['both', ...dualParts])
+    .default('both')
+    .meta({
+      title: 'Adapters',
+      description: 'both, as the method has them, or that of text rows or of visual rows alone (Table 1)',
+    }),
   ...others,
 });
+
+/** The layers of the adapters that are trained. */
+function layersOf({
+  layer,
+  textLayer,
+  adapters,
+}: Pick<z.infer<typeof Settings>, 'layer' | 'textLayer' | 'adapters'>): OfParts<number> {
+  return {
+    ...(adapters !== 'visual' && { text: textLayer ?? layer }),
+    ...(adapters !== 'text' && { visual: layer }),
+  };
+}
 
 /** The influence losses count for nothing here: DualEdit has none. */
 export const dualEditTraining: EditorTraining<z.infer<typeof Settings>> = {
   settings: Settings,
   proposed: { ...proposedForRows, settings: { ...proposedForRows.settings, influenceMapper: false } },
   needs(settings, checkpoint) {
-    const { layer } = settings;
-    const textLayer = settings.textLayer ?? layer;
-    const layers = [
-      ['The layer', layer],
-      ['The layer of text rows', textLayer],
-    ] as const;
-    checkRowSettings(settings, layers, checkpoint);
-    return { cuts: [...new Set([layer, textLayer])].sort((a, b) => a - b), changeable: [] };
+    const layers = layersOf(settings);
+    const words = { text: 'The layer of text rows', visual: 'The layer' };
+    const named = dualParts.filter((part) => layers[part] !== undefined);
+    checkRowSettings(
+      settings,
+      named.map((part) => [words[part], layers[part]!] as const),
+      checkpoint,
+    );
+    return { cuts: cutsOf(layers), changeable: [] };
   },
-  describe({ layer, textLayer, heads, influenceMapper }) {
-    return { textLayer: textLayer ?? layer, visualLayer: layer, heads, influenceMapper };
+  describe(settings) {
+    const { text, visual } = layersOf(settings);
+    return {
+      ...(text !== undefined && { textLayer: text }),
+      ...(visual !== undefined && { visualLayer: visual }),
+      heads: settings.heads,
+      influenceMapper: settings.influenceMapper && visual !== undefined,
+    };
   },
   begin(settings, start) {
-    const { layer, ...options } = rowTraining(settings, start.model);
-    return begin({ ...options, layers: { text: settings.textLayer ?? layer, visual: layer } }, start);
+    const { layer: _, ...options } = rowTraining(settings, start.model);
+    return begin({ ...options, layers: layersOf(settings) }, start);
   },
 };
