@@ -10,7 +10,7 @@ import {
   type RunnableDecoder,
 } from '../models/decoder.ts';
 import { causalMask, consecutive, type Positions } from '../models/positions.ts';
-import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
+import type { ModelInput, VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import { Graph, type Tensor } from '../tensor/graph.ts';
 import { float32, floatsOf, Session, type Value } from '../tensor/session.ts';
 
@@ -50,6 +50,18 @@ export function rowsOf(hidden: Float32Array, rows: readonly number[], width: num
   for (const [index, row] of rows.entries())
     chosen.set(hidden.subarray(row * width, (row + 1) * width), index * width);
   return chosen;
+}
+
+/**
+ * Rows of an input's text: behind the picture, or behind the first token where there is none, up to the last prompt token, exclusive. They are
+ * what DualEdit's text adapter changes.
+ */
+export function textRows({
+  imageRows,
+  lastPromptRow,
+}: Pick<ModelInput, 'imageRows' | 'lastPromptRow'>): number[] {
+  const begin = imageRows ? imageRows.at(-1)! + 1 : 1;
+  return Array.from({ length: Math.max(0, lastPromptRow - begin) }, (_, row) => begin + row);
 }
 
 /** Lays rows of several inputs [rows, hidden] under one another, padded with zeros behind: [batch, longest, hidden]. */

@@ -18,6 +18,7 @@ import { EmendError } from '../errors.ts';
 import { paintedPicture } from '../files/paintedPicture.ts';
 import { readPictureFile } from '../files/picture.ts';
 import type { Provider } from '../tensor/session.ts';
+import { gateCommand } from './attributeGate.ts';
 import {
   type EditorOptions,
   editorOptions,
@@ -144,7 +145,7 @@ export function attributeCommand(): Command {
       .option('--images <folder>', 'folder that its pictures are relative to; the set’s own otherwise')
       .option('--limit <number>', 'take only the first edits', wholeNumber(1, 1000), 100);
   }
-  return command;
+  return command.addCommand(gateCommand());
 }
 
 const variantOption = (usual: 'code' | 'paper') =>

@@ -112,7 +112,7 @@ export function comparisonCsv({ editors }: Comparison): string {
 const over = (found: Estimate | null) =>
   found?.deviation === undefined ? '' : `<i> ± ${(100 * found.deviation).toFixed(1)}</i>`;
 
-const escaped = (text: string) =>
+export const escaped = (text: string) =>
   text.replace(/[&<>"]/gu, (sign) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[sign]!);
 
 const bytesText = (bytes: number) =>
@@ -207,7 +207,7 @@ function publishedTables(): string {
   return `<h2>What the papers report</h2><p>E-VQA, one edit at a time, teacher-forced, per cent: VisEdit’s Table 1, DualEdit’s row from its own Table 2. Other models, other data: the order of editors may be compared, the numbers may not.</p>${tables.join('')}<p>With 1,000 edits at once (LLaVA-V1.5, LiveEdit’s Table 1, mean of five): ${many.join(', ')}.</p>`;
 }
 
-const style = `:root{color-scheme:light dark;--text:#1b1d22;--dim:#6a7080;--line:#e3e5ea;--back:#fff;--bar:#e4ecfb}
+export const style = `:root{color-scheme:light dark;--text:#1b1d22;--dim:#6a7080;--line:#e3e5ea;--back:#fff;--bar:#e4ecfb}
 @media (prefers-color-scheme:dark){:root{--text:#e6e8ee;--dim:#9aa1b2;--line:#2b2f38;--back:#15171c;--bar:#23304b}}
 body{font:14px/1.5 system-ui,sans-serif;color:var(--text);background:var(--back);max-width:1180px;margin:40px auto;padding:0 24px}
 h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:40px 0 8px}h3{font-size:14px;margin:20px 0 4px}p,small{color:var(--dim)}

@@ -1,6 +1,6 @@
 /** @file `emend attribute`, as people run it: real child processes on a tiny checkpoint. */
 import { spawn } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -161,4 +161,21 @@ it('says what is missing or cannot be', async () => {
     expect(said).toMatch(/^emend: [^\n]+\n$/);
     expect(code).toBe(1);
   }
+});
+
+it('compares what a gate could at the layers asked for or an adapter’s, and writes the figure', async () => {
+  const set = ['--data', at('edits.json'), '--images', join(fixture('images/a.png'), '..'), '--limit', '2'];
+  const told = JSON.parse(await succeed('gate', ...model, ...set, '--layers', '3,1', '--json'));
+  expect(told.findings.map(({ layer }: { layer: number }) => layer)).toEqual([1, 1, 1, 1, 1, 3, 3, 3, 3, 3]);
+  expect(told.data).toMatchObject({ name: 'edits.json', edits: 2 });
+  const adapter = at('dual');
+  await mkdir(adapter);
+  await writeFile(join(adapter, 'adapter.json'), JSON.stringify({ editor: 'DualEdit', textLayer: 2 }));
+  const text = await succeed('gate', ...model, ...set, '--adapter', adapter, '--out', at('gate'));
+  expect(text).toMatch(/^layer 2 +threshold +balanced/);
+  expect(text).toContain('Cosines of 2 edits');
+  expect((await readdir(at('gate'))).sort()).toEqual(['gate.csv', 'gate.html', 'gate.json']);
+  const { code, said } = await emend('gate', ...model, ...set, '--layers', '5');
+  expect(code).not.toBe(0);
+  expect(said).toContain('Layer 5 cannot be compared at: this model takes layers 0 to 4.');
 });

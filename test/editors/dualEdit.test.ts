@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { rowsOf } from '../../electron/attribution/layerInputs.ts';
-import { DualEdit, type DualSignal, textRows } from '../../electron/editors/dualedit/dualEdit.ts';
+import { rowsOf, textRows } from '../../electron/attribution/layerInputs.ts';
+import { DualEdit, type DualSignal } from '../../electron/editors/dualedit/dualEdit.ts';
 import { decodeSignals } from '../../electron/editors/hiddenSignal.ts';
 import { openSafetensors, readTensor, type SafetensorsFile } from '../../electron/files/safetensors.ts';
 import { generate } from '../../electron/models/generation.ts';

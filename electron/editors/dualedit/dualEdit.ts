@@ -4,10 +4,10 @@
  */
 import { basename } from 'node:path';
 import { z } from 'zod';
-import { rowsOf } from '../../attribution/layerInputs.ts';
+import { rowsOf, textRows } from '../../attribution/layerInputs.ts';
 import { EmendError } from '../../errors.ts';
 import { weightForms } from '../../models/packed/form.ts';
-import type { Adapt, ModelInput, Prefill, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
+import type { Adapt, Prefill, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { float32, floatsOf, type Provider } from '../../tensor/session.ts';
 import { type AdapterWeights, readAdapterFiles } from '../adapterFiles.ts';
 import type {
@@ -51,15 +51,6 @@ const Description = z.object({
 
 /** Signals of the edit at each adapter's layer. */
 export type DualSignal = OfParts<HiddenSignal>;
-
-/** Rows of an input that the text adapter changes: behind the picture, up to the last prompt token, exclusive (NOTES, DualEdit 3). */
-export function textRows({
-  imageRows,
-  lastPromptRow,
-}: Pick<ModelInput, 'imageRows' | 'lastPromptRow'>): number[] {
-  const begin = imageRows ? imageRows.at(-1)! + 1 : 1;
-  return Array.from({ length: Math.max(0, lastPromptRow - begin) }, (_, row) => begin + row);
-}
 
 /**
  * The adapters of a published state dict, under the names that VEAD's parts have. `mapped`: with the visual adapter's influence mapper.
