@@ -125,7 +125,7 @@ export function trainCommand(): Command {
     )
     .option(
       '--layerwise',
-      'run the decoder one layer at a time: slower, in the memory of one layer; always so with packed weights',
+      'VisEdit: run the decoder one layer at a time: slower, in the memory of one layer; always so with packed weights',
     )
     .option(
       '--validate <edits>',

@@ -145,12 +145,9 @@ export async function runTraining(
 ): Promise<void> {
   const training = trainingOf(request.editor);
   const { options, validation } = request;
-  const layerwise = request.layerwise || request.weights !== 'dense';
-  if (layerwise && !training.layerwise)
-    throw new EmendError(
-      'unsupported',
-      `${request.editor} is not trained one layer at a time. Train it on dense weights.`,
-    );
+  if (request.layerwise && !training.layerwise)
+    throw new EmendError('unsupported', `${request.editor} is not trained one layer at a time.`);
+  const layerwise = request.layerwise || (request.weights !== 'dense' && training.layerwise === true);
   const settings = parseSettings(request.editor, training.settings, request.settings);
   const needs = training.needs(settings, await openCheckpoint(request.model));
   await mkdir(folder, { recursive: true });

@@ -149,3 +149,18 @@ test('another training does not go on in the same folder, and what cannot be tra
     code: 'unsupported',
   });
 }, 240_000);
+
+test('an editor that is not trained one layer at a time is trained on packed weights, and says so', async () => {
+  const mend = {
+    ...({ ...request, editor: 'MEND', weights: '4bit', validation: null } as const),
+    settings: { lastLayers: 1, rank: 4 },
+    options: { ...request.options, steps: 1 },
+  };
+  await expect(
+    runTraining({ ...mend, layerwise: true }, at('layerwise'), at('out'), hooks()),
+  ).rejects.toMatchObject({ code: 'unsupported', message: expect.stringContaining('one layer at a time') });
+  await runTraining(mend, at('packed-mend'), at('mend-adapter'), hooks());
+  const checkpoint = await openCheckpoint(at('model'));
+  const adapter = await readAdapter(at('mend-adapter'), checkpoint, await fingerprint(checkpoint));
+  expect(adapter).toMatchObject({ weights: '4bit', editor: { name: 'MEND' } });
+}, 240_000);

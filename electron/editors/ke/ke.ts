@@ -5,6 +5,7 @@ import { z } from 'zod';
 import type { Decoder } from '../../models/decoder.ts';
 import { decoderFrom, feedsFrom, targetFeeds, targetLoss } from '../../models/decoderPass.ts';
 import { generate } from '../../models/generation.ts';
+import { weightForms } from '../../models/packed/form.ts';
 import type { VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
 import type { MatrixChange } from '../../models/weightChanges.ts';
 import {
@@ -39,6 +40,8 @@ export const KeDescription = z.object({
   parts: z.array(z.enum(mlpParts)).min(1).max(3),
   maxScale: z.number().positive().default(1),
   model: z.string().max(200),
+  /** the form of the weights it was trained on; older adapters do not say */
+  weights: z.enum(weightForms).optional(),
   router: z.object({ layer: z.int().min(0).max(10_000), threshold: z.number().min(-1).max(1) }),
   weightsSha256: z.string().length(64).optional(),
   training: z.record(z.string(), z.unknown()).optional(),

@@ -16,6 +16,7 @@ export const ke: EditorKind = {
     const { description, weights, fingerprint, path } = await readAdapterFiles(folder, KeDescription);
     const { name, model, router, layers } = description;
     return {
+      weights: description.weights,
       ...{ editor: ke, folder: true, name, model, fingerprint, router, settings: null },
       scope: 'everywhere',
       cuts: cutBelow(Math.min(...layers)),

@@ -3,6 +3,7 @@
  */
 import { z } from 'zod';
 import { EmendError } from '../../errors.ts';
+import { weightForms } from '../../models/packed/form.ts';
 import { readAdapterFiles } from '../adapterFiles.ts';
 import type { EditorKind, EditorScope, UnopenedEditor } from '../editor.ts';
 import { tokenMeanEncoder } from '../textEncoder.ts';
@@ -18,6 +19,8 @@ const Description = z.object({
   editor: z.literal('LTE'),
   name: z.string().max(200),
   model: z.string().max(200),
+  /** the form of the weights it was trained on; older adapters do not say */
+  weights: z.enum(weightForms).optional(),
   router: z.object({ layer: z.int().min(0).max(10_000), threshold: z.number().min(-1).max(1) }),
   weightsSha256: z.string().length(64).optional(),
   training: z.record(z.string(), z.unknown()).optional(),
@@ -35,6 +38,7 @@ export const lte: EditorKind<LteSettings> = {
       throw new EmendError('damaged', `${path} holds no change of a decoder’s linear layers.`);
     const { name, model, router, threshold, compared } = description;
     return {
+      weights: description.weights,
       ...{ editor: lte as EditorKind, folder: true, name, model, fingerprint, router, settings: null },
       ...{ scope: 'own', cuts: [], changeable },
       open: async (opened, scope) => {

@@ -16,6 +16,7 @@ export const mend: EditorKind = {
     const { description, weights, fingerprint, path } = await readAdapterFiles(folder, MendDescription);
     const { name, model, router, layers } = description;
     return {
+      weights: description.weights,
       ...{
         editor: mend,
         folder: true,

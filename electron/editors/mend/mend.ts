@@ -4,6 +4,7 @@
 import { z } from 'zod';
 import type { Decoder } from '../../models/decoder.ts';
 import { decoderFrom, feedsFrom, targetFeeds, targetLoss } from '../../models/decoderPass.ts';
+import { weightForms } from '../../models/packed/form.ts';
 import type { VisionLanguageModel, WeightChanges } from '../../models/visionLanguageModel.ts';
 import {
   changeableParts,
@@ -39,6 +40,8 @@ export const MendDescription = z.object({
   /** a change is the mean over rows (LiveEdit) or their sum (the original code) */
   rows: z.enum(['mean', 'sum']).default('mean'),
   model: z.string().max(200),
+  /** the form of the weights it was trained on; older adapters do not say */
+  weights: z.enum(weightForms).optional(),
   router: z.object({ layer: z.int().min(0).max(10_000), threshold: z.number().min(-1).max(1) }),
   weightsSha256: z.string().length(64).optional(),
   training: z.record(z.string(), z.unknown()).optional(),

@@ -3,6 +3,7 @@
  */
 import { z } from 'zod';
 import { EmendError } from '../../errors.ts';
+import { weightForms } from '../../models/packed/form.ts';
 import { readAdapterFiles } from '../adapterFiles.ts';
 import type { EditorKind, UnopenedEditor } from '../editor.ts';
 import { tokenMeanEncoder, unitEncoder } from '../textEncoder.ts';
@@ -35,6 +36,8 @@ const Description = z.object({
   editor: z.literal('SERAC'),
   name: z.string().max(200),
   model: z.string().max(200),
+  /** the form of the weights it was trained on; older adapters do not say */
+  weights: z.enum(weightForms).optional(),
   /** score from which the counterfactual model answers */
   threshold: z.number(),
   reading: z.enum(readings).default('routed'),
@@ -55,6 +58,7 @@ export const serac: EditorKind<SeracSettings> = {
       throw new EmendError('damaged', `${path} holds no change of a decoder’s linear layers.`);
     const { name, model, router, threshold, reading } = description;
     return {
+      weights: description.weights,
       ...{ editor: serac as EditorKind, folder: true, name, model, fingerprint, router, settings: null },
       ...{ scope: 'own', cuts: [], changeable },
       open: async (opened, scope) => {

@@ -51,7 +51,7 @@ export interface EditorTraining<Settings extends object = object> {
   readonly rate?: number;
   /** settings and learning rate that a form begins with, where they are others than the published ones that the schema has */
   readonly proposed?: { readonly settings?: Partial<Settings>; readonly rate?: number };
-  /** whether it can be trained on a decoder that is run one layer at a time, and with it on packed weights */
+  /** whether it can be trained on a decoder that is run one layer at a time: so it always is on packed weights, others are in one graph */
   readonly layerwise?: boolean;
   /** What the model must be opened with. @throws EmendError 'invalid-input' for settings that this model does not have */
   needs(settings: Settings, checkpoint: Checkpoint): EditorNeeds;

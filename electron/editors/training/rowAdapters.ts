@@ -94,11 +94,8 @@ export async function adaptersInTraining(
   if (model.cuts[0] !== lowest)
     throw new EmendError('internal', `The model must be opened with a cut after layer ${lowest}.`);
   const sampled = Math.min(drawn, model.images.rows.most);
-  if (keptBelow !== undefined && (!editor.layerwise || layers.length > 1))
-    throw new EmendError(
-      'unsupported',
-      'This editor acts at several layers and is not trained one layer at a time. Train it on dense weights.',
-    );
+  if (keptBelow !== undefined && !editor.layerwise)
+    throw new EmendError('internal', 'This editor is not trained one layer at a time.');
   const frozen =
     keptBelow === undefined
       ? await FrozenModel.compile(model, layers, entering)
