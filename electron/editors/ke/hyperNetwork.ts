@@ -16,34 +16,9 @@ export interface EditedWeight {
   readonly into: number;
 }
 
-/**
- * Last states of an LSTM in both directions over embeddings, then tanh of a linear layer → [1, condition].
- * embeddings [rows, hidden]; `there` [rows, 1] is 1 in the first rows, the text's, and 0 in those behind them.
- */
-export function condition(embeddings: Tensor, there: Tensor, weight: WeightOf): Tensor {
-  const rows = embeddings.shape[0] as number;
-  const last = (suffix: string, order: readonly number[]) => {
-    const at = (part: string) => weight(`hyper.lstm.${part}_l0${suffix}`);
-    const width = (at('weight_hh').shape[1] as number) ?? 0;
-    const read = f.add(f.linear(embeddings, at('weight_ih'), at('bias_ih')), at('bias_hh'));
-    const zeros = embeddings.graph.constant(new Float32Array(width), [1, width]);
-    let [state, cell]: [Tensor, Tensor] = [zeros, zeros];
-    for (const row of order) {
-      const gates = f.add(f.slice(read, 0, row, row + 1), f.linear(state, at('weight_hh')));
-      const gate = (index: number) => f.slice(gates, 1, index * width, (index + 1) * width);
-      const kept = f.multiply(f.sigmoid(gate(1)), cell);
-      const next = f.add(kept, f.multiply(f.sigmoid(gate(0)), f.tanh(gate(2))));
-      const shown = f.multiply(f.sigmoid(gate(3)), f.tanh(next));
-      // A row behind the text leaves both as they are.
-      const here = f.slice(there, 0, row, row + 1);
-      cell = f.add(cell, f.multiply(here, f.subtract(next, cell)));
-      state = f.add(state, f.multiply(here, f.subtract(shown, state)));
-    }
-    return state;
-  };
-  const forth = Array.from({ length: rows }, (_, row) => row);
-  const joined = f.concat([last('', forth), last('_reverse', forth.toReversed())], 1);
-  return f.tanh(f.linear(joined, weight('hyper.linear.weight'), weight('hyper.linear.bias')));
+/** What is read of an edit: tanh of a linear layer of the LSTM's last states [1, 2·width] → [1, condition]. */
+export function condition(read: Tensor, weight: WeightOf): Tensor {
+  return f.tanh(f.linear(read, weight('hyper.linear.weight'), weight('hyper.linear.bias')));
 }
 
 /** x·Wᵀ + b with W = g·v/|v| by rows (weight normalisation). */

@@ -31,6 +31,7 @@ import {
 } from '../weightEditor.ts';
 import { betweenSteps } from '../work.ts';
 import { checkHyperNetwork, condition, type EditedWeight, weightOffset } from './hyperNetwork.ts';
+import { isOfLstm, readText, type TextReading } from './textLstm.ts';
 
 export const KeDescription = z.object({
   editor: z.literal('KE'),
@@ -57,9 +58,6 @@ export function keWeights({ layers, parts }: Which, decoder: Decoder): EditedWei
     return { name, out, into };
   });
 }
-
-/** Texts are padded to so many tokens: one graph serves all of a length. */
-const TOKENS_TOGETHER = 32;
 
 /** What the hyper-network reads and works on. */
 export interface KeEdit {
@@ -142,13 +140,12 @@ export class Ke extends WeightEditor {
 
   /** The changes that the hyper-network makes, and the condition it has read. */
   async offsets(edit: KeEdit): Promise<{ condition: Float32Array; offsets: Float32Array[] }> {
-    const rows = paddedRows(edit.ids);
-    const session = await this.sessions.get(`offsets of ${rows} tokens`, (graph) => {
-      const { offsets, conditioned } = this.#build(graph, rows);
+    const session = await this.sessions.get('offsets', (graph) => {
+      const { offsets, conditioned } = this.#build(graph);
       graph.output('condition', conditioned);
       for (const [at, offset] of offsets.entries()) graph.output(`offset.${at}`, offset);
     });
-    const out = await session.run(await this.editFeeds(edit));
+    const out = await session.run(this.editFeeds(edit, await this.reading(edit)));
     const offsets: Float32Array[] = [];
     for (const at of this.edited.keys()) offsets.push(await floatsOf(out[`offset.${at}`]!));
     return { condition: await floatsOf(out['condition']!), offsets };
@@ -162,53 +159,47 @@ export class Ke extends WeightEditor {
   }
 
   /**
-   * `weights` of a graph as the hyper-network changes them by an edit that is fed (`editFeeds`), and the hyper-network's own, which are
-   * fed under their names.
+   * `weights` of a graph as the hyper-network changes them by an edit that is fed (`editFeeds`); the hyper-network's own, which are fed under
+   * their names; and what its LSTM has read, which is fed too.
    */
   changedWeights(
     graph: Graph,
     weights: Weights,
-    edit: KeEdit,
-  ): { readonly weights: Weights; readonly network: WeightOf } {
-    const { offsets, weight } = this.#build(graph, paddedRows(edit.ids));
+  ): { readonly weights: Weights; readonly network: WeightOf; readonly read: Tensor } {
+    const { offsets, weight, read } = this.#build(graph);
     const changed = observedWeights(weights, (name, x, given) => {
       const at = this.edited.findIndex((one) => one.name === name);
       return at < 0 ? given : f.add(given, f.linear(x, offsets[at]!));
     });
-    return { weights: changed, network: weight };
+    return { weights: changed, network: weight, read };
   }
 
-  /** The hyper-network over texts of so many tokens, with the gradients as inputs. */
-  #build(graph: Graph, rows: number) {
-    const weight = weightsAsInputs(
-      graph,
-      new Map([...this.#weights].map(([name, { shape }]) => [name, shape])),
-    );
-    const read = graph.input('read', 'float32', [rows, this.model.hidden]);
-    const conditioned = condition(read, graph.input('there', 'float32', [rows, 1]), weight);
+  /** The hyper-network above its LSTM, with what that has read and the gradients as inputs. */
+  #build(graph: Graph) {
+    const own = [...this.#weights].filter(([name]) => !isOfLstm(name));
+    const weight = weightsAsInputs(graph, new Map(own.map(([name, { shape }]) => [name, shape])));
+    const width = this.#weights.get('hyper.linear.weight')!.shape[1]!;
+    const read = graph.input('read', 'float32', [1, width]);
+    const conditioned = condition(read, weight);
     const offsets = this.edited.map((one, at): Tensor => {
       const gradient = graph.input(`edit gradient.${at}`, 'float32', [one.out, one.into]);
       return weightOffset(gradient, conditioned, one, at, this.#maxScale, weight);
     });
-    return { weight, conditioned, offsets };
+    return { weight, conditioned, offsets, read };
   }
 
-  /** Feeds of the hyper-network and of an edit. Edits of as many padded tokens have one graph. */
-  async editFeeds({ ids, gradients: given }: KeEdit): Promise<Record<string, Value>> {
-    const { hidden } = this.model;
-    const rows = paddedRows(ids);
-    const read = new Float32Array(rows * hidden);
-    read.set(await this.model.tokenEmbeddings(ids));
-    const feeds: Record<string, Value> = {
-      read: float32(read, [rows, hidden]),
-      there: float32(new Float32Array(rows).fill(1, 0, ids.length), [rows, 1]),
-    };
-    for (const [name, { shape, data }] of this.#weights) feeds[name] = float32(data, shape);
+  /** An edit's text as the LSTM reads it. */
+  async reading({ ids }: KeEdit): Promise<TextReading> {
+    return readText(await this.model.tokenEmbeddings(ids), this.#weights);
+  }
+
+  /** Feeds of the hyper-network and of an edit, whose text was read. */
+  editFeeds({ gradients: given }: KeEdit, { last }: TextReading): Record<string, Value> {
+    const feeds: Record<string, Value> = { read: float32(last, [1, last.length]) };
+    for (const [name, { shape, data }] of this.#weights)
+      if (!isOfLstm(name)) feeds[name] = float32(data, shape);
     for (const [at, { out, into }] of this.edited.entries())
       feeds[`edit gradient.${at}`] = float32(given[at]!, [out, into]);
     return feeds;
   }
 }
-
-export const paddedRows = (ids: readonly number[]) =>
-  Math.ceil(ids.length / TOKENS_TOGETHER) * TOKENS_TOGETHER;

@@ -5,7 +5,7 @@
 import { z } from 'zod';
 import type { Decoder } from '../../models/decoder.ts';
 import * as f from '../../tensor/functions.ts';
-import { float32 } from '../../tensor/session.ts';
+import { float32, floatsOf } from '../../tensor/session.ts';
 import { type Evaluation, evaluationOf, meanEvaluation, outputGradients } from '../../training/trainer.ts';
 import type { AdapterWeights } from '../adapterFiles.ts';
 import { changedTerms, type EditInputs, FrozenInputs } from '../training/changedAnswers.ts';
@@ -13,7 +13,8 @@ import type { EditorInTraining, EditorTraining, TrainingStart } from '../trainin
 import { startingWeights, uniformNumbers } from '../training/startingWeights.ts';
 import { cutBelow, Sessions } from '../weightEditor.ts';
 import type { EditedWeight } from './hyperNetwork.ts';
-import { Ke, type KeDescription, type KeEdit, keWeights, paddedRows } from './ke.ts';
+import { Ke, type KeDescription, type KeEdit, keWeights } from './ke.ts';
+import { gradientsOfReading, isOfLstm } from './textLstm.ts';
 
 const width = (otherwise: number) => z.int().min(1).max(16_384).default(otherwise);
 
@@ -124,9 +125,9 @@ export class KeLosses {
   async evaluate(edit: KeEdit, { feeds, sequences }: EditInputs, multiplier: number): Promise<Evaluation> {
     const { ke } = this;
     const { model } = ke;
-    const rows = paddedRows(edit.ids);
-    const session = await this.#sessions.get(`${sequences} sequences, ${rows} tokens`, (graph) => {
-      const { weights, network } = ke.changedWeights(graph, model.decoder.weightsOf(graph), edit);
+    const inGraph = this.#names.filter((name) => !isOfLstm(name));
+    const session = await this.#sessions.get(`${sequences} sequences`, (graph) => {
+      const { weights, network, read } = ke.changedWeights(graph, model.decoder.weightsOf(graph));
       const { smoothing, generalityWeight, margin } = this.#settings;
       const options = { sequences, from: ke.from, kinds: ['locality'], smoothing } as const;
       const terms = changedTerms(graph, model, options, weights);
@@ -138,16 +139,20 @@ export class KeLosses {
       const loss = f.add(holds, f.multiply(broken, graph.input('multiplier', 'float32', [])));
       graph.output('loss', loss);
       for (const [name, term] of Object.entries(terms)) graph.output(`term.${name}`, term);
-      outputGradients(graph, loss, this.#names.map(network));
+      outputGradients(graph, loss, [...inGraph.map(network), read]);
     });
     const kept = feeds['before']!.dims[0]!;
+    const reading = await ke.reading(edit);
     const out = await session.run({
       ...feeds,
-      ...(await ke.editFeeds(edit)),
+      ...ke.editFeeds(edit, reading),
       'weight.locality': float32(new Float32Array(kept).fill(1 / kept), [kept]),
       multiplier: float32(Float32Array.of(multiplier), []),
     });
-    return evaluationOf(out, this.#names);
+    const found = evaluationOf(out, inGraph);
+    const toRead = await floatsOf(out['gradient.read']!);
+    for (const [name, gradient] of gradientsOfReading(reading, toRead)) found.gradients.set(name, gradient);
+    return found;
   }
 
   dispose(): Promise<void> {
