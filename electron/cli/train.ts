@@ -8,6 +8,7 @@ import { editorKinds } from '../editors/registry.ts';
 import { optionOf, parsedValue, settingFields } from '../editors/settings.ts';
 import { USUAL_RATE } from '../editors/training/editorTraining.ts';
 import { EmendError } from '../errors.ts';
+import { leftOut } from '../evaluation/editingSet.ts';
 import type { SetFormatName } from '../evaluation/sets/registry.ts';
 import {
   runTraining,
@@ -223,6 +224,10 @@ async function train(
     signal,
     packed: inForm(options.weights).packed,
     progress: tellProgress,
+    onSet(set) {
+      const told = leftOut(set);
+      if (told) console.error(told);
+    },
     onPoint({ step, loss, terms, gradientNorm }) {
       for (const [name, value] of Object.entries({ loss, ...terms, gradientNorm }))
         smooth.set(name, (smooth.get(name) ?? value) * 0.97 + value * 0.03);

@@ -6,7 +6,7 @@ import type { EditSource, TrainingEdit } from '../editors/training/edits.ts';
 import { EmendError } from '../errors.ts';
 import { readPictureFile } from '../files/picture.ts';
 import type { VisionLanguageModel } from '../models/visionLanguageModel.ts';
-import { type EditingRecord, readEditingSet } from './editingSet.ts';
+import { type EditingRecord, type EditingSet, readEditingSet } from './editingSet.ts';
 import { probeOf, type RecordProbeKind } from './sets/record.ts';
 import type { SetFormatName } from './sets/registry.ts';
 
@@ -44,10 +44,13 @@ export async function editSourceFromFile(
     readonly suffix: string;
     /** so many records, the first, are left out: they are validated on */
     readonly without?: number;
+    /** told of the set as soon as it is read */
+    readonly onSet?: ((set: EditingSet) => void) | undefined;
   },
 ): Promise<EditSource> {
   const { format, images } = options;
   const set = await readEditingSet(path, { format, images, needs: neededForTraining });
+  options.onSet?.(set);
   const { without = 0 } = options;
   const records = set.records.slice(without);
   if (records.length === 0)

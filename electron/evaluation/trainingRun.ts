@@ -31,7 +31,7 @@ import type { WeightForm } from '../models/packed/form.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
 import { benchmark } from './benchmark.ts';
-import { readEditingSet } from './editingSet.ts';
+import { type EditingSet, readEditingSet } from './editingSet.ts';
 import { editSourceFromFile, neededForTraining } from './editSource.ts';
 import { calibrateRouter } from './routerCalibration.ts';
 import type { SetFormatName } from './sets/registry.ts';
@@ -121,6 +121,8 @@ export interface TrainingHooks {
   readonly signal: AbortSignal;
   readonly packed: PackedCache;
   readonly progress?: (stage: string, done: number, total: number, unit: string) => void;
+  /** told of the set it trains on, with the rows that are left out; a module that makes its edits has none */
+  readonly onSet?: (set: EditingSet) => void;
   readonly onPoint?: (point: TrainingPoint) => void;
   readonly onValidation?: (validation: TrainingValidation) => void;
 }
@@ -169,7 +171,7 @@ export async function runTraining(
   const began = progress.seconds;
   const curve = new TrainingCurve(folder, options.steps, options.edits * (options.accumulate ?? 1));
   await withModel(request, needs, hooks, async (model) => {
-    const source = await openTrainingSource(request, model, options.seed, request.extended);
+    const source = await openTrainingSource(request, model, options.seed, request.extended, hooks.onSet);
     const own = await fingerprint(model.checkpoint);
     try {
       if (!known) await record({});
@@ -415,6 +417,7 @@ async function openTrainingSource(
   model: VisionLanguageModel,
   seed: number,
   extended: boolean,
+  onSet?: TrainingHooks['onSet'],
 ): Promise<EditSource> {
   const own = validation?.file === undefined;
   if (/\.[cm]?[jt]s$/.test(data)) {
@@ -431,7 +434,7 @@ async function openTrainingSource(
     return module.openEditSource({ seed, extended });
   }
   return editSourceFromFile(data, model, {
-    ...{ format, images },
+    ...{ format, images, onSet },
     seed,
     extended,
     suffix,

@@ -647,6 +647,26 @@ describe('emend train', () => {
     expect(existsSync(join(work, 'state.safetensors'))).toBe(true);
     expect(existsSync(out)).toBe(false);
   }, 60_000);
+
+  it('says which rows of a set are left out, and why', async () => {
+    const record = {
+      ...{ src: 'What is the animal?', rephrase: 'Which animal?', pred: '', alt: 'the cat' },
+      ...{ image: 'a.png', image_rephrase: 'a.png', loc: 'Is there a tree?', loc_ans: 'yes' },
+      ...{ m_loc: 'a.png', m_loc_q: 'What is the fruit?', m_loc_a: 'a small apple' },
+    };
+    const rows = [record, { ...record, image: 'nowhere.png' }, { ...record, alt: undefined }];
+    await writeFile(at('holes.json'), JSON.stringify(rows));
+    const training = [
+      ...['train', '--model', model, '--data', at('holes.json'), '--out', at('holes'), '--steps', '1'],
+      ...['--batch', '1', '--rows', '64', '--middle', '16', '--influence-middle', '8', '--heads', '2'],
+      ...['--layer', '1', '--provider', 'cpu'],
+    ];
+    const { code, said } = await emend(...training);
+    expect(code).toBe(0);
+    expect(said.match(/^2 of the 3 rows of .*holes\.json are left out:$/gm)).toHaveLength(1);
+    expect(said).toMatch(/^ {2}row 2: .*nowhere\.png/m);
+    expect(said).toMatch(/^ {2}row 3: /m);
+  }, 120_000);
 });
 
 describe('emend sweep', () => {
