@@ -100,6 +100,9 @@ export class Adam {
     this.#step++;
     const correction1 = 1 - beta1 ** this.#step;
     const correction2 = Math.sqrt(1 - beta2 ** this.#step);
+    // rate·(m/c₁) / (√v/c₂ + ε), with one division.
+    const move = (rate * correction2) / correction1;
+    const least = epsilon * correction2;
     for (const [name, { data, shape }] of this.parameters) {
       const gradient = gradients.get(name)!;
       const m = this.#first.get(name)!;
@@ -111,7 +114,7 @@ export class Adam {
         const vi = beta2 * v[i]! + (1 - beta2) * g * g;
         m[i] = mi;
         v[i] = vi;
-        data[i] = data[i]! * shrink - (rate * mi) / correction1 / (Math.sqrt(vi) / correction2 + epsilon);
+        data[i] = data[i]! * shrink - (move * mi) / (Math.sqrt(vi) + least);
       }
     }
     return norm;

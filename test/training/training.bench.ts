@@ -1,8 +1,8 @@
 /**
  * @file Steps of training an editor (loss, gradients, Adam) beside the same in PyTorch on the demo model, one thread each, in turns:
- * `npm run bench -- training [python, default python3]`. Needs PyTorch (Debian: apt-get install python3-torch).
+ * `npm run bench -- training [python, default python3] [editor, all when none is named]`. Needs PyTorch (Debian: apt-get install python3-torch).
  *
- * One for each way of training: VisEdit for what adapts rows, MEND for what changes weights by an edit, LTE for what tunes the whole decoder.
+ * VisEdit and DualEdit adapt rows, MEND and KE change weights by an edit, SERAC and LTE tune the whole decoder.
  * Both sides are fed the same; their first losses must agree. Told is the processor's time, which other work on the machine disturbs little.
  */
 import { type ChildProcess, fork, spawn } from 'node:child_process';
@@ -10,10 +10,19 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import {
+  cutsOf,
+  dualEditLosses,
+  dualName,
+  dualParts,
+} from '../../electron/editors/dualedit/trainDualEdit.ts';
+import { Ke, keWeights } from '../../electron/editors/ke/ke.ts';
+import { initialHyperNetwork, KeLosses } from '../../electron/editors/ke/trainKe.ts';
 import { updatedInformation } from '../../electron/editors/lte/lte.ts';
 import { Mend, mendModules } from '../../electron/editors/mend/mend.ts';
 import { networkName } from '../../electron/editors/mend/network.ts';
 import { MendLosses } from '../../electron/editors/mend/trainMend.ts';
+import { ClassifierLoss, initialClassifier } from '../../electron/editors/serac/trainSerac.ts';
 import { layBatch, seeEdits } from '../../electron/editors/training/batch.ts';
 import { FrozenInputs, plainly } from '../../electron/editors/training/changedAnswers.ts';
 import type { TrainingEdit } from '../../electron/editors/training/edits.ts';
@@ -35,7 +44,14 @@ import { type Evaluation, graphEvaluator, parameterFeeds } from '../../electron/
 const ROUNDS = 5;
 const opening = { providers: ['cpu'], threads: 1, decoderLater: true } as const;
 const model = join(resourcesFolder(), 'demo-model');
-const steps = { VisEdit: visEditStep, MEND: mendStep, LTE: lteStep };
+const steps = {
+  VisEdit: visEditStep,
+  DualEdit: dualEditStep,
+  MEND: mendStep,
+  KE: keStep,
+  SERAC: seracStep,
+  LTE: lteStep,
+};
 const [, python = 'python3', editor, fed] = process.argv.slice(2);
 if (fed) await ours(editor as keyof typeof steps, fed);
 else await compare();
@@ -43,7 +59,8 @@ else await compare();
 async function compare(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'emend-training-steps-'));
   try {
-    for (const name of Object.keys(steps)) await inTurns(name, join(folder, name));
+    for (const name of editor === undefined ? Object.keys(steps) : [editor])
+      await inTurns(name, join(folder, name));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -70,7 +87,7 @@ async function inTurns(name: string, file: string): Promise<void> {
     }
     const [a, b] = [Math.min(...times.own), Math.min(...times.theirs)];
     console.log(
-      `  ${name.padEnd(5)} ${(1000 * a).toFixed(0)} ms, PyTorch ${(1000 * b).toFixed(0)} ms: ${(b / a).toFixed(2)} times as fast`,
+      `  ${name.padEnd(8)} ${(1000 * a).toFixed(0)} ms, PyTorch ${(1000 * b).toFixed(0)} ms: ${(b / a).toFixed(2)} times as fast`,
     );
   } finally {
     own.end();
@@ -173,6 +190,34 @@ async function visEditStep(file: string): Promise<() => Promise<number>> {
   return stepOf(weights, () => evaluator.evaluate({ ...feeds, ...parameterFeeds(weights) }));
 }
 
+/** In the published form, text rows after layer 2 and visual rows after layer 0. */
+async function dualEditStep(file: string): Promise<() => Promise<number>> {
+  const layers = { text: 2, visual: 0 };
+  const opened = await VisionLanguageModel.open(model, { ...opening, cuts: cutsOf(layers) });
+  const { decoder } = opened;
+  const shape = {
+    ...{ hidden: decoder.hidden, middle: 1024, influenceMiddle: 1024, heads: 8, influenceMapper: false },
+    attention: 'published' as const,
+  };
+  const weights = new Map(
+    dualParts.flatMap((part, place) =>
+      [...initialAdapter(shape, 1 + place)].map(([name, weight]) => [dualName(part, name), weight] as const),
+    ),
+  );
+  const batch = await layBatch(opened, await edits(opened), { ...plainly, endToken: true });
+  const frozen = await FrozenModel.compile(opened, cutsOf(layers));
+  const feeds = { ...batch.feeds, ...(await frozen.run(batch)) };
+  await frozen.dispose();
+  await write(file, feeds, weights, { middle: '1024', heads: '8', text: '2', visual: '0' });
+  const graph = new Graph();
+  const fed = weightsAsInputs(graph, new Map([...weights].map(([name, value]) => [name, value.shape])));
+  const shapes = { text: shape, visual: shape };
+  const terms = dualEditLosses(graph, batch.sizes, shapes, decoder, layers, decoder.weightsOf(graph), fed);
+  const loss = totalLoss(terms, publishedWeights);
+  const evaluator = await graphEvaluator(graph, loss, terms, [...weights.keys()], decoder.session);
+  return stepOf(weights, () => evaluator.evaluate({ ...feeds, ...parameterFeeds(weights) }));
+}
+
 async function mendStep(file: string): Promise<() => Promise<number>> {
   const which = { layers: [5, 6, 7], parts: [...mlpParts], rows: 'mean' as const };
   const plain = await VisionLanguageModel.open(model, opening);
@@ -241,6 +286,76 @@ function mendWeights(modules: ReturnType<typeof mendModules>) {
   }
   put('edit_lrs', [modules.length], () => -1e-3);
   return weights;
+}
+
+/** With the published widths; the multiplier is 1. */
+async function keStep(file: string): Promise<() => Promise<number>> {
+  const which = { layers: [7, 6], parts: ['down' as const], maxScale: 1 };
+  const plain = await VisionLanguageModel.open(model, opening);
+  const edited = keWeights(which, plain.decoder);
+  await plain.dispose();
+  const changeable = edited.map(({ name }) => name);
+  const opened = await VisionLanguageModel.open(model, { ...opening, cuts: cutBelow(6), changeable });
+  const weights = initialHyperNetwork(edited, opened.hidden, { lstmWidth: 128, conditionWidth: 1024 }, 1);
+  const ke = new Ke(opened, which, weights, 'The measurement');
+  const told = { smoothing: 0.1, margin: 1e-3, generalityWeight: 1 };
+  const losses = new KeLosses(ke, [...weights.keys()], told);
+  const frozen = await FrozenInputs.compile(opened, ke.from, true);
+  const [edit] = await edits(opened);
+  const inputs = await frozen.of(edit!);
+  const { prompt, target } = edit!;
+  const read = await ke.read({ visual: inputs.visual, prompt, target }, 'a lime');
+  const gradients = read.gradients.map((data, at): [string, Value] => {
+    const { out, into } = edited[at]!;
+    return [`edit gradient.${at}`, float32(data, [out, into])];
+  });
+  const text = await opened.tokenEmbeddings(read.ids);
+  const feeds = {
+    ...inputs.feeds,
+    ...Object.fromEntries(gradients),
+    text: float32(text, [read.ids.length, opened.hidden]),
+  };
+  const about = {
+    from: String(ke.from),
+    names: JSON.stringify(changeable),
+    smoothing: '0.1',
+    margin: '1e-3',
+  };
+  await write(file, feeds, weights, about);
+  return stepOf(weights, () => losses.evaluate(read, inputs, 1));
+}
+
+/** What lays the batch out is in its time and not in PyTorch's. */
+async function seracStep(file: string): Promise<() => Promise<number>> {
+  const opened = await VisionLanguageModel.open(model, opening);
+  const linears = decoderLinears(opened.decoder);
+  const change = initialLowRank(linears, 16, 1);
+  const classifier = initialClassifier(opened.hidden, { width: 1024, threshold: 10 }, 2);
+  const batch = await edits(opened);
+  const seen = await seeEdits(opened, batch);
+  const before: Parameters<typeof ShownEdits.create>[1]['before'] = ({ prompt, target }, visual) => [
+    { prompt, visual, answer: target },
+  ];
+  const shown = await layBatch(opened, batch, { ...plainly, endToken: true, seen, before });
+  const told = { editWeight: 1, generalityWeight: 1, localityWeight: 0 };
+  const counterfactual = await ShownEdits.create(opened, {
+    ...{ ...told, before, linears, weights: change, endToken: true },
+  });
+  const scope = new ClassifierLoss(opened, classifier, 10);
+  const named = (kind: string, feeds: Readonly<Record<string, Value>>) =>
+    Object.entries(feeds).map(([name, value]) => [`${kind}.${name}`, value]);
+  const compared = await scope.feeds(batch, seen);
+  const feeds = Object.fromEntries([...named('shown', shown.feeds), ...named('scope', compared)]);
+  const weights = new Map([...change, ...classifier]);
+  await write(file, feeds, weights, { threshold: '10' });
+  return stepOf(weights, async () => {
+    const said = await counterfactual.evaluate(batch, seen);
+    const { loss, gradients } = await scope.evaluate(batch, seen);
+    return {
+      ...{ loss: said.loss + loss, terms: {} },
+      gradients: new Map([...said.gradients, ...gradients]),
+    };
+  });
 }
 
 async function lteStep(file: string): Promise<() => Promise<number>> {

@@ -70,9 +70,10 @@ function readAlong(embeddings: Float32Array, width: number, direction: Direction
   for (let step = 0; step < tokens; step++) {
     const token = tokenAt(step, tokens, direction) * into;
     for (let gate = 0; gate < 4 * width; gate++) {
+      const [inRow, stateRow, state] = [gate * into, gate * width, step * width];
       let sum = biases[0][gate]! + biases[1][gate]!;
-      for (let i = 0; i < into; i++) sum += ih[gate * into + i]! * embeddings[token + i]!;
-      for (let i = 0; i < width; i++) sum += hh[gate * width + i]! * states[step * width + i]!;
+      for (let i = 0; i < into; i++) sum += ih[inRow + i]! * embeddings[token + i]!;
+      for (let i = 0; i < width; i++) sum += hh[stateRow + i]! * states[state + i]!;
       const isCell = gate >= 2 * width && gate < 3 * width;
       gates[step * 4 * width + gate] = isCell ? Math.tanh(sum) : sigmoid(sum);
     }
@@ -96,10 +97,10 @@ export function gradientsOfReading(
   for (const [place, read] of steps.entries()) {
     const { ih, hh, bias } = gradientsAlong(embeddings, width, read, gradient.subarray(place * width));
     const { suffix } = read.direction;
-    found.set(`${prefix}weight_ih_l0${suffix}`, Float32Array.from(ih));
-    found.set(`${prefix}weight_hh_l0${suffix}`, Float32Array.from(hh));
+    found.set(`${prefix}weight_ih_l0${suffix}`, ih);
+    found.set(`${prefix}weight_hh_l0${suffix}`, hh);
     // Both biases are added alike.
-    for (const part of ['ih', 'hh']) found.set(`${prefix}bias_${part}_l0${suffix}`, Float32Array.from(bias));
+    for (const part of ['ih', 'hh']) found.set(`${prefix}bias_${part}_l0${suffix}`, new Float32Array(bias));
   }
   return found;
 }
@@ -113,8 +114,8 @@ function gradientsAlong(
 ) {
   const into = direction.ih.length / (4 * width);
   const tokens = embeddings.length / into;
-  const ih = new Float64Array(direction.ih.length);
-  const hh = new Float64Array(direction.hh.length);
+  const ih = new Float32Array(direction.ih.length);
+  const hh = new Float32Array(direction.hh.length);
   const bias = new Float64Array(4 * width);
   let toState = Float64Array.from(last.subarray(0, width));
   const toCell = new Float64Array(width);
@@ -140,12 +141,13 @@ function gradientsAlong(
     const token = tokenAt(step, tokens, direction) * into;
     const before = new Float64Array(width);
     for (let gate = 0; gate < 4 * width; gate++) {
+      const [inRow, stateRow, state] = [gate * into, gate * width, step * width];
       const arriving = toGates[gate]!;
       bias[gate]! += arriving;
-      for (let i = 0; i < into; i++) ih[gate * into + i]! += arriving * embeddings[token + i]!;
+      for (let i = 0; i < into; i++) ih[inRow + i]! += arriving * embeddings[token + i]!;
       for (let i = 0; i < width; i++) {
-        hh[gate * width + i]! += arriving * states[step * width + i]!;
-        before[i]! += arriving * direction.hh[gate * width + i]!;
+        hh[stateRow + i]! += arriving * states[state + i]!;
+        before[i]! += arriving * direction.hh[stateRow + i]!;
       }
     }
     toState = before;

@@ -65,10 +65,10 @@ function which(
 }
 
 /** Weights as PyTorch's modules begin with: uniform within ±1/√inputs (of an LSTM, its width); weight normalisation keeps them. */
-function initialHyperNetwork(
+export function initialHyperNetwork(
   edited: readonly EditedWeight[],
   hidden: number,
-  { lstmWidth, conditionWidth }: Settings,
+  { lstmWidth, conditionWidth }: Pick<Settings, 'lstmWidth' | 'conditionWidth'>,
   seed: number,
 ): AdapterWeights {
   const uniform = uniformNumbers(seed);

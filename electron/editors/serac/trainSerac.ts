@@ -10,7 +10,7 @@ import type { Visual } from '../../models/picture.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { weightsAsInputs } from '../../models/weights.ts';
 import * as f from '../../tensor/functions.ts';
-import { float32, floatsOf, int64 } from '../../tensor/session.ts';
+import { float32, floatsOf, int64, type Value } from '../../tensor/session.ts';
 import { type Evaluation, evaluationOf, outputGradients, parameterFeeds } from '../../training/trainer.ts';
 import type { AdapterWeights } from '../adapterFiles.ts';
 import { layQuestion } from '../question.ts';
@@ -55,7 +55,11 @@ const Settings = z.object({
 type Settings = z.infer<typeof Settings>;
 
 /** Linear layers as PyTorch begins them; the last norm so that equal inputs score about `threshold` (measured on normal rows). */
-function initialClassifier(hidden: number, { width, threshold }: Settings, seed: number): AdapterWeights {
+export function initialClassifier(
+  hidden: number,
+  { width, threshold }: Pick<Settings, 'width' | 'threshold'>,
+  seed: number,
+): AdapterWeights {
   const uniform = uniformNumbers(seed);
   const scale = Math.sqrt((threshold * 1024 * Math.sqrt(3 * width)) / (10 * width));
   return new Map(
@@ -94,6 +98,18 @@ export class ClassifierLoss {
    * p = softmax of the scores beside the batch's edits and the threshold for none.
    */
   async evaluate(edits: readonly TrainingEdit[], seen: readonly Visual[]): Promise<Evaluation> {
+    const feeds = await this.feeds(edits, seen);
+    const asked = feeds['about']!.dims[0]!;
+    const session = await this.#session(edits.length, asked);
+    const out = await session.run({ ...feeds, ...parameterFeeds(this.#weights) });
+    return evaluationOf(out, this.#weights.keys());
+  }
+
+  /**
+   * The edits and the inputs that are compared with them, behind one another: `embeddings` [edits + inputs, rows, hidden], `outside` and `shares`
+   * [edits + inputs, rows, 1], which tell rows from padding, and `about` [inputs], the edit that an input is about, or their number for none.
+   */
+  async feeds(edits: readonly TrainingEdit[], seen: readonly Visual[]): Promise<Record<string, Value>> {
     const stored = edits.map(({ prompt, target }, at) => ({ prompt, target, visual: seen[at]! }));
     const count = edits.length;
     const asked: Array<{ prompt: string; visual: Visual | null; about: number }> = [];
@@ -128,8 +144,7 @@ export class ClassifierLoss {
       outside.fill(0, at * rows, at * rows + input.rows);
       shares.fill(1 / input.rows, at * rows, at * rows + input.rows);
     }
-    const session = await this.#session(count, asked.length);
-    const out = await session.run({
+    return {
       embeddings: float32(embeddings, [laid.length, rows, hidden]),
       outside: float32(outside, [laid.length, rows, 1]),
       shares: float32(shares, [laid.length, rows, 1]),
@@ -137,9 +152,7 @@ export class ClassifierLoss {
         asked.map(({ about }) => about),
         [asked.length],
       ),
-      ...parameterFeeds(this.#weights),
-    });
-    return evaluationOf(out, this.#weights.keys());
+    };
   }
 
   #session(edits: number, asked: number) {

@@ -73,7 +73,10 @@ export function adapterWeights(shape: AdapterShape): Map<string, readonly number
   return weights;
 }
 
-/** An edit signal as the adapter's graph takes it. */
+/**
+ * Edit signals as the adapter's graph takes them. The rows that are adapted to them may be several groups of as many sequences, one group behind
+ * the other: each is adapted to the same signals.
+ */
 export interface SignalInputs {
   /** output of the edit layer on (image, prompt ⊕ target) [batch, signal rows, hidden] */
   readonly rows: Tensor;
@@ -85,8 +88,18 @@ export interface SignalInputs {
   readonly kinds?: Tensor;
 }
 
+/** x [batch, …], once for each group of `rows` [groups·batch, …]. */
+function forEachGroup(x: Tensor, rows: Tensor): Tensor {
+  const [all, batch] = [rows.shape[0], x.shape[0]];
+  if (all === batch) return x;
+  const groups = (all as number) / (batch as number);
+  if (!Number.isInteger(groups))
+    throw new EmendError('internal', `${all} sequences are no groups of ${batch}.`);
+  return f.concat(new Array<Tensor>(groups).fill(x), 0);
+}
+
 /**
- * Logits of the influence map (VisEdit eq. 10 before σ). rows [batch, n, hidden], key [batch, hidden] → [batch, n].
+ * Logits of the influence map (VisEdit eq. 10 before σ). rows [groups·batch, n, hidden], key [batch, hidden] → [groups·batch, n].
  * The mean over heads of per-head dot products over √(hidden/heads) is one dot product over heads·√(hidden/heads).
  */
 export function influenceLogits(rows: Tensor, key: Tensor, shape: AdapterShape, weight: WeightOf): Tensor {
@@ -98,12 +111,13 @@ export function influenceLogits(rows: Tensor, key: Tensor, shape: AdapterShape, 
   };
   const [batch, count] = rows.shape;
   const image = map(rows, 'ln_img_reps', 'img_map');
-  const prompt = f.reshape(map(key, 'ln_edit_reps', 'prompt_token_map'), [batch!, shape.hidden, 1]);
+  const mapped = forEachGroup(map(key, 'ln_edit_reps', 'prompt_token_map'), rows);
+  const prompt = f.reshape(mapped, [batch!, shape.hidden, 1]);
   const dots = f.reshape(f.matmul(image, prompt), [batch!, count!], rows);
   return f.divide(dots, shape.heads * Math.sqrt(shape.hidden / shape.heads));
 }
 
-/** What cross-attention would add to the visual rows (VisEdit eq. 9). rows [batch, n, hidden] → [batch, n, hidden]. */
+/** What cross-attention would add to rows (VisEdit eq. 9). rows [groups·batch, n, hidden] → the same shape. */
 export function crossAttention(
   rows: Tensor,
   signal: SignalInputs,
@@ -128,11 +142,11 @@ export function crossAttention(
     dense(dense(norm(rows, 'ln_img_reps'), 'mlp_begin'), 'cross_att_q_mlp'),
     shape.heads,
   );
-  const key = f.splitHeads(dense(source, 'cross_att_k_mlp'), shape.heads);
-  const value = f.splitHeads(dense(source, 'cross_att_v_mlp'), shape.heads);
+  const key = forEachGroup(f.splitHeads(dense(source, 'cross_att_k_mlp'), shape.heads), rows);
+  const value = forEachGroup(f.splitHeads(dense(source, 'cross_att_v_mlp'), shape.heads), rows);
   let scores = f.divide(f.matmul(query, key, { b: true }), Math.sqrt(shape.middle / shape.heads));
-  if (kindBias) scores = f.add(scores, kindBias);
-  if (signal.mask) scores = f.add(scores, signal.mask);
+  if (kindBias) scores = f.add(scores, forEachGroup(kindBias, rows));
+  if (signal.mask) scores = f.add(scores, forEachGroup(signal.mask, rows));
   return dense(f.mergeHeads(f.matmul(f.softmax(scores), value)), 'mlp_end');
 }
 

@@ -80,23 +80,19 @@ export function visEditLosses(
   return { ...answerTerms(graph, enter(x, decoder.layers, attention), decoder, frozen), ...influence };
 }
 
-/**
- * The edit signals of a batch from hidden states of their layer [3·edits, rows, width], each three times over: for its own sequence,
- * the rephrased picture's and the locality picture's.
- */
+/** The edit signals of a batch from hidden states of their layer [3·edits, rows, width]: those of the edits' own sequences. */
 export function signalsOf(
   graph: Graph,
   { edits, rows }: Pick<BatchSizes, 'edits' | 'rows'>,
   width: number,
 ): (hidden: Tensor) => SignalInputs {
-  const thrice = (x: Tensor) => f.concat([x, x, x], 0);
   const keys = graph.input('key_rows', 'int64', [edits]);
-  const mask = thrice(graph.input('signal_mask', 'float32', [edits, 1, 1, rows]));
-  const kinds = thrice(graph.input('kinds', 'float32', [edits, rows, rowKinds.length]));
+  const mask = graph.input('signal_mask', 'float32', [edits, 1, 1, rows]);
+  const kinds = graph.input('kinds', 'float32', [edits, rows, rowKinds.length]);
   return (hidden) => {
     const signal = f.slice(hidden, 0, 0, edits);
     const key = f.gather(f.reshape(signal, [edits * rows, width]), keys);
-    return { rows: thrice(signal), key: thrice(key), mask, kinds };
+    return { rows: signal, key, mask, kinds };
   };
 }
 
@@ -140,7 +136,6 @@ export function adaptedHidden(
   const { edits, rows, sampled, raisedPictures } = sizes;
   const hidden = graph.input('hidden', 'float32', [3 * edits, rows, width]);
   const signal = signalsOf(graph, sizes, width)(hidden);
-  const key = f.slice(signal.key, 0, 0, edits);
   const flat = f.reshape(hidden, [3 * edits * rows, width]);
   const adapted = adaptChosen(graph, hidden, 'visual', signal, shape, adapter, scale);
 
@@ -148,7 +143,7 @@ export function adaptedHidden(
   const influenceOf = (name: string, pictures: 1 | 2) => {
     const rowsOf = graph.input(name, 'int64', [pictures * edits * sampled]);
     const chosen = f.reshape(f.gather(flat, rowsOf), [pictures * edits, sampled, width]);
-    return influenceLogits(chosen, pictures === 1 ? key : f.concat([key, key], 0), shape, adapter);
+    return influenceLogits(chosen, signal.key, shape, adapter);
   };
   const raised = influenceOf('raised', raisedPictures);
   const lastRaised = raisedPictures === 1 ? raised : f.slice(raised, 0, edits, 2 * edits);
