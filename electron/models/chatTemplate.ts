@@ -16,7 +16,7 @@ export interface Turn {
   readonly pictures: number;
 }
 
-/** Milliseconds for one conversation: a template may loop for ever. */
+/** Milliseconds of processor time for one conversation: a template may loop for ever. */
 const TIME_LIMIT = 2_000;
 /** Jinja templates of models are some kilobytes long. */
 export const MAX_TEMPLATE_LENGTH = 256 * 1024;
@@ -44,7 +44,7 @@ export function chatRenderer(
     throw refuse((cause as Error).message.slice(0, 200), cause);
   }
   const imageToken = tokenizer.imageToken ?? '<image>';
-  const endless = () => refuse(`it took longer than ${TIME_LIMIT / 1000} s over one conversation`);
+  const endless = () => refuse(`it worked longer than ${TIME_LIMIT / 1000} s over one conversation`);
 
   return (turns) => {
     const pictures = turns.reduce((sum, turn) => sum + turn.pictures, 0);

@@ -17,7 +17,7 @@ import type { ModelConfig } from './family.ts';
 
 /** A Unicode noncharacter: never in text meant for others. */
 const MARK = '\uFDD0';
-/** Milliseconds for one text. Tokenizers take a few; patterns of a hostile one may take for ever. */
+/** Milliseconds of processor time for one text. Tokenizers take a few; patterns of a hostile one may take for ever. */
 const TIME_LIMIT = 2_000;
 const MAX_TOKENIZER_BYTES = 128 * 1024 * 1024;
 
@@ -165,7 +165,7 @@ export async function loadTokenizer(folder: string, config: ModelConfig): Promis
 function endless(): EmendError {
   return new EmendError(
     'unsupported',
-    `The model's tokenizer took longer than ${TIME_LIMIT / 1000} s over one text and was stopped. Take its tokenizer.json from the model's publisher.`,
+    `The model's tokenizer worked longer than ${TIME_LIMIT / 1000} s over one text and was stopped. Take its tokenizer.json from the model's publisher.`,
   );
 }
 
