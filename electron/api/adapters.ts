@@ -2,6 +2,7 @@
 import { readdir, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
+import { layersTold } from '../editors/adapterFiles.ts';
 import { EmendError } from '../errors.ts';
 import { readJson } from '../files/json.ts';
 import { recentModels } from '../library/recentModels.ts';
@@ -9,13 +10,15 @@ import type { FoundAdapter, ModelSummary } from './contract.ts';
 import type { Parts } from './parts.ts';
 import { demoModel } from './resources.ts';
 
-/** What every editor's adapter.json says; some act at several layers and name none of them `layer`. */
+/** What every editor's adapter.json says. */
 const Description = z.looseObject({
   name: z.string().max(200).optional(),
   editor: z.string().max(100),
+  /** of those that act at one layer */
   layer: z.number().int().nullish(),
   /** absent: an editor with settings, for any model */
   model: z.string().max(200).optional(),
+  settings: z.record(z.string(), z.unknown()).optional(),
 });
 
 /** Adapters on this machine and whether they fit a model: those opened before, the demo's, and those trained here among them. */
@@ -73,20 +76,20 @@ async function judge(
     // A file of the published code does not say what it was trained on: where it was opened, it fits.
     const fits = known.some((opened) => opened.path === path && opened.model === model.path);
     const reason = fits ? '' : 'An archive of the published code that was opened with another model.';
-    return { path, name: basename(path), editor: '', layer: null, fits, reason };
+    return { path, name: basename(path), editor: '', where: '', fits, reason };
   }
   if (!(await stat(join(path, 'adapter.json')).catch(() => null))) return null;
-  const about = { path, name: basename(path), editor: '', layer: null };
+  const about = { path, name: basename(path), editor: '', where: '' };
   try {
     const parsed = Description.safeParse(await readJson(join(path, 'adapter.json')));
     if (!parsed.success) throw new EmendError('damaged', 'Its adapter.json does not describe an adapter.');
-    const { name = basename(path), editor, layer = null, model: trainedOn } = parsed.data;
+    const { name = basename(path), editor, layer = null, model: trainedOn, settings } = parsed.data;
     const fits = trainedOn === undefined || trainedOn === model.checkpoint;
     let reason = '';
     if (!fits) reason = `Trained for another model (${trainedOn?.slice(0, 12)}).`;
     if (!fits && layer !== null && layer > model.layers - 2)
       reason = `Trained for another model: it acts at layer ${layer}, and this one has ${model.layers}.`;
-    return { path, name, editor, layer, fits, reason };
+    return { path, name, editor, where: layersTold(settings ?? parsed.data), fits, reason };
   } catch (error) {
     const reason = error instanceof EmendError ? error.message : 'It cannot be read.';
     return { ...about, fits: false, reason };

@@ -560,8 +560,8 @@ export const ModelSummary = z.object({
       editor: z.string(),
       /** in a few words: what of the model it changes */
       acts: z.string(),
-      /** the highest decoder layer after which a trained adapter acts; null for other editors */
-      layer: z.number().int().nullable(),
+      /** the decoder layers it acts at, as its file or settings say, for people; empty where they name none */
+      where: z.string(),
       /** null where they lie in its folder */
       settings: z.record(z.string(), SettingValue).nullable(),
       facts: z.array(z.object({ label: z.string(), value: z.string() })),
@@ -597,7 +597,8 @@ export const FoundAdapter = z.object({
   path: z.string(),
   name: z.string(),
   editor: z.string(),
-  layer: z.number().int().nullable(),
+  /** the decoder layers it acts at, as it says itself, for people; empty where it names none */
+  where: z.string(),
   fits: z.boolean(),
   /** why it does not fit the open model; empty where it does */
   reason: z.string(),

@@ -17,19 +17,28 @@ export function editorsCommand(): Command {
     )
     .option('--json', 'machine-readable')
     .action(({ json }: { json?: boolean }) => {
-      const list = editorKinds.map(({ name, acts, untrained, byConstruction }) => ({
-        ...{ name, acts, trains: untrained === undefined, byConstruction },
-        scope: untrained?.scope ?? 'routed',
-        settings: untrained ? settingFields(untrained.settings) : [],
-      }));
+      const list = editorKinds.map(
+        ({ name, acts, untrained, training, trainedScope = 'routed', byConstruction }) => ({
+          ...{
+            name,
+            acts,
+            trains: untrained === undefined,
+            trainable: training !== undefined,
+            byConstruction,
+          },
+          scope: untrained?.scope ?? trainedScope,
+          settings: untrained ? settingFields(untrained.settings) : [],
+        }),
+      );
       if (json) {
         console.log(JSON.stringify(list, null, 2));
         return;
       }
       const width = Math.max(...list.map(({ name }) => name.length));
-      for (const { name, acts, trains, scope, settings } of list) {
+      for (const { name, acts, trains, trainable, scope, settings } of list) {
+        const needs = trains ? 'trained on a model first (an adapter)' : 'nothing to train';
         console.log(
-          `${name.padEnd(width)}  changes ${acts}; ${trains ? 'trained on a model first (an adapter)' : 'nothing to train'}; ${scopeWords[scope]}`,
+          `${name.padEnd(width)}  changes ${acts}; ${needs}${trainable && !trains ? ', but can be' : ''}; ${scopeWords[scope]}`,
         );
         for (const field of settings) console.log(`${' '.repeat(width)}    ${settingLine(field)}`);
       }

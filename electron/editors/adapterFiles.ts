@@ -88,3 +88,19 @@ export async function writeAdapterFiles(
 }
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
+/**
+ * Decoder layers that an adapter's file, or the settings of an editor, name, for people: “layer 5”, “text layer 2, visual layer 0”,
+ * “layers 5, 6, 7”, “the last layer”; '' where they name none.
+ */
+export function layersTold(described: Readonly<Record<string, unknown>>): string {
+  const told = Object.entries(described).flatMap(([key, value]) => {
+    if (!/^(?:layers?|\w+Layers?)$/.test(key)) return [];
+    const name = key.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+    if (value === -1) return [`the last ${name}`];
+    const layers = Array.isArray(value) ? value : [value];
+    const named = layers.length > 0 && layers.every((layer) => Number.isInteger(layer));
+    return named ? [`${name} ${layers.join(', ')}`] : [];
+  });
+  return told.join(', ');
+}

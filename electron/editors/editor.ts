@@ -64,6 +64,8 @@ export interface OtherAnswer {
 /** How much an edit changes each visual row of an input [visual rows], 0..1. */
 export interface EditMap {
   readonly name: string;
+  /** decoder layer at whose output it changes them */
+  readonly layer: number;
   readonly values: Float32Array;
 }
 
@@ -132,6 +134,8 @@ export interface EditorKind<Settings extends object = object> {
   readonly training?: EditorTraining;
   /** what holds whatever its weights are, by the metric's name, each with the reason in one sentence */
   readonly byConstruction: Readonly<Partial<Record<'textLocality', string>>>;
+  /** what decides where edits of its adapters act unless a person chooses; `routed` when absent */
+  readonly trainedScope?: EditorScope;
   /** Reads an adapter folder whose adapter.json names this editor. Absent: there is nothing to train. */
   read?(folder: string, checkpoint: Checkpoint): Promise<UnopenedEditor>;
   /** How it is opened with settings alone. Absent: it must be trained on a model before it can edit it. */

@@ -250,7 +250,7 @@ export async function attributeVisual(
       ? {
           ...map,
           values: cells.map((row) => found.values[row]!),
-          layer: model.summary.adapter?.layer ?? 0,
+          layer: found.layer,
         }
       : null,
     keys,

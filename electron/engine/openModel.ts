@@ -2,8 +2,11 @@
  * @file The one model an engine has open: its files, its adapter, and the committed edits that act on it.
  */
 import { createHash } from 'node:crypto';
+import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
+import { z } from 'zod';
 import type { ModelSummary, SettingValue } from '../api/contract.ts';
+import { layersTold } from '../editors/adapterFiles.ts';
 import { cutsFor, EditedModel, type Prepared } from '../editors/editedModel.ts';
 import type { Editor, EditorScope, EditState, UnopenedEditor, Work } from '../editors/editor.ts';
 import { chosenEditor, readAdapter } from '../editors/registry.ts';
@@ -12,6 +15,7 @@ import { readScope } from '../editors/scope/openScope.ts';
 import type { Decision, Scope } from '../editors/scope/scope.ts';
 import { EmendError } from '../errors.ts';
 import type { PreparedConversation } from '../evaluation/conversation.ts';
+import { readJson } from '../files/json.ts';
 import { signalState } from '../library/freshness.ts';
 import { type LibraryReader, openReader } from '../library/reader.ts';
 import { editRow } from '../library/rows.ts';
@@ -93,6 +97,7 @@ export async function summarise(
 
 interface OpenedEditor {
   readonly path: string | null;
+  readonly where: string;
   readonly unopened: UnopenedEditor;
   readonly editor: Editor;
   readonly scope: Scope;
@@ -100,14 +105,13 @@ interface OpenedEditor {
 
 /** `weightsOfModel`: those of editors that were not trained on any. */
 function summariseEditor(
-  { path, unopened, editor, scope }: OpenedEditor,
+  { path, where, unopened, editor, scope }: OpenedEditor,
   weightsOfModel: WeightForm,
 ): NonNullable<ModelSummary['adapter']> {
-  const { name, fingerprint, editor: kind, cuts, weights, settings } = unopened;
+  const { name, fingerprint, editor: kind, weights, settings } = unopened;
   const { form, fingerprint: ofScope, curve } = scope;
   return {
-    ...{ name, path, fingerprint, editor: kind.name, acts: kind.acts },
-    layer: settings ? null : (cuts.at(-1) ?? null),
+    ...{ name, path, fingerprint, editor: kind.name, acts: kind.acts, where },
     weights: settings ? weightsOfModel : (weights ?? 'dense'),
     settings: settings && settingValues(settings),
     facts: [...(editor.facts ?? [])],
@@ -136,6 +140,17 @@ async function unopenedEditor(
     'invalid-input',
     `The adapter ${adapter} was trained for another model than ${path}. Train one for this model, or open the model without it.`,
   );
+}
+
+/** The layers an editor acts at, as its file or settings name them. A file of the published code names none: there it is opened with them. */
+async function whereItActs(
+  { settings, folder, cuts }: UnopenedEditor,
+  adapter: string | null,
+): Promise<string> {
+  if (settings) return layersTold(settings);
+  if (!folder || adapter === null)
+    return layersTold(cuts.length === 1 ? { layer: cuts[0] } : { layers: cuts });
+  return layersTold(z.looseObject({}).parse(await readJson(join(adapter, 'adapter.json'))));
 }
 
 /** What decides where edits act, as editors are told. */
@@ -213,10 +228,15 @@ export class OpenModel {
     try {
       stage('Loading the adapter', 2);
       const scope = scopeKind && (await scopeKind.open(model.hidden));
-      const editor = unopened && scope && (await unopened.open(model, decidedBy(scope)));
-      const opened = unopened && editor && scope && { path: input.adapter, unopened, editor, scope };
+      const opened = unopened &&
+        scope && {
+          path: input.adapter,
+          where: await whereItActs(unopened, input.adapter),
+          editor: await unopened.open(model, decidedBy(scope)),
+          ...{ unopened, scope },
+        };
       const summary = await summarise(input.path, checkpoint, opened, own, input.weights, limit);
-      return new OpenModel(summary, new EditedModel(model, editor, scope));
+      return new OpenModel(summary, new EditedModel(model, opened?.editor ?? null, scope));
     } catch (error) {
       await model.dispose();
       throw error;

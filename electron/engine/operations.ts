@@ -139,7 +139,7 @@ async function influenceMap(
   return {
     ...map,
     values: cells.map((row) => found.values[row]!),
-    layer: model.summary.adapter?.layer ?? 0,
+    layer: found.layer,
   };
 }
 

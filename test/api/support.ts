@@ -101,7 +101,7 @@ const adapterOf = (path: string) => {
     path,
     fingerprint: `adapter of ${path}`,
     editor: 'VisEdit',
-    layer: 1,
+    where: 'layer 1',
     ...{ acts: 'visual rows', settings: null, facts: [], map: false, weights: 'dense' as const },
     scope: { form: 'cosine' as const, fingerprint: `scope of ${path}`, curve: [] },
   };

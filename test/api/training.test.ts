@@ -98,10 +98,10 @@ test('an adapter is trained while the model answers, told as it goes, and opens'
   expect(kept.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
   expect(validations.map(({ step }) => step)).toEqual([2, 4]);
   expect(await call('models.adapters', {})).toContainEqual(
-    expect.objectContaining({ name: 'a tiny one', path: done.adapter, fits: true }),
+    expect.objectContaining({ name: 'a tiny one', where: 'layer 1', path: done.adapter, fits: true }),
   );
   expect((await call('models.open', { path: at('model'), adapter: done.adapter })).adapter).toMatchObject({
-    ...{ name: 'a tiny one', layer: 1 },
+    ...{ name: 'a tiny one', where: 'layer 1' },
   });
   await expect(call('training.resume', { training: done.id })).rejects.toMatchObject({ code: 'conflict' });
 }, 120_000);

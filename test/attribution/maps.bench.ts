@@ -54,7 +54,7 @@ async function measure(adapter: string): Promise<void> {
   const influence: Record<string, MapAgreement[]> = { own: [], 'other style': [] };
   const kinds: Record<string, MapAgreement[]> = {};
   const contribution = layers.map((): MapAgreement[] => []);
-  const high = layersAfterEdit(model.summary.adapter!.layer!, decoder.layers);
+  const high = layersAfterEdit(edited.editor!.cuts.at(-1)!, decoder.layers);
   const taught: MapAgreement[] = [];
   let [elsewhere, unrelated, hottest] = [0, 0, 0];
   let count = 0;
@@ -89,7 +89,7 @@ async function measure(adapter: string): Promise<void> {
     taught.push(agreement(target, thing));
   }
   console.log(
-    `${adapter} (${model.summary.adapter!.editor}, layer ${model.summary.adapter!.layer}), ${count} edits, draw ${SEED}`,
+    `${adapter} (${model.summary.adapter!.editor}, ${model.summary.adapter!.where}), ${count} edits, draw ${SEED}`,
   );
   console.log(
     `${''.padEnd(44)}${'on it'.padStart(10)}${'points'.padStart(10)}${'its area'.padStart(10)}${'maps'.padStart(7)}`,

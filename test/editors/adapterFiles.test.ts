@@ -3,6 +3,7 @@ import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { layersTold } from '../../electron/editors/adapterFiles.ts';
 import { readAdapter, writeAdapter } from '../../electron/editors/visedit/visEdit.ts';
 import { randomWeights } from '../evaluation/tinyAdapter.ts';
 
@@ -41,4 +42,14 @@ test('weights of another writing are refused; an adapter that does not say is ta
   expect(weightsSha256).toMatch(/^[0-9a-f]{64}$/);
   await writeFile(join(folder, 'adapter.json'), JSON.stringify(older));
   expect((await readAdapter(folder)).shape).toEqual(whole.shape);
+});
+
+test.each([
+  [{ layer: 5, router: { layer: 1 } }, 'layer 5'],
+  [{ textLayer: 2, visualLayer: 0, heads: 8 }, 'text layer 2, visual layer 0'],
+  [{ layers: [5, 6, 7] }, 'layers 5, 6, 7'],
+  [{ layer: -1 }, 'the last layer'],
+  [{ layer: null, layers: 'somewhere', player: 3 }, ''],
+])('an adapter says where it acts: %o', (described, told) => {
+  expect(layersTold(described)).toBe(told);
 });

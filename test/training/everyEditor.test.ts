@@ -94,7 +94,9 @@ test.each(trained)(
       const dtype = (weight: string) => (training!.exact?.(weight) ? 'F32' : 'F16');
       await writeAdapterFiles(at(`${name}-adapter`), description, whole.weights, dtype);
       const read = await readAdapter(at(`${name}-adapter`), model.checkpoint, whole.modelFingerprint);
-      expect(read).toMatchObject({ name: 'tiny', cuts: needs.cuts });
+      const { trainedScope, untrained } = demandEditor(name);
+      const scope = untrained?.scope ?? trainedScope ?? 'routed';
+      expect(read).toMatchObject({ name: 'tiny', cuts: needs.cuts, scope });
       expect(read.changeable.toSorted()).toEqual(needs.changeable.toSorted());
       const editor = await read.open(model, read.scope);
       const edited = new EditedModel(model, editor, null);

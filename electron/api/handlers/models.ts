@@ -44,8 +44,8 @@ export function modelHandlers({
       return adaptersOf(model, { library, resources, adaptersFolder });
     },
     'models.editors': () =>
-      editorKinds.map(({ name, acts, untrained, training }) => ({
-        ...{ name, acts, trains: untrained === undefined, scope: untrained?.scope ?? 'routed' },
+      editorKinds.map(({ name, acts, untrained, training, trainedScope = 'routed' }) => ({
+        ...{ name, acts, trains: untrained === undefined, scope: untrained?.scope ?? trainedScope },
         settings: untrained ? settingFields(untrained.settings) : [],
         training: training ? trainingSummary(training) : null,
       })),

@@ -12,13 +12,14 @@ export const ke: EditorKind = {
   acts: 'weights of MLPs, by what a hyper-network makes of the edit’s text and gradient',
   byConstruction: {},
   training: keTraining,
+  trainedScope: 'everywhere',
   async read(folder, { backbone }): Promise<UnopenedEditor> {
     const { description, weights, fingerprint, path } = await readAdapterFiles(folder, KeDescription);
     const { name, model, router, layers } = description;
     return {
       weights: description.weights,
       ...{ editor: ke, folder: true, name, model, fingerprint, router, settings: null },
-      scope: 'everywhere',
+      scope: ke.trainedScope!,
       cuts: cutBelow(Math.min(...layers)),
       changeable: keWeights(description, backbone.decoder).map((one) => one.name),
       open: async (opened) => new Ke(opened, description, weights, path),

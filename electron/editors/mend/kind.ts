@@ -12,6 +12,7 @@ export const mend: EditorKind = {
   acts: 'weights of several layers’ MLPs, by what networks make of the edit’s gradient',
   byConstruction: {},
   training: mendTraining,
+  trainedScope: 'everywhere',
   async read(folder, { backbone }): Promise<UnopenedEditor> {
     const { description, weights, fingerprint, path } = await readAdapterFiles(folder, MendDescription);
     const { name, model, router, layers } = description;
@@ -25,7 +26,7 @@ export const mend: EditorKind = {
         fingerprint,
         router,
         settings: null,
-        scope: 'everywhere',
+        scope: mend.trainedScope!,
       },
       cuts: cutBelow(Math.min(...layers)),
       changeable: mendModules(description, backbone.decoder).map((module) => module.name),

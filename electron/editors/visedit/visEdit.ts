@@ -212,7 +212,7 @@ export class VisEdit implements Editor<HiddenSignal> {
     if (!imageRows || !this.shape.influenceMapper) return [];
     const hidden = await floatsOf(await model.unedited(prefill, this.layer));
     const { influence } = await this.apply(rowsOf(hidden, imageRows, this.shape.hidden), signal);
-    return influence ? [{ name: 'influence', values: influence }] : [];
+    return influence ? [{ name: 'influence', layer: this.layer, values: influence }] : [];
   }
 
   async dispose(): Promise<void> {
