@@ -6,6 +6,8 @@ import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { EmendError } from '../errors.ts';
+import { isDiskFull } from './diskRoom.ts';
 
 /** Writes the whole contents of a new, empty file. */
 export type WriteContents = (handle: FileHandle) => Promise<void>;
@@ -14,6 +16,7 @@ export type WriteContents = (handle: FileHandle) => Promise<void>;
  * Replaces files, or makes them. A reader sees each as it was or as it becomes, never a part; nothing is replaced before all
  * of them are written out, so that between the first and the last lies no more than a rename. Where they must fit together, one of
  * them holds the digest of the others.
+ * @throws EmendError 'conflict' where the disk is full; what else the system, or a writer, refuses with
  */
 export async function replaceFiles(
   files: ReadonlyArray<readonly [path: string, WriteContents]>,
@@ -35,7 +38,13 @@ export async function replaceFiles(
     for (const { draft, path } of drafts) await rename(draft, path);
   } catch (error) {
     for (const { draft } of drafts) await rm(draft, { force: true });
-    throw error;
+    if (!isDiskFull(error)) throw error;
+    const paths = files.map(([path]) => path).join(' and ');
+    throw new EmendError(
+      'conflict',
+      `The disk is full: ${paths} cannot be written, and what was there is as it was. Make room, then try again.`,
+      { cause: error },
+    );
   }
 }
 

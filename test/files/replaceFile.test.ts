@@ -30,6 +30,17 @@ test('where one of several cannot be written, none is replaced and nothing is le
   expect(['a', 'b'].map((name) => readFileSync(at(name), 'utf8'))).toEqual(['new a', 'new b']);
 });
 
+test('a disk that is full is said to be, and what was there stays', async () => {
+  writeFileSync(at('a'), 'old a');
+  const full = () => Promise.reject(Object.assign(new Error('ENOSPC: no space left'), { code: 'ENOSPC' }));
+  await expect(replaceFile(at('a'), full)).rejects.toMatchObject({
+    code: 'conflict',
+    message: expect.stringContaining(`The disk is full: ${at('a')}`),
+  });
+  expect(readFileSync(at('a'), 'utf8')).toBe('old a');
+  expect(readdirSync(folder)).toEqual(['a']);
+});
+
 test('what a killed writer left is cleared by the next; what a living one writes is not', async () => {
   const module = join(import.meta.dirname, '../../electron/files/replaceFile.ts');
   const script = `

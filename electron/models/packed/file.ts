@@ -2,9 +2,10 @@
  * @file The packed form of a checkpoint's decoder in one safetensors file: made once, used where it lies. A matrix `name` is there as
  * `name.blocks`, `name.scales` and `name.zero_points`; what stays dense as the checkpoint has it.
  */
-import { open, stat, statfs, utimes } from 'node:fs/promises';
+import { open, stat, utimes } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { EmendError } from '../../errors.ts';
+import { isDiskFull, roomIn } from '../../files/diskRoom.ts';
 import { replaceFile } from '../../files/replaceFile.ts';
 import {
   floatsFromBytes,
@@ -22,8 +23,6 @@ import { type FinePart, finePart, type PackedForm, type PackedTensor, packedTens
 const VERSION = '2';
 /** Bytes of a matrix that are read and packed at a time. */
 const PIECE = 16 * 1024 * 1024;
-/** Left free on the disk. */
-const SPARE = 64 * 1024 * 1024;
 
 export interface PackingWork {
   readonly signal?: AbortSignal | undefined;
@@ -80,9 +79,8 @@ export async function writePacked(
   fine: FinePart = finePart[form],
 ): Promise<void> {
   const { tensors, header, offsets, size } = packedLayout(checkpoint, fingerprint, form, fine);
-  const room = await statfs(dirname(path));
-  const free = room.bavail * room.bsize;
-  if (free < size + SPARE) throw noRoom(path, size, free);
+  const free = await roomIn(dirname(path));
+  if (free < size) throw noRoom(path, size, Math.max(0, free));
   let done = 0;
   try {
     await replaceFile(path, async (file) => {
@@ -127,8 +125,7 @@ export async function writePacked(
       }
     });
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    if (code === 'ENOSPC' || code === 'EDQUOT') throw noRoom(path, size, null, cause);
+    if (isDiskFull((cause as Error).cause)) throw noRoom(path, size, null, cause);
     throw cause;
   }
 }
@@ -136,7 +133,7 @@ export async function writePacked(
 const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
 
 function noRoom(path: string, size: number, free: number | null, cause?: unknown): EmendError {
-  const there = free === null ? 'and the disk is full' : `and the disk has ${gigabytes(free)} free`;
+  const there = free === null ? 'and the disk is full' : `and the disk has ${gigabytes(free)} to spare`;
   return new EmendError(
     'conflict',
     `The packed weights take ${gigabytes(size)} in ${dirname(path)}, ${there}. Make room, or choose another folder in the settings.`,
