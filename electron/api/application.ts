@@ -93,8 +93,15 @@ export function createApplication(options: ApplicationOptions): Application {
   const engine = new EngineTurns(
     options.engine,
     () => jobs.current,
-    (turn) => jobs.engineTurn(turn),
+    (turn) => jobs.engineTurn('first', turn),
   );
+  const second = options.trainingEngine
+    ? new EngineTurns(
+        options.trainingEngine,
+        () => jobs.current,
+        (turn) => jobs.engineTurn('second', turn),
+      )
+    : engine;
   let closed = false;
 
   const status = (): Status => {
@@ -148,12 +155,12 @@ export function createApplication(options: ApplicationOptions): Application {
   const endpointFile = options.endpointFile ?? join(dirname(library.file), 'endpoint.json');
   const endpoint = new Endpoint(endpointFile, chatService(parts));
   const trainings = new Trainings({
-    ...{ engine: options.trainingEngine ?? options.engine, session, events },
+    ...{ engine: second, session, events },
     folder: options.trainingFolder ?? join(dirname(library.file), 'trainings'),
     adapters: adaptersFolder,
   });
   const benchmarks = new Benchmarks({
-    ...{ engine: options.trainingEngine ?? options.engine, session, events, library, resources, version },
+    ...{ engine: second, session, events, library, resources, version },
     ...{ adaptersFolder, folder: options.benchmarkFolder ?? join(dirname(library.file), 'benchmarks') },
   });
   const handlers: Handlers = {

@@ -42,7 +42,7 @@ import {
 } from './contract.ts';
 import type { EngineClient } from './engineClient.ts';
 import type { Parts } from './parts.ts';
-import type { CallContext } from './router.ts';
+import { type CallContext, wireError } from './router.ts';
 
 /** Reports are this large at most, in bytes. */
 const LARGEST_REPORT = 64 * 1024 * 1024;
@@ -75,6 +75,8 @@ interface MadeHere {
   readonly created: string;
   readonly leftOut: number;
   readonly done: boolean;
+  /** why it ended before all was tried, where nobody stopped it */
+  readonly failed?: string | undefined;
 }
 /** And of one that was made elsewhere. */
 interface Opened {
@@ -263,6 +265,7 @@ export class Benchmarks {
     const { request, contenders } = record;
     const folder = join(this.#options.folder, id);
     this.#running.set(id, context.job);
+    context.report.subject(basename(request.data));
     this.#changed(id);
     let now = '';
     const tell = (stage: string, done: number, total: number | null, unit: string) =>
@@ -295,11 +298,16 @@ export class Benchmarks {
           this.#changed(id);
         },
       });
-      await this.#write(id, { ...record, done: true });
+      await this.#write(id, { ...record, done: true, failed: undefined });
       const failed = comparison.editors.filter((row) => row.failed !== null).length;
       context.report.outcome(
         `${contenders.length - failed} of ${contenders.length} were measured. The report lies in ${folder}.`,
       );
+    } catch (error) {
+      // A disk that is full may refuse this too; the caller is told in any case.
+      if (!context.signal.aborted)
+        await this.#write(id, { ...record, failed: wireError(error).message }).catch(() => undefined);
+      throw error;
     } finally {
       this.#running.delete(id);
       this.#changed(id);
@@ -311,18 +319,20 @@ export class Benchmarks {
     const record = await this.#record(id);
     const comparison = await this.#comparison(id);
     const measured = comparison?.editors.length ?? 0;
+    const failedRows = comparison?.editors.filter((row) => row.failed !== null).length ?? 0;
     const job = this.#running.get(id) ?? null;
     if ('opened' in record) {
       const { model, data, sizes } = await this.#demandComparison(id);
       return {
         ...{ id, model: model.name, data: data.name, created: record.created, state: 'opened', job: null },
-        ...{ measured, total: null, sizes, folder: record.opened, leftOut: 0 },
+        ...{ measured, total: null, sizes, folder: record.opened, leftOut: 0, failed: null, failedRows },
       };
     }
-    const { model, request, contenders, created, done, leftOut } = record;
+    const { model, request, contenders, created, done, leftOut, failed = null } = record;
     return {
       ...{ id, model: model.name, data: basename(request.data), created, job, measured, leftOut },
       state: job === null ? (done ? 'done' : 'stopped') : 'running',
+      ...{ failed: job === null ? failed : null, failedRows },
       ...{ total: contenders.length, sizes: request.at, folder: join(this.#options.folder, id) },
     };
   }

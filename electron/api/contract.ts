@@ -805,6 +805,8 @@ export const Training = z.object({
   job: JobId.nullable(),
   /** time it ran */
   seconds: z.number(),
+  /** why it ended before its last step, where nobody stopped it; null otherwise */
+  failed: z.string().nullable(),
   best: TrainingValidation.nullable(),
   /** folder of the adapter that was made of it; null before */
   adapter: z.string().nullable(),
@@ -981,6 +983,10 @@ export const Benchmark = z.object({
   created: Moment,
   /** running now; stopped: it goes on from what was measured; done; opened: made elsewhere */
   state: z.enum(['running', 'stopped', 'done', 'opened']),
+  /** why it ended before all was tried, where nobody stopped it; null otherwise */
+  failed: z.string().nullable(),
+  /** rows of which not everything could be measured; the comparison says of each why */
+  failedRows: z.number().int(),
   job: JobId.nullable(),
   /** rows of the comparison that are there, of so many; null where that is not known */
   measured: z.number().int(),
@@ -1119,7 +1125,7 @@ const Done = z.object({});
 /**
  * Calls marked `job` may take long: they take a job id of the caller's choosing, send `job.progress` under it and can be
  * stopped with `jobs.cancel`, upon which they fail with code `cancelled` and leave the library as it was. `library`: a job
- * that does not need the engine, and so waits for no other. `bulk`: as that, over at once as a rule: it is listed where it takes long;
+ * that does not need the engine, and so waits for no other. `long`: one of the second engine, which serves no other. `bulk`: as `library`, over at once as a rule: it is listed where it takes long;
  * stopped, what was done stays.
  */
 export const calls = {
@@ -1203,10 +1209,10 @@ export const calls = {
     job: false,
   },
   /** trains an adapter for the open model, in a process of its own; stopped, it is paused and goes on with `training.resume` */
-  'training.start': { input: TrainingRequest, output: Training, job: 'library' },
-  'training.resume': { input: z.object({ training: TrainingId }), output: Training, job: 'library' },
+  'training.start': { input: TrainingRequest, output: Training, job: 'long' },
+  'training.resume': { input: z.object({ training: TrainingId }), output: Training, job: 'long' },
   /** makes an adapter of the best weights so far; those of a training that goes on later too */
-  'training.keep': { input: z.object({ training: TrainingId }), output: Training, job: 'library' },
+  'training.keep': { input: z.object({ training: TrainingId }), output: Training, job: 'long' },
   /** forgets a training that does not run, with its state; the adapter that was made of it stays */
   'training.remove': { input: z.object({ training: TrainingId }), output: Nothing, job: false },
 
@@ -1241,8 +1247,8 @@ export const calls = {
    * Measures editors on the open model, one after the other, in a process of its own; stopped, it goes on with `benchmarks.resume`
    * from what was measured.
    */
-  'benchmarks.start': { input: BenchmarkRequest, output: Benchmark, job: 'library' },
-  'benchmarks.resume': { input: z.object({ benchmark: BenchmarkId }), output: Benchmark, job: 'library' },
+  'benchmarks.start': { input: BenchmarkRequest, output: Benchmark, job: 'long' },
+  'benchmarks.resume': { input: z.object({ benchmark: BenchmarkId }), output: Benchmark, job: 'long' },
   /** lists a comparison that `emend bench --editor all` made: its folder, or the report in it */
   'benchmarks.open': {
     input: z.object({ path: z.string().min(1).max(4096) }),

@@ -22,6 +22,8 @@ export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise
 
 /** What a job tells of itself while it runs. */
 export interface JobReport {
+  /** says what it works on, where its input alone does not */
+  subject(words: string): void;
   /** `done` of `total` `unit`s of a stage; total null when unknown */
   progress(stage: string, done: number, total: number | null, unit: string): void;
   /** adds a line to its log */
@@ -31,7 +33,12 @@ export interface JobReport {
 }
 
 /** The report of what is no job: told to nobody. */
-export const noReport: JobReport = { progress: () => {}, log: () => {}, outcome: () => {} };
+export const noReport: JobReport = {
+  ...{ subject: () => {}, progress: () => {}, log: () => {}, outcome: () => {} },
+};
+
+/** The engines: the one that answers, and the one for what takes hours. */
+export type EngineName = 'first' | 'second';
 
 /** What a job is about, known before it begins. */
 export interface JobSubject {
@@ -39,14 +46,14 @@ export interface JobSubject {
   readonly kind: string;
   readonly subject: string;
   readonly edit: number | null;
-  /** whether it takes turns with others at the engine */
-  readonly usesEngine: boolean;
+  /** the engine at which it takes turns with others; null: at none */
+  readonly engine: EngineName | null;
   /** as a rule over at once: told of and kept only where it takes long */
   readonly quick: boolean;
 }
 
 /** A job's subject, from the fields of its input that say what a call works on. */
-export function subjectOf(kind: string, input: unknown, job: true | 'library' | 'bulk'): JobSubject {
+export function subjectOf(kind: string, input: unknown, job: true | 'long' | 'library' | 'bulk'): JobSubject {
   const outer = input as Record<string, unknown>;
   const fields = { ...outer, ...(outer['of'] as Record<string, unknown> | undefined) };
   const number = [fields['edit'], fields['id']].find((value) => typeof value === 'number') ?? null;
@@ -62,7 +69,8 @@ export function subjectOf(kind: string, input: unknown, job: true | 'library' | 
   else if (asked !== undefined) subject = `“${shortened(asked)}”`;
   else if (select) subject = several;
   else if (typeof fields['data'] === 'string') subject = basename(fields['data']);
-  return { kind, subject, edit: number, usesEngine: job === true, quick: job === 'bulk' };
+  const engine = job === true ? 'first' : job === 'long' ? 'second' : null;
+  return { kind, subject, edit: number, engine, quick: job === 'bulk' };
 }
 
 const shortened = (text: string): string => (text.length > 80 ? `${text.slice(0, 79)}…` : text);
@@ -79,6 +87,11 @@ const titles: Readonly<Record<string, string>> = {
   'attribution.propose': 'the layer proposal from',
   'models.open': 'the opening of',
   'models.inspect': 'a look at',
+  'training.start': 'the training of',
+  'training.resume': 'the training of',
+  'training.keep': 'the adapter of',
+  'benchmarks.start': 'the benchmark on',
+  'benchmarks.resume': 'the benchmark on',
 };
 
 /** What the engine does for nobody's job. */
@@ -114,7 +127,7 @@ export interface JobsOptions {
 
 /** A job is told of so often at most, in milliseconds. */
 const TOLD_EVERY = 250;
-/** Of jobs that take turns at the engine, or are over at once as a rule, those that took this long are worth keeping, in milliseconds. */
+/** Of jobs of the engine that answers, or that are over at once as a rule, those that took this long are worth keeping, in milliseconds. */
 const WORTH_KEEPING = 2000;
 /** So many jobs that ended are kept. */
 export const MOST_KEPT = 50;
@@ -126,7 +139,7 @@ export class Jobs {
   readonly #context = new AsyncLocalStorage<string>();
   /** latest first */
   #ended: JobRecord[];
-  #turn: EngineTurn | null = null;
+  readonly #turns: Record<EngineName, EngineTurn | null> = { first: null, second: null };
 
   constructor(options: JobsOptions = {}) {
     this.#options = options;
@@ -201,6 +214,10 @@ export class Jobs {
 
   #reportOf(job: RunningJob): JobReport {
     return {
+      subject: (words) => {
+        job.record = { ...job.record, subject: words };
+        this.#tellSoon(job);
+      },
       progress: (stage, done, total, unit) => this.progress(job.record.id, { stage, done, total, unit }),
       log: (line) => {
         if (job.record.log.length < MOST_LINES)
@@ -222,10 +239,10 @@ export class Jobs {
     this.#tellSoon(job);
   }
 
-  /** Tells whose turn it is at the engine: the others that need it wait. */
-  engineTurn(turn: EngineTurn | null): void {
-    this.#turn = turn;
-    for (const job of this.#running.values()) if (job.about.usesEngine) this.#tellSoon(job);
+  /** Tells whose turn it is at an engine: the others that need it wait. */
+  engineTurn(engine: EngineName, turn: EngineTurn | null): void {
+    this.#turns[engine] = turn;
+    for (const job of this.#running.values()) if (job.about.engine === engine) this.#tellSoon(job);
   }
 
   /** Asks a job to stop. One that has just ended is none of anybody's concern: nothing happens. */
@@ -242,7 +259,7 @@ export class Jobs {
   }
 
   #recordOf({ record, about, stageBegan }: RunningJob): JobRecord {
-    const waitsFor = about.usesEngine ? this.#waitsFor(record.id) : null;
+    const waitsFor = about.engine && this.#waitsFor(record.id, about.engine);
     const { done, total } = record;
     const elapsed = (performance.now() - stageBegan) / 1000;
     const known = total !== null && done > 0 && done < total && elapsed >= 1;
@@ -256,12 +273,12 @@ export class Jobs {
   }
 
   /** Whom an engine job waits for, in words; null while it is its turn or the engine is free. */
-  #waitsFor(id: string): string | null {
-    const turn = this.#turn;
+  #waitsFor(id: string, engine: EngineName): string | null {
+    const turn = this.#turns[engine];
     if (!turn || turn.job === id) return null;
     const other = turn.job === null ? undefined : this.#running.get(turn.job);
     if (!other) return ownWork[turn.name] ?? 'the engine';
-    return `${titles[other.about.kind] ?? other.about.kind} ${other.about.subject}`.trim();
+    return `${titles[other.about.kind] ?? other.about.kind} ${other.record.subject}`.trim();
   }
 
   #tellSoon(job: RunningJob): void {
@@ -283,8 +300,8 @@ export class Jobs {
     if (job.later) clearTimeout(job.later);
     this.#running.delete(job.record.id);
     const ended: JobRecord = { ...job.record, state, outcome, ended: new Date().toISOString() };
-    const { usesEngine, quick } = job.about;
-    if ((!usesEngine && !quick) || performance.now() - began >= WORTH_KEEPING) {
+    const { engine, quick } = job.about;
+    if ((engine !== 'first' && !quick) || performance.now() - began >= WORTH_KEEPING) {
       this.#ended = [ended, ...this.#ended].slice(0, MOST_KEPT);
       this.#options.keep?.(ended);
     }

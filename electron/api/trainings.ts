@@ -12,6 +12,7 @@ import {
   commandOf,
   type TrainingRequest as RecordedRequest,
   readTrainingRun,
+  recordFailure,
   usualOptimizer,
 } from '../evaluation/trainingRun.ts';
 import type {
@@ -24,7 +25,7 @@ import type {
 import type { EngineClient } from './engineClient.ts';
 import type { Events } from './events.ts';
 import type { ModelSession } from './modelSession.ts';
-import type { CallContext } from './router.ts';
+import { type CallContext, wireError } from './router.ts';
 
 /** Steps over which the rate rises. */
 const WARM_UP = 100;
@@ -40,9 +41,13 @@ export interface TrainingsOptions {
   readonly adapters: string;
 }
 
+const noProgress = { step: 0, seconds: 0, best: null, finished: false, failed: null };
+
 interface Running {
-  readonly id: string;
   readonly job: string;
+  readonly request: RecordedRequest;
+  /** when it was asked for; its record, once it has begun, says when that was */
+  readonly asked: string;
 }
 
 export class Trainings {
@@ -54,19 +59,24 @@ export class Trainings {
     this.#options = options;
   }
 
-  /** Latest first; folders that hold no training are passed over. */
+  /** Latest first, those that wait for their turn too; folders that hold no training are passed over. */
   async list(): Promise<Training[]> {
-    const names = await readdir(this.#options.folder).catch(() => []);
-    const found = await Promise.all(names.map((id) => this.read(id).catch(() => null)));
+    const recorded = await readdir(this.#options.folder).catch(() => []);
+    const ids = [...new Set([...recorded, ...this.#running.keys()])];
+    const found = await Promise.all(ids.map((id) => this.read(id).catch(() => null)));
     return found.filter((one) => one !== null).toSorted((a, b) => b.created.localeCompare(a.created));
   }
 
   /** @throws EmendError 'not-found', 'damaged' */
   async read(id: string): Promise<Training> {
-    const { request, created, progress } = await readTrainingRun(this.#folderOf(id));
+    const running = this.#running.get(id);
+    const { request, created, progress } = await readTrainingRun(this.#folderOf(id)).catch((error) => {
+      // One that waits for its turn has no record yet.
+      if (running) return { request: running.request, created: running.asked, progress: noProgress };
+      throw error;
+    });
     const { options } = request;
     const out = this.#adapterOf(id);
-    const running = this.#running.get(id);
     const made = (await stat(join(out, 'adapter.json')).catch(() => null)) !== null;
     return {
       ...{ id, name: request.name, editor: request.editor, model: request.model, data: request.data },
@@ -75,6 +85,7 @@ export class Trainings {
       ...{ step: progress.step, steps: options.steps, seconds: progress.seconds, best: progress.best },
       state: running ? 'running' : progress.finished && progress.step >= options.steps ? 'done' : 'paused',
       job: running?.job ?? null,
+      failed: running ? null : progress.failed,
       adapter: made ? out : null,
       memoryBytes: running ? this.#options.engine.state.memoryBytes : null,
       command: commandOf(request, out),
@@ -108,6 +119,7 @@ export class Trainings {
   async keep(id: string, context: CallContext): Promise<Training> {
     this.#demandStill(id);
     const { engine, session } = this.#options;
+    context.report.subject(`“${(await this.read(id)).name}”`);
     const input = { folder: this.#folderOf(id), out: this.#adapterOf(id), packed: session.packedCache };
     await engine.call('keepTrained', input, this.#callOptions(id, context));
     context.report.outcome(`The adapter lies in ${this.#adapterOf(id)}.`);
@@ -124,7 +136,8 @@ export class Trainings {
 
   async #run(id: string, request: RecordedRequest, context: CallContext): Promise<Training> {
     const { engine, session } = this.#options;
-    this.#running.set(id, { id, job: context.job });
+    this.#running.set(id, { job: context.job, request, asked: new Date().toISOString() });
+    context.report.subject(`“${request.name}”`);
     this.#changed(id);
     try {
       const [folder, out] = [this.#folderOf(id), this.#adapterOf(id)];
@@ -134,6 +147,11 @@ export class Trainings {
         this.#callOptions(id, context),
       );
       context.report.outcome(`The adapter lies in ${out}.`);
+    } catch (error) {
+      // A disk that is full may refuse this too; the caller is told in any case.
+      if (!context.signal.aborted)
+        await recordFailure(this.#folderOf(id), wireError(error).message).catch(() => undefined);
+      throw error;
     } finally {
       this.#running.delete(id);
       // What was refused before it began leaves nothing.

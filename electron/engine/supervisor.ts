@@ -252,15 +252,12 @@ class Supervisor implements Engine {
       this.#deaths = Date.now() - this.#launched > this.#patience.stable ? 1 : this.#deaths + 1;
     }
     const lost = { provider: null, refusals: [], memoryBytes: null };
-    for (const call of this.#sent.values()) {
+    for (const [place, call] of [...this.#sent.values()].entries()) {
       if (call.options.signal?.aborted) call.reject(new EmendError('cancelled', 'Stopped.'));
-      // What needs nothing of the engine that ended for another's sake is run by the next one.
-      else if (
-        this.#killedForCancel &&
-        (call.name === 'open' || call.name === 'inspect' || call.name === 'ways')
-      )
-        this.#waiting.push(call);
-      else call.reject(new EmendError('engine', `${what} ${afterDeath(exit, this.#killedBecause)}`));
+      // What had not begun and needs nothing of the engine that ended is run by the next one.
+      else if (place > 0 && independent.has(call.name)) this.#waiting.push(call);
+      else
+        call.reject(new EmendError('engine', `${what} ${afterDeath(call.name, exit, this.#killedBecause)}`));
     }
     this.#sent.clear();
     if (this.#deaths >= this.#patience.deaths) {
@@ -338,9 +335,23 @@ function openedProvider(output: unknown): Pick<EngineState, 'provider' | 'refusa
   return { provider: opened.provider, refusals: [...opened.refusals] };
 }
 
+/** Operations that need nothing that was done in the process before. */
+const independent: ReadonlySet<OperationName> = new Set([
+  ...(['open', 'inspect', 'ways', 'train', 'keepTrained', 'measure'] as const),
+]);
+/** Operations that keep what they did on the disk, and go on from there. */
+const recorded: ReadonlySet<OperationName> = new Set(['train', 'measure']);
+
 /** What to do about a request that was lost with the engine. A machine without room for it will have none the next time. */
-function afterDeath(exit: EngineExit, killedBecause: string | null): string {
-  if (killedBecause === null && ranOutOfMemory(exit)) {
+function afterDeath(name: OperationName, exit: EngineExit, killedBecause: string | null): string {
+  const outOfMemory = killedBecause === null && ranOutOfMemory(exit);
+  if (recorded.has(name)) {
+    const kept = 'What was recorded up to then is kept, and it can go on from there.';
+    return outOfMemory
+      ? `${kept} If it ends so again: close other programs, take fewer edits a batch, or open the model in 8 or 4 bits.`
+      : kept;
+  }
+  if (outOfMemory) {
     return 'The request was lost with it and would be again: open the model in 8 or 4 bits, let pictures take fewer rows, or close other programs.';
   }
   return 'The request was lost with it: try again.';

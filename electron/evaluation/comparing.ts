@@ -6,9 +6,10 @@ import { createHash } from 'node:crypto';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { z } from 'zod';
-import { BenchmarkSample } from '../api/contract.ts';
+import { BenchmarkSample, Comparison as ReportedComparison } from '../api/contract.ts';
 import type { EditorKind } from '../editors/editor.ts';
 import { EmendError } from '../errors.ts';
+import { demandRoom } from '../files/diskRoom.ts';
 import { readJson } from '../files/json.ts';
 import { replaceFile } from '../files/replaceFile.ts';
 import type { BenchmarkResult } from './benchmark.ts';
@@ -103,11 +104,13 @@ export interface ComparisonPlan {
 
 /** Measured reports are this large at most, in bytes. */
 const LARGEST_RUN = 256 * 1024 * 1024;
+/** Bytes there must be on the disk before anything is measured: a report of a thousand edits has some tens of megabytes. */
+const ROOM = 256 * 1024 * 1024;
 
 /**
  * Measures every contender and writes the reports after each; one that cannot be measured is told in them.
  * @throws EmendError 'invalid-input' before anything is measured for more edits than the set holds; 'not-found' where there is nothing to
- *   measure; 'cancelled', with everything measured so far kept
+ *   measure; 'conflict' without room on the disk; 'cancelled', with everything measured so far kept
  */
 export async function compareContenders(plan: ComparisonPlan): Promise<Comparison> {
   const { contenders, set, at, limit, folder, signal } = plan;
@@ -124,13 +127,14 @@ export async function compareContenders(plan: ComparisonPlan): Promise<Compariso
       'There is nothing to measure: no adapter of these editors was found. Name its folder with --adapters.',
     );
   await mkdir(join(folder, 'runs'), { recursive: true });
-  const editors: ComparedEditor[] = [];
-  let found: Comparison['model'] | null = null;
+  await demandRoom(folder, ROOM, 'What is measured');
+  const { rows, ...before } = await reportedBefore(plan);
+  let found = before.model;
   let comparison: Comparison | undefined;
   for (const [place, contender] of contenders.entries()) {
     plan.onProgress?.(place, contenders.length, contender);
     const { measured, model } = await compared(plan, contender, many.length > 0);
-    editors.push(measured);
+    rows[place] = measured;
     found ??= model;
     comparison = {
       emend: plan.emend,
@@ -143,13 +147,39 @@ export async function compareContenders(plan: ComparisonPlan): Promise<Compariso
       },
       sizes: at,
       command: plan.command,
-      editors: [...editors],
+      editors: rows.filter((row) => row !== null),
     };
     await writeReports(folder, comparison);
     plan.onReport?.(comparison);
     if (signal.aborted) throw stopped();
   }
   return comparison!;
+}
+
+/**
+ * What the same command reported of the contenders before, in their order: it stays in the report until their turn comes, whatever becomes of
+ * those before them.
+ */
+async function reportedBefore({
+  contenders,
+  folder,
+  emend,
+  command,
+  set,
+}: ComparisonPlan): Promise<{ rows: Array<ComparedEditor | null>; model: Comparison['model'] | null }> {
+  const path = join(folder, 'report.json');
+  const read = ReportedComparison.safeParse(await readJson(path, LARGEST_RUN).catch(() => null)).data;
+  const same = read?.emend === emend && read.command === command && read.data.sha256 === set.sha256;
+  const rows = contenders.map(
+    (contender) =>
+      (same &&
+        read.editors.find(
+          ({ editor, scope, settings }) =>
+            editor === contender.editor && scope === contender.scope && settings === contender.settings,
+        )) ||
+      null,
+  );
+  return { rows, model: same && rows.some((row) => row && row.failed === null) ? read.model : null };
 }
 
 const stopped = (cause?: unknown) =>
@@ -159,43 +189,41 @@ const stopped = (cause?: unknown) =>
     { cause },
   );
 
-/** What a contender reaches, from its measurements. @throws EmendError 'cancelled' alone */
+/**
+ * What a contender reaches, from its measurements; where one of them failed, why, beside what was measured of it before.
+ * @throws EmendError 'cancelled' alone
+ */
 async function compared(
   plan: ComparisonPlan,
   contender: Contender,
   together: boolean,
 ): Promise<{ measured: ComparedEditor; model: Comparison['model'] | null }> {
   const { editor, acts, scope, settings, measures } = contender;
-  const about = { editor, acts, scope, settings };
+  let single: { name: string; report: SingleRun } | null = null;
+  let many: { name: string; report: ManyRun } | null = null;
+  let failed: string | null = null;
   try {
-    const single = measures.includes('single') ? await run<SingleRun>(plan, contender, 'single') : null;
-    const many = together && measures.includes('many') ? await run<ManyRun>(plan, contender, 'many') : null;
-    const { metrics, meanOfFive, verdicts, cost } = single?.report ?? {};
-    return {
-      model: single?.report.model ?? many?.report.model ?? null,
-      measured: {
-        ...about,
-        sizes: [
-          ...(metrics && meanOfFive && plan.at.includes(1) ? [{ edits: 1, metrics, meanOfFive }] : []),
-          ...(many?.report.sizes ?? []).map(({ samples, ...size }) => size),
-        ],
-        verdicts: verdicts ?? null,
-        cost: cost ?? null,
-        peak: Math.max(single?.report.peakBytes ?? 0, many?.report.peakBytes ?? 0) || null,
-        failed: null,
-        runs: { single: single?.name ?? null, many: many?.name ?? null },
-      },
-    };
+    if (measures.includes('single')) single = await run<SingleRun>(plan, contender, 'single');
+    if (together && measures.includes('many')) many = await run<ManyRun>(plan, contender, 'many');
   } catch (error) {
     if (!(error instanceof EmendError) || error.code === 'cancelled') throw error;
-    return {
-      model: null,
-      measured: {
-        ...{ ...about, sizes: [], verdicts: null, cost: null, peak: null, failed: error.message },
-        runs: { single: null, many: null },
-      },
-    };
+    failed = error.message;
   }
+  const { metrics, meanOfFive, verdicts, cost } = single?.report ?? {};
+  return {
+    model: single?.report.model ?? many?.report.model ?? null,
+    measured: {
+      ...{ editor, acts, scope, settings, failed },
+      sizes: [
+        ...(metrics && meanOfFive && plan.at.includes(1) ? [{ edits: 1, metrics, meanOfFive }] : []),
+        ...(many?.report.sizes ?? []).map(({ samples, ...size }) => size),
+      ],
+      verdicts: verdicts ?? null,
+      cost: cost ?? null,
+      peak: Math.max(single?.report.peakBytes ?? 0, many?.report.peakBytes ?? 0) || null,
+      runs: { single: single?.name ?? null, many: many?.name ?? null },
+    },
+  };
 }
 
 /** What was measured of a contender: now, or before with the same request, program and set. */

@@ -22,6 +22,7 @@ import type {
 import type { EditSource } from '../editors/training/edits.ts';
 import { trainEditor } from '../editors/training/trainEditor.ts';
 import { EmendError } from '../errors.ts';
+import { demandRoom } from '../files/diskRoom.ts';
 import { readJson } from '../files/json.ts';
 import { replaceFile } from '../files/replaceFile.ts';
 import { fingerprint } from '../models/checkpoint.ts';
@@ -85,6 +86,8 @@ const Progress = z.object({
   best: z.object({ step: z.number(), exactMatch: z.number(), teacherForced: z.number() }).nullable(),
   /** whether an adapter was made of it */
   finished: z.boolean(),
+  /** why it ended before its last step, where nobody stopped it; older records do not say */
+  failed: z.string().nullable().default(null),
 });
 export type TrainingProgressRecord = z.infer<typeof Progress>;
 
@@ -117,6 +120,14 @@ export async function readTrainingRun(
   };
 }
 
+/** Records why a training ended before its last step. One that was refused before it began has no record, and gets none. */
+export async function recordFailure(folder: string, failed: string): Promise<void> {
+  const found = await readTrainingRun(folder).catch(() => null);
+  if (!found) return;
+  const text = `${JSON.stringify({ ...found, progress: { ...found.progress, failed } }, null, 1)}\n`;
+  await replaceFile(join(folder, 'run.json'), (handle) => handle.writeFile(text));
+}
+
 export interface TrainingHooks {
   readonly signal: AbortSignal;
   readonly packed: PackedCache;
@@ -136,8 +147,15 @@ export function usualOptimizer(rate: number, warmUp: number, steps: number): Tra
 }
 
 /**
+ * Bytes a parameter may take in a training's folder: the optimiser's state (the parameter and two moments, F32) and its next writing, the
+ * best adapter, its next, and the one that is measured.
+ */
+const BYTES_KEPT = 2 * 12 + 3 * 4;
+
+/**
  * Trains, or goes on where the folder's training was left, to the last step, and makes the adapter folder `out` of it. Nothing but the number of steps may be another than before.
- * @throws EmendError 'cancelled' when stopped, with everything kept; 'conflict' where the folder holds another training
+ * @throws EmendError 'cancelled' when stopped, with everything kept; 'conflict' where the folder holds another training, and without room
+ *   on its disk
  */
 export async function runTraining(
   request: TrainingRequest,
@@ -155,11 +173,9 @@ export async function runTraining(
   await mkdir(folder, { recursive: true });
   const known = await readTrainingRun(folder).catch(() => null);
   const created = known?.created ?? new Date().toISOString();
-  let progress: TrainingProgressRecord = known?.progress ?? {
-    step: 0,
-    seconds: 0,
-    best: null,
-    finished: false,
+  let progress: TrainingProgressRecord = {
+    ...(known?.progress ?? { step: 0, seconds: 0, best: null, finished: false }),
+    failed: null,
   };
   const record = (changed: Partial<TrainingProgressRecord>) => {
     progress = { ...progress, ...changed };
@@ -174,7 +190,7 @@ export async function runTraining(
     const source = await openTrainingSource(request, model, options.seed, request.extended, hooks.onSet);
     const own = await fingerprint(model.checkpoint);
     try {
-      if (!known) await record({});
+      await record({});
       const run = {
         statePath: join(folder, 'state.safetensors'),
         ...(layerwise && { keptBelow: join(folder, 'below') }),
@@ -195,9 +211,15 @@ export async function runTraining(
           if (due) await validate(model, own, step, weights());
         },
       };
-      const trained = await trainEditor(model, source, options, run, (start) =>
-        training.begin(settings, start),
-      );
+      const trained = await trainEditor(model, source, options, run, async (start) => {
+        const editor = await training.begin(settings, start);
+        const size = [...editor.parameters.values()].reduce((sum, { data }) => sum + data.length, 0);
+        await demandRoom(folder, BYTES_KEPT * size, 'The training').catch(async (error: unknown) => {
+          await editor.dispose();
+          throw error;
+        });
+        return editor;
+      });
       // A crash may have come between the last step and what follows it.
       const { validations } = await readTrainingCurve(folder);
       if (!validation) await writeWeights(join(folder, 'best'), model.checkpoint, own, trained.weights);

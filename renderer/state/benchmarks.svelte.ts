@@ -158,16 +158,19 @@ export class Benchmarks {
     input: CallInput<N>,
   ): Promise<void> {
     this.error = null;
+    let failed: WireError | null = null;
     try {
       const { result } = this.#jobs.start(name, input);
-      await result;
-      this.#toasts.tell('The editors are measured.');
+      const { failedRows, total } = (await result) as Benchmark;
+      if (failedRows === 0) this.#toasts.tell('The editors are measured.');
+      else this.#toasts.complain(`${failedRows} of ${total} rows could not be measured. The table says why.`);
     } catch (error) {
-      const wire = toWireError(error);
-      if (wire.code !== 'cancelled') this.error = wire;
-    } finally {
-      await this.read();
+      failed = toWireError(error);
     }
+    await this.read();
+    // What is kept with a comparison is shown there.
+    if (failed && failed.code !== 'cancelled' && !this.all.some((one) => one.failed === failed.message))
+      this.error = failed;
   }
 
   stop(): void {

@@ -147,16 +147,18 @@ export class Trainings {
     input: CallInput<N>,
   ): Promise<void> {
     this.error = null;
+    let failed: WireError | null = null;
     try {
       const { result } = this.#jobs.start(name, input);
       const done = (await result) as Training;
       this.#toasts.tell(`“${done.name}” is made. It is listed with the model’s adapters.`);
     } catch (error) {
-      const wire = toWireError(error);
-      if (wire.code !== 'cancelled') this.error = wire;
-    } finally {
-      await this.read();
+      failed = toWireError(error);
     }
+    await this.read();
+    // What is kept with a training is shown there.
+    if (failed && failed.code !== 'cancelled' && !this.all.some((one) => one.failed === failed.message))
+      this.error = failed;
   }
 
   pause(): void {

@@ -1,14 +1,15 @@
 /** @file Comparisons of editors over the contract: measured in a second engine, told row by row, stopped, taken up, looked through. */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { cp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { cp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Application, createApplication } from '../../electron/api/application.ts';
 import type { CallInput } from '../../electron/api/contract.ts';
+import type { MeasurementRequest } from '../../electron/engine/benchmarking.ts';
 import { forkEngine } from '../../electron/engine/forkEngine.ts';
-import { type Engine, startEngine } from '../../electron/engine/supervisor.ts';
+import { type Engine, type EngineProcess, startEngine } from '../../electron/engine/supervisor.ts';
 import { writeTinyAdapter } from '../evaluation/tinyAdapter.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 
@@ -21,6 +22,26 @@ const call: Application['call'] = (name, input, options) => application.call(nam
 const request: CallInput<'benchmarks.start'> = {
   ...{ editors: ['VisEdit'], data: at('data.json'), at: [1, 2], limit: 3, limitProbes: 3 },
 };
+
+/** The second engine is killed as the system kills, in the midst of a measurement of which this is true. */
+let killIn: (request: MeasurementRequest) => boolean = () => false;
+function killable(): EngineProcess {
+  const forked = forkEngine();
+  let doomed = false;
+  return {
+    ...forked,
+    send: (message) => {
+      if (message.kind === 'call' && message.name === 'measure')
+        doomed = killIn((message.input as { request: MeasurementRequest }).request);
+      forked.send(message);
+    },
+    onMessage: (listener) =>
+      forked.onMessage((message) => {
+        if (!doomed) listener(message);
+        else if (message.kind === 'stream') forked.kill();
+      }),
+  };
+}
 
 beforeAll(async () => {
   await writeTinyCheckpoint(at('model'));
@@ -38,7 +59,7 @@ beforeAll(async () => {
   const others = ['a red apple', 'the train'].map((alt) => ({ ...record, alt, image: 'c.png' }));
   await writeFile(at('data.json'), JSON.stringify([record, { src: 'no answer' }, ...others]));
   engine = startEngine({ launch: () => forkEngine() });
-  second = startEngine({ launch: () => forkEngine(), begin: 'with the first call', patience: { pause: 20 } });
+  second = startEngine({ launch: killable, begin: 'with the first call', patience: { pause: 20 } });
   application = createApplication({
     ...{ libraryPath: at('real.emend'), resources: folder, version: '0', startModel: 'none' },
     ...{ engine, trainingEngine: second, adaptersFolder: at('adapters') },
@@ -223,3 +244,61 @@ test('what cannot be measured is refused before anything begins', async () => {
   });
   expect(await call('benchmarks.list', {})).toHaveLength(1);
 });
+
+test('an engine that is killed loses what it was measuring and nothing else, which goes on from there', async () => {
+  killIn = ({ scoped, at }) => scoped && at !== null;
+  const killed = await call('benchmarks.start', request);
+  killIn = () => false;
+  expect(killed).toMatchObject({ state: 'done', job: null, measured: 2, failedRows: 1, failed: null });
+  const rows = async () => {
+    const { comparison } = await call('benchmarks.read', { benchmark: killed.id });
+    return comparison!.editors.map(({ scope, sizes, failed }) => {
+      return { scope, sizes: sizes.map(({ edits }) => edits), failed };
+    });
+  };
+  const why = expect.stringMatching(
+    /ended unexpectedly.*memory ran out.*is kept, and it can go on from there/,
+  );
+  expect(await rows()).toEqual([
+    { scope: 'no scope', sizes: [1], failed: null },
+    { scope: 'behind the router', sizes: [1], failed: why },
+  ]);
+  expect((await call('jobs.list', {}))[0]).toMatchObject({
+    kind: 'benchmarks.start',
+    outcome: expect.stringMatching(/^1 of 2/),
+  });
+  const runs = at('benchmarks', killed.id, 'runs');
+  const measured = (await readdir(runs)).filter((name) => name.endsWith('.json'));
+  expect(measured).toHaveLength(2);
+  const times = () => Promise.all(measured.map(async (name) => (await stat(join(runs, name))).mtimeMs));
+  const before = await times();
+
+  // What was measured before stays in the report while the rest goes on.
+  let seen = 0;
+  const quiet = application.on('benchmark.changed', async () => {
+    seen = Math.min(seen || 9, await rowsOf(killed.id));
+  });
+  const done = await call('benchmarks.resume', { benchmark: killed.id });
+  quiet();
+  expect(done).toMatchObject({ state: 'done', failedRows: 0 });
+  expect(seen).toBe(2);
+  expect(await times()).toEqual(before);
+  expect(await rows()).toEqual([
+    { scope: 'no scope', sizes: [1], failed: null },
+    { scope: 'behind the router', sizes: [1, 2], failed: null },
+  ]);
+}, 120_000);
+
+test('what ends a comparison as a whole is kept with it, until it goes on', async () => {
+  const benchmark = await theOne();
+  const runs = at('benchmarks', benchmark, 'runs');
+  await rename(runs, `${runs}-aside`);
+  await writeFile(runs, 'a file in its place');
+  await expect(call('benchmarks.resume', { benchmark })).rejects.toThrow();
+  const found = async () => (await call('benchmarks.read', { benchmark })).benchmark;
+  expect(await found()).toMatchObject({ job: null, measured: 2, failed: expect.stringContaining('runs') });
+  await rm(runs);
+  await rename(`${runs}-aside`, runs);
+  await call('benchmarks.resume', { benchmark });
+  expect(await found()).toMatchObject({ state: 'done', failed: null });
+}, 60_000);

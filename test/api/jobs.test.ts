@@ -8,7 +8,7 @@ import { Jobs, MOST_KEPT } from '../../electron/api/jobs.ts';
 import { wireError } from '../../electron/api/router.ts';
 import { deadEngine, loggingEngine, makeApplication, modelFolder, temporaryFolder } from './support.ts';
 
-const about = { kind: 'edits.import', subject: 'x.json', edit: null, usesEngine: false, quick: false };
+const about = { kind: 'edits.import', subject: 'x.json', edit: null, engine: null, quick: false };
 
 test('a job is told of when it begins, goes on and ends, with what is left of it', async () => {
   const told: JobRecord[] = [];

@@ -10,12 +10,14 @@ import type { CallInput, EventPayload } from '../../electron/api/contract.ts';
 import { forkEngine } from '../../electron/engine/forkEngine.ts';
 import { type Engine, type EngineProcess, startEngine } from '../../electron/engine/supervisor.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
+import { holdable } from '../support/holdableEngine.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'emend-trainings-'));
 const at = (...names: string[]) => join(folder, ...names);
 let engine: Engine;
 let trainingEngine: Engine;
 let training: EngineProcess;
+let hold: () => () => void;
 let application: Application;
 const call: Application['call'] = (name, input, options) => application.call(name, input, options);
 const request: CallInput<'training.start'> = {
@@ -53,11 +55,14 @@ beforeAll(async () => {
   }));
   await writeFile(at('data.json'), JSON.stringify([record, ...others]));
   engine = startEngine({ launch: () => forkEngine() });
-  const launch = () => {
+  const held = holdable(() => {
     training = forkEngine();
     return training;
-  };
-  trainingEngine = startEngine({ launch, begin: 'with the first call', patience: { pause: 20 } });
+  });
+  hold = held.hold;
+  trainingEngine = startEngine({
+    ...{ launch: held.launch, begin: 'with the first call', patience: { pause: 20 } },
+  });
   application = createApplication({
     ...{ libraryPath: at('real.emend'), resources: folder, version: '0', startModel: 'none' },
     ...{ engine, trainingEngine },
@@ -124,7 +129,7 @@ test('a stopped training, and one whose engine was killed, go on; what it has ca
   await call('jobs.cancel', { job: 'second' });
   await cancelled;
   const paused = (await call('training.list', {})).find((one) => one.id === id)!;
-  expect(paused).toMatchObject({ state: 'paused', job: null, adapter: null });
+  expect(paused).toMatchObject({ state: 'paused', job: null, adapter: null, failed: null });
   expect(paused.step).toBeGreaterThanOrEqual(4);
   const kept = await call('training.keep', { training: id });
   expect(kept).toMatchObject({ state: 'paused' });
@@ -136,13 +141,18 @@ test('a stopped training, and one whose engine was killed, go on; what it has ca
   training.kill();
   await lost;
   const after = (await call('training.list', {})).find((one) => one.id === id)!;
-  expect(after.state).toBe('paused');
+  expect(after).toMatchObject({
+    ...{ state: 'paused', job: null },
+    failed: expect.stringMatching(/ended unexpectedly.*What was recorded up to then is kept/),
+  });
+  expect(after.step).toBeGreaterThanOrEqual(paused.step);
   // The curve is as far as the state that was saved, and no further: nothing is told twice.
   const again = call('training.resume', { training: id }, { job: 'fourth' });
   const stoppedAgain = expect(again).rejects.toMatchObject({ code: 'cancelled' });
   await heard(after.step + 1);
   await call('jobs.cancel', { job: 'fourth' });
   await stoppedAgain;
+  expect((await call('training.list', {})).find((one) => one.id === id)!.failed).toBeNull();
   const steps = (await points(id)).map(({ step }) => step);
   expect(steps).toEqual(steps.map((_, place) => place + 1));
 
@@ -150,6 +160,32 @@ test('a stopped training, and one whose engine was killed, go on; what it has ca
   expect((await call('training.list', {})).some((one) => one.id === id)).toBe(false);
   expect(existsSync(kept.adapter!)).toBe(true);
 }, 120_000);
+
+test('one that waits for another is listed, says for which, and leaves nothing when it is stopped', async () => {
+  const release = hold();
+  const job = async (id: string) => (await call('jobs.list', {})).find((one) => one.id === id);
+  const before = (await call('training.list', {})).map(({ id }) => id);
+  const start = (name: string) => call('training.start', { ...request, name, steps: 400 }, { job: name });
+  const stopped = [start('the first'), start('the second')].map((started) =>
+    expect(started).rejects.toMatchObject({ code: 'cancelled' }),
+  );
+  await expect
+    .poll(() => job('the second'), { timeout: 30_000 })
+    .toMatchObject({
+      ...{ state: 'waiting', waitsFor: 'the training of “the first”', subject: '“the second”' },
+    });
+  expect(await job('the first')).toMatchObject({ state: 'running', waitsFor: null });
+  const listed = (await call('training.list', {})).filter(({ id }) => !before.includes(id));
+  expect(listed).toMatchObject([
+    { state: 'running', step: 0, steps: 400, name: expect.stringMatching(/the (first|second)/) },
+    { state: 'running', step: 0, steps: 400 },
+  ]);
+  for (const id of ['the second', 'the first']) await call('jobs.cancel', { job: id });
+  release();
+  await Promise.all(stopped);
+  const left = (await call('training.list', {})).filter(({ id }) => !before.includes(id));
+  expect(left.filter(({ name }) => name === 'the second')).toEqual([]);
+}, 60_000);
 
 test('what cannot be trained is refused before anything begins', async () => {
   const before = (await call('training.list', {})).length;

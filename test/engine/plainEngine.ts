@@ -88,7 +88,11 @@ const operations: OperationTable = {
   chat: unused,
   rows: unused,
   preview: unused,
-  measure: async () => null,
+  measure: async (input) => {
+    const { exit } = input as { exit?: number };
+    if (exit !== undefined) process.exit(exit);
+    return null;
+  },
   train: unused,
   keepTrained: unused,
   exportWeights: unused,

@@ -225,6 +225,24 @@ describe('an engine that dies', () => {
     expect(await ask(engine, 'model')).toBe('again');
   });
 
+  test('takes what had not begun and needs nothing of it to the next process', async () => {
+    const engine = start();
+    const pid = Number(await ask(engine, 'pid'));
+    const lost = expect(ask(engine, 'sleep 60000')).rejects.toMatchObject({ code: 'engine' });
+    const measured = engine.call('measure', {} as never);
+    process.kill(pid, 'SIGKILL');
+    await lost;
+    expect(await measured).toBeNull();
+  });
+
+  test('of what keeps a record says that it goes on from there', async () => {
+    const engine = start();
+    await ask(engine, 'warm');
+    await expect(engine.call('measure', { exit: 9 } as never)).rejects.toMatchObject({
+      message: expect.stringMatching(/exit code 9.*What was recorded up to then is kept/),
+    });
+  });
+
   test('for want of memory is not answered by trying again', async () => {
     const engine = start();
     const pid = Number(await ask(engine, 'pid'));

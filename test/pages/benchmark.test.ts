@@ -115,7 +115,56 @@ test('editors are chosen, a set is looked at, and every answer is there beside a
   await poll(() => page.getByText('lines are written to').count()).toBeGreaterThan(0);
   expect(readFileSync(file, 'utf8')).toContain('reliability');
 
-  await run.getByRole('button', { name: 'Remove' }).click();
-  await poll(() => form.isVisible()).toBe(true);
   expect(desktop.problems).toEqual([]);
+}, 400_000);
+
+test('a benchmark that waits says for what; one whose process is killed says so and is tried again', async () => {
+  const form = page.getByRole('form', { name: 'New benchmark' });
+  const run = page.getByRole('region', { name: 'Comparison on data.json' });
+  const measure = async () => {
+    await page.getByRole('button', { name: 'New benchmark' }).click();
+    await poll(() => form.getByText('E-VQA, 2 edits.').isVisible()).toBe(true);
+    await form.getByRole('button', { name: 'Measure' }).click();
+  };
+  await page.getByRole('button', { name: 'New benchmark' }).click();
+  await form.getByLabel('Data set').fill(join(home, 'edits', 'data.json'));
+  await form.getByLabel('Data set').blur();
+  for (const box of await form.getByRole('checkbox').all())
+    if ((await box.isChecked()) && !(await box.isDisabled())) await box.uncheck();
+  await form.getByLabel('VisEdit').check();
+  await form.getByLabel('Measured').fill('1');
+  await form.getByRole('button', { name: 'Cancel' }).click();
+
+  // What measures is stopped as long as this is looked at.
+  const measuring = desktop.run.engines[1]!;
+  measuring.kill('SIGSTOP');
+  await measure();
+  await poll(() => run.getByRole('button', { name: 'Stop' }).isVisible()).toBe(true);
+  await poll(() => page.getByRole('list', { name: 'Comparisons' }).getByText('running').count()).toBe(1);
+  await measure();
+  await poll(() => run.getByText('Waits for the benchmark on data.json').isVisible()).toBe(true);
+  await poll(() => page.getByRole('list', { name: 'Comparisons' }).getByText('waiting').count()).toBe(1);
+  await page.getByRole('list', { name: 'Comparisons' }).getByRole('button', { name: 'running' }).click();
+  await poll(() => run.getByRole('button', { name: 'Stop' }).isVisible()).toBe(true);
+  measuring.kill('SIGKILL');
+  const again = run.getByRole('button', { name: 'Try what failed again' });
+  await poll(() => again.isVisible()).toBe(true);
+  await poll(() => run.getByText(/ended unexpectedly.*What was recorded/).count()).toBe(1);
+  await poll(() => run.getByText('1 of 2 rows could not be measured').count()).toBe(1);
+  await again.click();
+  await poll(() => run.getByRole('button', { name: 'Export…' }).isVisible()).toBe(true);
+  await poll(() => run.getByText('ended unexpectedly').count()).toBe(0);
+  await poll(() => run.locator('tbody tr').count()).toBe(2);
+  await poll(() => page.getByRole('list', { name: 'Comparisons' }).getByText('done').count()).toBe(3);
+  expect(desktop.problems).toEqual([]);
+}, 400_000);
+
+test('what is removed is gone; without any the page is as it began', async () => {
+  const remove = page.getByRole('button', { name: 'Remove' });
+  const form = page.getByRole('form', { name: 'New benchmark' });
+  for (let left = 3; left > 0; left--) {
+    await poll(() => remove.isVisible()).toBe(true);
+    await remove.click();
+  }
+  await poll(() => form.isVisible()).toBe(true);
 }, 400_000);

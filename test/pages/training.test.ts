@@ -75,6 +75,22 @@ test('a training is asked for, seen as it goes, paused, kept, opened, and found 
   await poll(() => run.getByText(/Paused at step \d+ of 3,000/).isVisible()).toBe(true);
   await page.screenshot({ path: join(projectFolder, 'test-output', 'training.png') });
   await run.getByRole('button', { name: 'Keep the best so far' }).click();
+  // The process that trains is killed: its training says so, also to a page that did not see it, and goes on.
+  const goOn = run.getByRole('button', { name: 'Go on' });
+  await poll(() => goOn.isVisible()).toBe(true);
+  await goOn.click();
+  await poll(() => run.getByRole('status').textContent()).toMatch(/Training|Validating/);
+  desktop.run.engines[1]!.kill('SIGKILL');
+  const ended = run.getByRole('alert').getByText(/It ended at step [1-9]\d* of 3,000\. .*What was recorded/);
+  await poll(() => ended.isVisible()).toBe(true);
+  await page.reload();
+  await poll(() => ended.isVisible()).toBe(true);
+  await goOn.click();
+  await poll(() => run.getByRole('status').textContent()).toMatch(/Training|Validating/);
+  expect(await ended.count()).toBe(0);
+  await run.getByRole('button', { name: 'Pause' }).click();
+  await poll(() => run.getByText(/Paused at step \d+ of 3,000/).isVisible()).toBe(true);
+
   const open = run.getByRole('button', { name: 'Open with it' });
   await poll(() => open.isVisible()).toBe(true);
   await open.click();
