@@ -158,12 +158,20 @@ test('an editor that needs no training is opened from its form, with settings of
   await editors.getByRole('button', { name: 'Open with GRACE' }).click();
   const form = editors.getByRole('form', { name: 'Settings of GRACE' });
   expect(await form.getByLabel('Steps').inputValue()).toBe('100');
+  await form.getByLabel('Steps').fill('');
+  await poll(() => form.getByText('Give a value for “Steps”.').isVisible()).toBe(true);
+  expect(await form.getByRole('button', { name: 'Open' }).isDisabled()).toBe(true);
   await form.getByLabel('Steps').fill('3');
+  // Half a number is not taken away from who types it.
+  await form.getByLabel('Learning rate').fill('');
+  await form.getByLabel('Learning rate').pressSequentially('1e-1');
+  await poll(() => form.getByLabel('Learning rate').inputValue()).toBe('1e-1');
   await form.getByLabel('Where edits act').selectOption({ label: 'everywhere, all together' });
   await form.getByRole('button', { name: 'Open' }).click();
   await poll(() => card().innerText()).toMatch(/Editor\s+GRACE[\s\S]*Edits act\s+everywhere, all together/);
   await editors.getByRole('button', { name: 'Settings of GRACE' }).click();
   expect(await form.getByLabel('Steps').inputValue()).toBe('3');
+  expect(await form.getByLabel('Learning rate').inputValue()).toBe('0.1');
   await form.getByLabel('Layer').fill('1000');
   await form.getByRole('button', { name: 'Open' }).click();
   await page.getByText('The decoder has no layer 1000').waitFor();
