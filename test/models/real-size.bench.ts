@@ -1,6 +1,6 @@
 /**
  * @file Models of real size, of random weights made here and removed again: peak memory by the system's own account (VmHWM of a process
- * that does nothing else), and speed. `npm run bench -- real-size [case]`; without a case the ones of 1.2 B.
+ * that does nothing else), and speed. `npm run bench -- real-size [case] [provider]`; without a case the ones of 1.2 B, on the processor.
  */
 import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -13,6 +13,7 @@ import { generate } from '../../electron/models/generation.ts';
 import { memoryNeeds } from '../../electron/models/memory.ts';
 import type { WeightForm } from '../../electron/models/packed/form.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
+import type { Provider } from '../../electron/tensor/session.ts';
 import { adamDefaults } from '../../electron/training/optimizer.ts';
 import { type Geometry, geometries, writeCheckpoint, writeRandomPacked } from '../support/realSize.ts';
 import { noisePicture, tinyEdits } from '../support/tinyEdits.ts';
@@ -23,7 +24,7 @@ interface Case {
   readonly work: 'answer' | 'train';
   /** edits of a training step */
   readonly edits?: number;
-  /** that it may take, in GB */
+  /** that it may take on the processor, in GB */
   readonly most: number;
 }
 
@@ -35,8 +36,13 @@ const cases: Readonly<Record<string, Case>> = {
   '7b-train': { geometry: '7b', form: '4bit', work: 'train', edits: 1, most: 16 },
 };
 
-const [, wanted, child, folderOfChild] = process.argv.slice(2);
-if (child === 'child') await inChild(cases[wanted!]!, folderOfChild!);
+const [, wanted, provider = 'cpu', folderOfChild] = process.argv.slice(2) as [
+  string,
+  string | undefined,
+  Provider | undefined,
+  string | undefined,
+];
+if (folderOfChild !== undefined) await inChild(cases[wanted!]!, folderOfChild);
 else {
   const chosen = wanted === undefined ? ['1b-8bit', '1b-train'] : [wanted];
   const unknown = chosen.find((name) => !cases[name]);
@@ -49,7 +55,7 @@ async function measure(name: string, of: Case): Promise<void> {
   try {
     await writeCheckpoint(folder, of.geometry, of.form !== 'dense');
     if (of.form !== 'dense') await writeRandomPacked(folder, of.form);
-    const run = fork(process.argv[1]!, ['real-size', name, 'child', folder], { execArgv: [] });
+    const run = fork(process.argv[1]!, ['real-size', name, provider, folder], { execArgv: [] });
     let most = { anonymous: 0, mapped: 0 };
     const watch = setInterval(() => {
       const now = memoryOf(run.pid!, folder);
@@ -117,7 +123,7 @@ async function inChild({ geometry, form, work, edits, most }: Case, folder: stri
     return seconds;
   };
   const model = await VisionLanguageModel.open(folder, {
-    ...{ providers: ['cpu'], weights: form, packed, decoderLater: training },
+    ...{ providers: [provider], weights: form, packed, decoderLater: training },
     ...(training && { cuts: [layer] }),
   });
   const parameters = [...model.checkpoint.backbone.tensors().values()]
@@ -157,7 +163,7 @@ async function inChild({ geometry, form, work, edits, most }: Case, folder: stri
   await model.dispose();
   const held = peak();
   console.log(
-    `  ${wanted!.padEnd(10)} ${(parameters / 1e9).toFixed(2)} B parameters, ${form}, ${work}: peak ${held.toFixed(2)} GB ` +
+    `  ${wanted!.padEnd(10)} ${(parameters / 1e9).toFixed(2)} B parameters, ${form}, ${work} on ${model.provider}: peak ${held.toFixed(2)} GB ` +
       `(at most ${most} wanted${held > most ? ', MISSED' : ''}; answering was foretold ${(need.total / 1e9).toFixed(2)}); ${told.join(', ')}`,
   );
 }
