@@ -384,7 +384,7 @@ const PICTURE_FIELDS = ['image', 'image_rephrase', 'm_loc', 'image_swapped', 'im
 type PictureField = (typeof PICTURE_FIELDS)[number];
 
 /**
- * Writes `<split>.json` and its pictures (PNG, 120 × 120, in `images/<split>/`) into a folder.
+ * Writes `<split>.json` and its pictures (PNG, 120 × 120, in `images/<split>/`) into a folder; records about the things in `first` come first.
  * @returns the number of records of each kind
  */
 export async function writeEditingSet(
@@ -392,12 +392,16 @@ export async function writeEditingSet(
   split: Split,
   count: number,
   seed: number,
+  first: ReadonlySet<string> = new Set(),
 ): Promise<Partial<Record<EditKind, number>>> {
   await loadSprites();
   await mkdir(path.join(folder, 'images', split), { recursive: true });
   const written: EvqaRecord[] = [];
   const kinds: Partial<Record<EditKind, number>> = {};
-  for (const [i, record] of editingRecords(split, count, seed).entries()) {
+  const records = [...editingRecords(split, count, seed)].sort(
+    (a, b) => Number(first.has(b.object)) - Number(first.has(a.object)),
+  );
+  for (const [i, record] of records.entries()) {
     const { image, image_rephrase, m_loc, image_swapped, image_elsewhere, ...texts } = record;
     const scenes = { image, image_rephrase, m_loc, image_swapped, image_elsewhere };
     const files: { [field in PictureField]?: string } = {};

@@ -7,7 +7,7 @@ import type { ScopeAsk, ScopeFamily } from '../editors/scope/learned/examples.ts
 import { gridLayout, type Pixels } from '../models/picture.ts';
 import { pixelValues } from './batches.ts';
 import { GRID } from './recipe.ts';
-import { OBJECTS, type ObjectKind, objectNamed, TAUGHT_OBJECTS } from './world/objects.ts';
+import { OBJECTS, type ObjectKind, objectNamed, TAUGHT_OBJECTS, withheldThings } from './world/objects.ts';
 import { drawWording, type Question, questionsOf, type Topic, topicNouns } from './world/questions.ts';
 import { type Random, seededRandom } from './world/random.ts';
 import {
@@ -36,13 +36,6 @@ const [ASKS, FOREIGN] = [7, 2];
 
 /** Share of families about a thing the model was never shown, beside those that chance picks. */
 const UNTAUGHT_SHARE = 0.25;
-
-/** Things that no picture of a source with this many withheld shows. */
-export function withheldThings(every: number): Set<string> {
-  return new Set(
-    every > 0 ? OBJECTS.filter(({ index }) => index % every === every - 1).map(({ name }) => name) : [],
-  );
-}
 
 /** A family of scenes, not yet rendered. `loadSprites()` must have been awaited. */
 export function composeFamily({ index, seed, withheld }: ScopeRequest): {

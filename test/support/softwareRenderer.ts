@@ -1,12 +1,18 @@
-/** @file SwiftShader, a graphics card in software: what webgpu is tested on where there is none of another kind. */
+/**
+ * @file SwiftShader, a graphics card in software: what webgpu is tested on where there is none of another kind.
+ * With EMEND_GRAPHICS_CARD=1 in the environment it is the machine's own card.
+ */
 import { type ChildProcess, fork } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { availableProviders, type Provider } from '../../electron/tensor/session.ts';
 import { chromiumFolder } from './browser.ts';
 
+const ownCard = process.env.EMEND_GRAPHICS_CARD === '1';
+
 /** Why there is no software renderer to test with, or null. */
 export async function rendererHindrance(): Promise<string | null> {
+  if (ownCard) return null;
   if (process.platform !== 'linux' || process.arch !== 'x64')
     return 'SwiftShader is packed for Linux on x64 only';
   if (!availableProviders().includes('webgpu')) return 'this onnxruntime-node has no webgpu provider';
@@ -22,7 +28,7 @@ export async function reportOn<T>(entry: string, args: readonly string[], provid
   const renderer = await chromiumFolder();
   const icd = join(renderer, 'vk_swiftshader_icd.json');
   const env: NodeJS.ProcessEnv =
-    provider === 'cpu'
+    provider === 'cpu' || ownCard
       ? {}
       : {
           VK_ICD_FILENAMES: icd,

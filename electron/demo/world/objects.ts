@@ -146,3 +146,10 @@ export function withArticle(kind: ObjectKind): string {
   if (kind.mass) return kind.name;
   return `${/^[aeiou]/.test(kind.name) ? 'an' : 'a'} ${kind.name}`;
 }
+
+/** Things that no picture of a source with every so many withheld shows; none for 0. */
+export function withheldThings(every: number): Set<string> {
+  return new Set(
+    every > 0 ? OBJECTS.filter(({ index }) => index % every === every - 1).map(({ name }) => name) : [],
+  );
+}
