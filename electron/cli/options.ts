@@ -22,11 +22,10 @@ export const pictureRowsOption = () =>
     'let a picture take so many rows at most, where the model would give it more: rows cost memory',
   ).argParser(wholeNumber(1, 1_000_000));
 
-export const providerOption = () =>
-  new Option(
-    '--provider <name>',
-    'execution provider; the best that loads when not given (cpu is always there)',
-  ).choices(providerNames);
+export const providerOption = (otherwise = 'the best that loads when not given') =>
+  new Option('--provider <name>', `execution provider; ${otherwise} (cpu is always there)`).choices(
+    providerNames,
+  );
 
 export const weightsOption = () =>
   new Option(

@@ -143,7 +143,7 @@ export function trainCommand(): Command {
     .option('--seed <number>', 'of weights, order and draws', wholeNumber(0, 2 ** 31 - 1), 1)
     .addOption(pictureRowsOption())
     .addOption(weightsOption())
-    .addOption(providerOption())
+    .addOption(providerOption('cuda where it loads, else cpu, when not given'))
     .action((options: TrainOptions, self: Command) => {
       const chosen = trainable.find(({ name }) => name === options.editor)!;
       const settings = settingsGiven(chosen, self);

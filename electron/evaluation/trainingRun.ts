@@ -30,7 +30,7 @@ import { type Checkpoint, openCheckpoint } from '../models/open.ts';
 import type { PackedCache } from '../models/packed/cache.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
-import type { Provider } from '../tensor/session.ts';
+import { availableProviders, type Provider } from '../tensor/session.ts';
 import { benchmark } from './benchmark.ts';
 import { type EditingSet, readEditingSet } from './editingSet.ts';
 import { editSourceFromFile, neededForTraining } from './editSource.ts';
@@ -407,6 +407,11 @@ function descriptionOf(
   return { editor, name, ...own, model, weights, router };
 }
 
+/** What trains where nothing was asked for: webgpu and its like compile anew for the shapes of a step, which takes longer than the step on a processor. */
+function usualProviders(): Provider[] {
+  return availableProviders().filter((name) => name === 'cuda' || name === 'cpu');
+}
+
 /** Opens the model for a training, cut after some layers, or after every one from a layer on, and closes it again. */
 async function withModel<T>(
   request: TrainingRequest,
@@ -419,7 +424,7 @@ async function withModel<T>(
     return Array.from({ length: layers - 1 - from }, (_, place) => from + place);
   };
   const model = await VisionLanguageModel.open(request.model, {
-    providers: request.providers,
+    providers: request.providers.length > 0 ? request.providers : usualProviders(),
     // A wish to stop while it opens is heard before the first step, with the state saved.
     ...{ weights: request.weights, packed },
     decoderLater: true,
