@@ -1,4 +1,5 @@
 /** @file What each execution provider is on this machine: whether it runs, why not, and what would fetch what it lacks. */
+import { existsSync } from 'node:fs';
 import { EmendError } from '../errors.ts';
 import * as f from './functions.ts';
 import { Graph } from './graph.ts';
@@ -54,8 +55,13 @@ export async function examineProviders(): Promise<ExaminedProvider[]> {
   return examined;
 }
 
-/** WebGPU reaches a card through its Vulkan driver, which Linux distributions keep in a package of its own. */
-const VULKAN = 'sudo apt-get install mesa-vulkan-drivers';
+/**
+ * WebGPU reaches a card through its Vulkan driver, which Linux distributions keep in a package of its own. NVIDIA's is installed with its
+ * kernel module and loads nothing without these libraries, on machines without a screen too.
+ */
+const VULKAN = existsSync('/dev/nvidiactl')
+  ? 'sudo apt-get install libvulkan1 libegl1 libglx0 libx11-6 libxext6'
+  : 'sudo apt-get install mesa-vulkan-drivers';
 
 /** What went wrong with a product of two small matrices; null when it is right. */
 async function tryProduct(provider: Provider): Promise<string | null> {
