@@ -25,6 +25,7 @@ import {
   providerOption,
   suffixOption,
   tellProgress,
+  typedCommand,
   untilInterrupted,
   weightsOption,
   wholeNumber,
@@ -98,7 +99,7 @@ async function gate(options: GateCommandOptions, signal: AbortSignal): Promise<v
       emend: version(),
       model: { name: nameOfModel(folder), fingerprint: await fingerprint(model.checkpoint) },
       data: { name: basename(data), sha256: set.sha256, edits: set.records.length },
-      command: `npx emend ${process.argv.slice(process.argv.indexOf('attribute')).join(' ')}`,
+      command: typedCommand('attribute'),
     });
   } finally {
     await model.dispose();

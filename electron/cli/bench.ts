@@ -37,6 +37,7 @@ import {
   suffixOption,
   tellOpening,
   templateOption,
+  typedCommand,
   untilInterrupted,
   weightsOption,
   wholeNumber,
@@ -154,7 +155,7 @@ async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<v
     ...{ data, format, images, seeds, at, limit, limitProbes, out, adapters, signal },
     editors: editor === 'all' ? undefined : editor!.split(',').filter((name) => name !== ''),
     common: withoutOptions(typed, own),
-    command: `npx emend bench ${typed.join(' ')}`,
+    command: typedCommand('bench'),
   });
   console.log(comparisonText(comparison));
   console.log(`Written to ${join(out, 'report.html')}, .csv and .json.`);

@@ -173,3 +173,9 @@ export function tellProgress(stage: string, done: number, total: number | null):
   if (!process.stderr.isTTY) return;
   process.stderr.write(`\r\x1b[K${stage} ${done}${total === null ? '' : ` of ${total}`}`);
 }
+
+/** What was typed from a command's name on, as a shell reads it back. */
+export function typedCommand(name: string): string {
+  const quoted = (arg: string) => (/^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`);
+  return ['npx emend', ...process.argv.slice(process.argv.indexOf(name)).map(quoted)].join(' ');
+}

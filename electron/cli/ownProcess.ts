@@ -35,8 +35,16 @@ export async function runEmend(args: readonly string[], signal: AbortSignal): Pr
       );
     throw cause;
   });
-  if (code !== 0)
-    throw new EmendError('engine', said.trim().split('\n').at(-1) ?? 'It ended without a word.');
+  if (code !== 0) throw new EmendError('engine', reasonIn(said) || 'It ended without a word.');
+}
+
+/** What a command said it failed of: behind `emend:`, or `error:` where its options are wrong; else its last line. */
+function reasonIn(said: string): string {
+  const lines = said.trim().split('\n');
+  return (lines.findLast((line) => /^(emend|error):/.test(line)) ?? lines.at(-1)!).replace(
+    /^(emend|error): /,
+    '',
+  );
 }
 
 /**

@@ -9,7 +9,7 @@ import type { ComparedEditor, Comparison } from '../evaluation/comparisonReport.
 import { readEditingSet } from '../evaluation/editingSet.ts';
 import { version } from '../frontends/places.ts';
 import { comparisonText } from './compareEditors.ts';
-import { layerList, tellProgress, untilInterrupted, wholeNumber } from './options.ts';
+import { layerList, tellProgress, typedCommand, untilInterrupted, wholeNumber } from './options.ts';
 import { measured, runOnce, type SingleReport } from './ownProcess.ts';
 
 /** One training of the sweep: its name in the table, and what it is told beside what all are told. */
@@ -134,7 +134,7 @@ async function sweep(training: readonly string[], options: SweepOptions, signal:
     return {
       ...{ emend: version(), title: 'Trainings compared', model: opened, sizes: [1], editors: rows },
       data: { name: basename(test), sha256: set.sha256, single, probes: 0 },
-      command: `npx emend sweep ${process.argv.slice(process.argv.indexOf('sweep') + 1).join(' ')}`,
+      command: typedCommand('sweep'),
     };
   }
 }

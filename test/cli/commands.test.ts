@@ -692,21 +692,26 @@ describe('emend sweep', () => {
       'no mapper: --no-influence-mapper',
       '--variant',
       'too high: --layer 9',
+      '--variant',
+      'mistyped: --no-such-option',
     ];
     const said = await succeed(...command(...variants));
     for (const name of ['layer 0', 'layer 2', 'no mapper'])
       expect(said).toMatch(new RegExp(`^${name}, no scope +[\\d.]+ / [\\d.]+$`, 'm'));
     expect(said).toMatch(/^too high, no scope .*9/m);
+    expect(said).toMatch(/^mistyped, no scope .*no-such-option/m);
     const layer = async (name: string) =>
       JSON.parse(await readFile(join(out, name, 'adapter', 'adapter.json'), 'utf8'));
     expect(await layer('layer-2')).toMatchObject({ layer: 2, influenceMapper: true });
     expect(await layer('no-mapper')).toMatchObject({ layer: 1, influenceMapper: false });
-    const { editors } = JSON.parse(await readFile(join(out, 'report.json'), 'utf8'));
+    const { editors, command: typed } = JSON.parse(await readFile(join(out, 'report.json'), 'utf8'));
+    expect(typed).toMatch(/^npx emend sweep .* --variant 'no mapper: --no-influence-mapper' .* -- --model /);
     expect(editors.map(({ editor }: { editor: string }) => editor)).toEqual([
       'layer 0',
       'layer 2',
       'no mapper',
       'too high',
+      'mistyped',
     ]);
 
     const files = ['layer-0/adapter/adapter.json', 'layer-2/bench.json', 'no-mapper/bench.json'];
