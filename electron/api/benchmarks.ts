@@ -19,6 +19,7 @@ import {
 } from '../evaluation/comparing.ts';
 import { comparisonCsv } from '../evaluation/comparisonReport.ts';
 import { type EditingSet, findPicture, readEditingSet } from '../evaluation/editingSet.ts';
+import { neededForTraining } from '../evaluation/editSource.ts';
 import { type ComparedSample, findSamples, samplesCsv } from '../evaluation/samples.ts';
 import { readJson } from '../files/json.ts';
 import { readPictureFile } from '../files/picture.ts';
@@ -122,7 +123,9 @@ export class Benchmarks {
 
   /** Reads a data set through and says what is in it. */
   async dataSet(input: CallInput<'benchmarks.dataSet'>): Promise<CallOutput<'benchmarks.dataSet'>> {
-    const set = await readEditingSet(input.data, { format: input.format, images: input.images });
+    const { data, format, images, use } = input;
+    const needs = use === 'training' ? neededForTraining : [];
+    const set = await readEditingSet(data, { format, images, needs });
     const counts = new Map<string, number>();
     for (const { probes } of set.records)
       for (const kind of new Set(probes.map((probe) => probe.kind)))

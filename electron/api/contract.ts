@@ -1226,6 +1226,8 @@ export const calls = {
       data: z.string().min(1).max(4096),
       format: EditingSetFormat.optional(),
       images: z.string().max(4096).optional(),
+      /** edits that cannot be trained on count as left out where that is what it is for */
+      use: z.enum(['measuring', 'training']).default('measuring'),
     }),
     output: z.object({
       format: EditingSetFormat,

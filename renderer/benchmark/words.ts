@@ -51,15 +51,6 @@ export const verdictNames: Readonly<Record<EditVerdict, string>> = {
   fails: 'fails',
 };
 
-export const formatNames = {
-  evqa: 'E-VQA',
-  eic: 'E-IC',
-  vlkeb: 'VLKEB',
-  mmke: 'MMKE-Bench',
-  emend: 'Emend',
-  csv: 'CSV',
-} as const;
-
 export const sizeName = (edits: number): string =>
   edits === 1 ? 'each alone' : `${edits.toLocaleString()} together`;
 

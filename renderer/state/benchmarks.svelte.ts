@@ -5,26 +5,22 @@ import type {
   Benchmark,
   BenchmarkCandidate,
   CallInput,
-  CallOutput,
   Comparison,
   MeasuredAt,
   WireError,
 } from '../../electron/api/contract.ts';
 import { type Connection, toWireError } from '../backend.ts';
+import { DataSetChoice } from './dataSet.svelte.ts';
 import type { Jobs } from './jobs.svelte.ts';
 import { SampleRows } from './sampleRows.svelte.ts';
 import type { Toasts } from './toasts.svelte.ts';
-
-/** A data set as the form tells of it: what is in it, or why it cannot be read. */
-export type ReadSet =
-  | { readonly set: CallOutput<'benchmarks.dataSet'>; readonly error: null }
-  | { readonly set: null; readonly error: WireError };
 
 export class Benchmarks {
   readonly #connection: Connection;
   readonly #jobs: Jobs;
   readonly #toasts: Toasts;
   readonly samples: SampleRows;
+  readonly dataSet: DataSetChoice;
   all = $state.raw<readonly Benchmark[]>([]);
   /** editors that may be measured; null until they are read, as while no model is open */
   candidates = $state.raw<readonly BenchmarkCandidate[] | null>(null);
@@ -35,23 +31,19 @@ export class Benchmarks {
   /** what a new one is asked for; editors: null as long as nobody chose */
   asked = $state({
     editors: null as string[] | null,
-    data: '',
-    images: '',
     at: [1] as number[],
     limit: 100,
     limitProbes: 50,
     seeds: 1,
   });
-  dataSet = $state.raw<ReadSet | null>(null);
-  readingSet = $state(false);
   #turn = 0;
-  #setTurn = 0;
 
   constructor(connection: Connection, jobs: Jobs, toasts: Toasts) {
     this.#connection = connection;
     this.#jobs = jobs;
     this.#toasts = toasts;
     this.samples = new SampleRows(connection);
+    this.dataSet = new DataSetChoice(connection, 'measuring');
     connection.on('benchmark.changed', ({ benchmark }) => {
       void this.read();
       if (benchmark === this.shown) void this.#readShown();
@@ -68,11 +60,6 @@ export class Benchmarks {
   readonly chosen = $derived.by(() =>
     this.measurable.map(({ editor }) => editor).filter((name) => this.asked.editors?.includes(name) ?? true),
   );
-
-  /** Where what was dropped lies; '' where a page cannot know that. */
-  pathOf(file: File): string {
-    return this.#connection.pathOf?.(file) ?? '';
-  }
 
   async read(): Promise<void> {
     try {
@@ -120,27 +107,10 @@ export class Benchmarks {
     return null;
   }
 
-  /** Reads the data set that is asked for, so that what is wrong with it is told before anything begins. */
-  async readSet(): Promise<void> {
-    const turn = ++this.#setTurn;
-    const { data, images } = this.asked;
-    this.dataSet = null;
-    if (!data.trim()) return;
-    this.readingSet = true;
-    try {
-      const input = { data, ...(images.trim() && { images }) };
-      const set = await this.#connection.call('benchmarks.dataSet', input);
-      if (turn === this.#setTurn) this.dataSet = { set, error: null };
-    } catch (error) {
-      if (turn === this.#setTurn) this.dataSet = { set: null, error: toWireError(error) };
-    } finally {
-      if (turn === this.#setTurn) this.readingSet = false;
-    }
-  }
-
   /** Begins what is asked for; it shows itself when it is known. */
   async start(): Promise<void> {
-    const { images, data, at, limit, limitProbes, seeds } = this.asked;
+    const { at, limit, limitProbes, seeds } = this.asked;
+    const { data, images } = this.dataSet;
     this.shown = null;
     await this.#follow('benchmarks.start', {
       ...{ editors: [...this.chosen], data, at: at.toSorted((a, b) => a - b), limit, limitProbes },

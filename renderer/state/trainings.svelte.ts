@@ -12,6 +12,7 @@ import type {
 } from '../../electron/api/contract.ts';
 import { type Connection, toWireError } from '../backend.ts';
 import type { Condition } from './condition.svelte.ts';
+import { DataSetChoice } from './dataSet.svelte.ts';
 import type { Jobs } from './jobs.svelte.ts';
 import type { Models } from './models.svelte.ts';
 import type { Toasts } from './toasts.svelte.ts';
@@ -27,6 +28,7 @@ export class Trainings {
   readonly #condition: Condition;
   readonly #models: Models;
   readonly #toasts: Toasts;
+  readonly dataSet: DataSetChoice;
   all = $state.raw<readonly Training[]>([]);
   editors = $state.raw<readonly EditorSummary[]>([]);
   /** the one in view */
@@ -34,9 +36,11 @@ export class Trainings {
   points = $state.raw<readonly TrainingPoint[]>([]);
   validations = $state.raw<readonly TrainingValidation[]>([]);
   error = $state.raw<WireError | null>(null);
+  /** whether the form of a new one is in view */
+  asking = $state(false);
   /** what a new one is asked for */
-  asked = $state<Omit<Asked, 'settings' | 'accumulate'> & { accumulate: number }>({
-    ...{ editor: '', name: '', data: '', images: '', steps: 5000, batch: 4, accumulate: 1, rate: 1e-4 },
+  asked = $state<Omit<Asked, 'settings' | 'data' | 'images' | 'accumulate'> & { accumulate: number }>({
+    ...{ editor: '', name: '', steps: 5000, batch: 4, accumulate: 1, rate: 1e-4 },
     ...{ extended: true, seed: 1, from: '' },
     validation: { edits: 20, every: 500 },
   });
@@ -50,6 +54,7 @@ export class Trainings {
     this.#condition = condition;
     this.#models = models;
     this.#toasts = toasts;
+    this.dataSet = new DataSetChoice(connection, 'training');
     connection.on('training.changed', ({ training }) => {
       void this.read();
       if (training === this.shown) void this.#readCurve();
@@ -65,11 +70,6 @@ export class Trainings {
   readonly trainable = $derived.by(() => this.editors.filter(({ training }) => training !== null));
   readonly editor = $derived.by(() => this.trainable.find(({ name }) => name === this.asked.editor) ?? null);
   readonly job = $derived.by(() => this.#jobs.find(this.training?.job ?? null));
-
-  /** Where what was dropped lies; '' where a page cannot know that. */
-  pathOf(file: File): string {
-    return this.#connection.pathOf?.(file) ?? '';
-  }
 
   async read(): Promise<void> {
     try {
@@ -95,6 +95,15 @@ export class Trainings {
     if (layer != null && 'layer' in this.settings) this.settings['layer'] = layer;
     this.asked.editor = name;
     this.asked.rate = training.rate;
+  }
+
+  /** Asks for a new one at a layer, of the first editor that acts at one. */
+  async askAt(layer: number): Promise<void> {
+    await this.read();
+    const takes = ({ training }: EditorSummary) => training!.settings.some(({ key }) => key === 'layer');
+    if (!('layer' in this.settings)) this.choose(this.trainable.find(takes)?.name ?? '');
+    this.settings['layer'] = layer;
+    this.asking = true;
   }
 
   show(id: string | null): void {
@@ -123,13 +132,14 @@ export class Trainings {
 
   /** Begins the training that is asked for; it shows itself when it is known. */
   async start(): Promise<void> {
-    const { images, from, ...asked } = this.asked;
+    const { from, ...asked } = this.asked;
+    const { data, images } = this.dataSet;
     this.error = null;
     this.shown = null;
     await this.#follow('training.start', {
-      ...asked,
+      ...{ ...asked, data },
       settings: { ...this.settings },
-      ...(images?.trim() && { images }),
+      ...(images.trim() && { images }),
       ...(from?.trim() && { from }),
     });
   }

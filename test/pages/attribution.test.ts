@@ -198,9 +198,13 @@ test('a layer is proposed over the library’s edits with its reason, and anothe
   await found().getByText(`Layer ${proposed.layer}`, { exact: true }).waitFor();
   await found().getByText(proposed.why).waitFor();
   await page.getByLabel('Layer to take').selectOption('5');
-  await found().getByText('emend train --layer 5').waitFor();
   const json = JSON.parse((await saved('Save JSON')).content.toString());
   expect(json).toMatchObject({ chosenLayer: 5, of: 'library', result: { layer: proposed.layer } });
+  await page.getByRole('button', { name: 'Train an adapter there…' }).click();
+  const form = page.getByRole('form', { name: 'New training' });
+  await poll(() => form.getByLabel('Layer', { exact: true }).inputValue()).toBe('5');
+  await page.getByRole('link', { name: 'Attribution' }).click();
+  await found().getByText(proposed.why).waitFor();
 });
 
 test('it runs as a job that is listed and can be stopped', async () => {

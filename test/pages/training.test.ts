@@ -27,7 +27,8 @@ beforeAll(async () => {
     ...{ image: 'a.png', image_rephrase: 'b.png', loc: 'Is there a tree?', loc_ans: 'yes' },
     ...{ m_loc: 'c.png', m_loc_q: 'What is the fruit?', m_loc_a: 'an apple' },
   };
-  writeFileSync(join(home, 'edits', 'data.json'), JSON.stringify(new Array(4).fill(record)));
+  const { image_rephrase: _, ...alone } = record;
+  writeFileSync(join(home, 'edits', 'data.json'), JSON.stringify([...new Array(4).fill(record), alone]));
   browser = await openBrowser();
   desktop = await launchDesktop({ browser, home, size: { width: 1280, height: 900 } });
   page = desktop.page;
@@ -53,11 +54,18 @@ test('a training is asked for, seen as it goes, paused, kept, opened, and found 
   await poll(() => form.getByText('Give the adapter a name.').isVisible()).toBe(true);
   expect(await train.isDisabled()).toBe(true);
   await form.getByLabel('Adapter’s name').fill('page adapter');
-  await form.getByLabel('Editing set').fill(join(home, 'edits', 'data.json'));
+  await form.getByLabel('Data set').fill(join(home, 'edits', 'data.json'));
+  await form.getByLabel('Data set').blur();
+  // What can be trained on is told before anything begins.
+  await poll(() => form.getByText('E-VQA, 4 edits.').isVisible()).toBe(true);
+  expect(await form.getByRole('list', { name: 'Rows left out' }).textContent()).toMatch(/Row 5/);
+  await poll(() => form.getByText('4 edits that can be trained on: fewer must be held out').isVisible()).toBe(
+    true,
+  );
+  await form.getByLabel('Edits held out').fill('1');
   await poll(() => form.getByText('Choose the layer to edit after.').isVisible()).toBe(true);
   await form.getByLabel('Layer', { exact: true }).fill('2');
   await form.getByLabel('Steps', { exact: true }).fill('3000');
-  await form.getByLabel('Edits held out').fill('1');
   await form.getByLabel('Steps between measurements').fill('2');
   await form.getByRole('button', { name: 'More settings' }).click();
   await form.getByLabel('Edits a batch').fill('1');
