@@ -86,6 +86,13 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   return rank === 2 ? result : reshape(result, [...x.shape.slice(0, -1), weight.shape[0]!], x);
 }
 
+/** x·W + c in one. x [..., in], W [in, out], c [..., out] → [..., out]. */
+export function productPlus(x: Tensor, weight: Tensor, c: Tensor): Tensor {
+  const flat = (y: Tensor) => reshape(y, [productOfDims(y.shape.slice(0, -1)), y.shape.at(-1)!]);
+  const result = one(x.graph, 'Gemm', [flat(x), weight, flat(c)], { transA: 0, transB: 0 });
+  return reshape(result, c.shape, c);
+}
+
 /** A matrix [out, in] in blocks along its rows: an element of block b is scales[b]·(its bits − zeroPoints[b]). */
 export interface PackedMatrix {
   readonly bits: 4 | 8;
@@ -218,7 +225,7 @@ export function scatterRows(
 }
 
 const reduction =
-  (operator: 'ReduceSum' | 'ReduceMean' | 'ReduceMax') =>
+  (operator: 'ReduceSum' | 'ReduceSumSquare' | 'ReduceMean' | 'ReduceMax') =>
   (x: Tensor, axes: readonly number[] = x.shape.map((_, axis) => axis), keep = false): Tensor => {
     const at = axes.map((axis) => axisOf(axis, x.shape.length, operator));
     return one(x.graph, operator, [x, x.graph.constant(at, [at.length], 'int64')], {
@@ -227,6 +234,7 @@ const reduction =
     });
   };
 export const sum = reduction('ReduceSum');
+export const sumOfSquares = reduction('ReduceSumSquare');
 export const mean = reduction('ReduceMean');
 export const max = reduction('ReduceMax');
 

@@ -71,6 +71,7 @@ export const operatorNames = [
   'ScatterND',
   'Expand',
   'ReduceSum',
+  'ReduceSumSquare',
   'ReduceMean',
   'ReduceMax',
   'OneHot',
@@ -140,19 +141,20 @@ function reduceShape(inputs: readonly Tensor[], attributes: Attributes): Output[
   return [{ dtype: x.dtype, shape }];
 }
 
-/** Puts back the reduced axes and repeats the gradient along them. */
-function spread(gradient: Tensor, x: Tensor, attributes: Attributes): Tensor {
+/** Puts back the reduced axes, of size 1. */
+function withReduced(gradient: Tensor, x: Tensor, attributes: Attributes): Tensor {
+  if (attributes['keepdims'] === 1) return gradient;
   const axes = attributes['axes'] as readonly number[];
-  const kept =
-    attributes['keepdims'] === 1
-      ? gradient
-      : f.reshape(
-          gradient,
-          x.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim)),
-          x,
-        );
-  return f.expandLike(kept, x);
+  return f.reshape(
+    gradient,
+    x.shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim)),
+    x,
+  );
 }
+
+/** Puts back the reduced axes and repeats the gradient along them. */
+const spread = (gradient: Tensor, x: Tensor, attributes: Attributes): Tensor =>
+  f.expandLike(withReduced(gradient, x, attributes), x);
 
 function countAlong(x: Tensor, axes: readonly number[]): Tensor {
   const sizes = axes.map((axis) => x.shape[axis]!);
@@ -256,10 +258,12 @@ const table: Record<OperatorName, Operator> = {
     attributes: { approximate: 'string' },
   },
   QuickGelu: {
-    ...pointwise((x, _, attributes) => {
+    ...pointwise((x, y, attributes) => {
+      // With y = x·σ(αx): σ + α(y − y·σ).
       const alpha = attributes['alpha'] as number;
-      const s = f.sigmoid(f.multiply(x, alpha));
-      return f.multiply(s, f.add(f.multiply(f.multiply(x, alpha), f.subtract(1, s)), 1));
+      const s = f.sigmoid(alpha === 1 ? x : f.multiply(x, alpha));
+      const rest = f.subtract(y, f.multiply(y, s));
+      return f.add(s, alpha === 1 ? rest : f.multiply(rest, alpha));
     }),
     attributes: { alpha: 'float' },
     domain: 'com.microsoft',
@@ -313,10 +317,11 @@ const table: Record<OperatorName, Operator> = {
           `Gemm: ${shapeText(a!.shape)} by ${shapeText(b!.shape)} does not fit.`,
         );
       }
-      if (c && (c.shape.length !== 1 || c.shape[0] !== columns)) {
+      const bias = c && (c.shape.length === 1 ? [columns] : [rows, columns]);
+      if (bias && c.shape.join() !== bias.join()) {
         throw new EmendError(
           'internal',
-          `Gemm: a bias of ${shapeText(c.shape)} does not fit ${columns} columns.`,
+          `Gemm: ${shapeText(c.shape)} cannot be added to ${shapeText([rows!, columns!])}.`,
         );
       }
       return [{ dtype: a!.dtype, shape: [rows!, columns!] }];
@@ -327,7 +332,7 @@ const table: Record<OperatorName, Operator> = {
       return [
         () => (transA ? gemm(b!, gradient, transB, true) : gemm(gradient, b!, false, !transB)),
         () => (transB ? gemm(gradient, a!, true, transA) : gemm(a!, gradient, !transA, false)),
-        ...(c ? [() => f.sum(gradient, [0])] : []),
+        ...(c ? [() => (c.shape.length === 1 ? f.sum(gradient, [0]) : gradient)] : []),
       ];
     },
   },
@@ -481,6 +486,14 @@ const table: Record<OperatorName, Operator> = {
     attributes: { keepdims: 'int' },
     infer: reduceShape,
     backward: ({ inputs: [x], gradient, attributes }) => [() => spread(gradient, x!, attributes), null],
+  },
+  ReduceSumSquare: {
+    attributes: { keepdims: 'int' },
+    infer: reduceShape,
+    backward: ({ inputs: [x], gradient, attributes }) => [
+      () => f.multiply(x!, withReduced(f.multiply(gradient, 2), x!, attributes)),
+      null,
+    ],
   },
   ReduceMean: {
     attributes: { keepdims: 'int' },

@@ -102,6 +102,20 @@ const cases: Case[] = [
     symbols: [['batch', 'rows', null], [null, null], [null]],
     make: ([x, w, b]) => f.linear(x!, w!, b!),
   },
+  {
+    name: 'Gemm (plus a matrix)',
+    shapes: [
+      [2, 3, 4],
+      [4, 5],
+      [2, 3, 5],
+    ],
+    symbols: [
+      ['batch', 'rows', null],
+      [null, null],
+      ['batch', 'rows', null],
+    ],
+    make: ([x, w, c]) => f.productPlus(x!, w!, c!),
+  },
   { name: 'Transpose', shapes: [[2, 3, 4]], make: ([a]) => f.transpose(a!, [2, 0, 1]) },
   {
     name: 'Reshape',
@@ -167,6 +181,12 @@ const cases: Case[] = [
     shapes: [[2, 3, 4]],
     symbols: [['batch', null, null]],
     make: ([a]) => f.sum(a!, [0, 2]),
+  },
+  {
+    name: 'ReduceSumSquare',
+    shapes: [[2, 3, 4]],
+    symbols: [['batch', null, null]],
+    make: ([a]) => f.add(f.sumOfSquares(a!, [1], true), f.sumOfSquares(a!, [0, 1])),
   },
   {
     name: 'ReduceMean',

@@ -153,7 +153,8 @@ def serac():
     said = sum(likelihood(decoder(shown["embeddings"], 0, shown, change), shown))
     layer_norm = lambda y, name: F.layer_norm(y, y.shape[-1:], parameters[f"{name}.weight"], parameters[f"{name}.bias"])
     dense = lambda y, name: F.linear(y, parameters[f"classifier_proj.{name}.weight"], parameters[f"classifier_proj.{name}.bias"])
-    inner = dense(layer_norm(scope["embeddings"], "classifier_proj.l_in_norm"), "l_in")
+    embeddings = scope["distinct"][scope["rows"]]
+    inner = dense(layer_norm(embeddings, "classifier_proj.l_in_norm"), "l_in")
     rows = layer_norm(inner + dense(F.relu(dense(inner, "l_mid")), "l_out"), "ln") / 32
     mean = (rows * scope["shares"]).sum(1)
     greatest, least = (rows + scope["outside"]).amax(1), -(-rows + scope["outside"]).amax(1)

@@ -24,7 +24,7 @@ export function condition(read: Tensor, weight: WeightOf): Tensor {
 /** x·Wᵀ + b with W = g·v/|v| by rows (weight normalisation), its outputs scaled in place of the rows. x [1, in] → [1, out]. */
 function normedLinear(x: Tensor, name: string, weight: WeightOf): Tensor {
   const [v, g] = [weight(`${name}.weight_v`), weight(`${name}.weight_g`)];
-  const scale = f.reshape(f.divide(g, f.sqrt(f.sum(f.multiply(v, v), [1], true))), [1, g.shape[0]!]);
+  const scale = f.reshape(f.divide(g, f.sqrt(f.sumOfSquares(v, [1], true))), [1, g.shape[0]!]);
   return f.add(f.multiply(f.linear(x, v), scale), weight(`${name}.bias`));
 }
 

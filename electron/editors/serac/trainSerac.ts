@@ -106,8 +106,9 @@ export class ClassifierLoss {
   }
 
   /**
-   * The edits and the inputs that are compared with them, behind one another: `embeddings` [edits + inputs, rows, hidden], `outside` and `shares`
-   * [edits + inputs, rows, 1], which tell rows from padding, and `about` [inputs], the edit that an input is about, or their number for none.
+   * The edits and the inputs that are compared with them, behind one another: `distinct` [distinct, hidden], their rows' embeddings, each once; `rows`
+   * int64 [edits + inputs, rows], which these are; `outside` and `shares` [edits + inputs, rows, 1], which tell rows from padding; and `about` int64
+   * [inputs], the edit that an input is about, or their number for none.
    */
   async feeds(edits: readonly TrainingEdit[], seen: readonly Visual[]): Promise<Record<string, Value>> {
     const stored = edits.map(({ prompt, target }, at) => ({ prompt, target, visual: seen[at]! }));
@@ -136,16 +137,29 @@ export class ClassifierLoss {
     ].map(({ input }) => input);
     const { hidden } = this.#model;
     const rows = Math.max(...laid.map((input) => input.rows));
-    const embeddings = new Float32Array(laid.length * rows * hidden);
+    const places = new BigInt64Array(laid.length * rows);
     const outside = new Float32Array(laid.length * rows).fill(NONE);
     const shares = new Float32Array(laid.length * rows);
+    // Many inputs show the same pictures: the classifier looks at each row once.
+    const distinct: Float32Array[] = [];
+    const known = new Map<string, number>();
     for (const [at, input] of laid.entries()) {
-      embeddings.set(await floatsOf(input.embeddings), at * rows * hidden);
+      const embeddings = await floatsOf(input.embeddings);
+      for (let row = 0; row < input.rows; row++) {
+        const embedding = embeddings.slice(row * hidden, (row + 1) * hidden);
+        const key = Buffer.from(embedding.buffer).toString('latin1');
+        const place = known.get(key) ?? distinct.push(embedding) - 1;
+        known.set(key, place);
+        places[at * rows + row] = BigInt(place);
+      }
       outside.fill(0, at * rows, at * rows + input.rows);
       shares.fill(1 / input.rows, at * rows, at * rows + input.rows);
     }
+    const all = new Float32Array(distinct.length * hidden);
+    for (const [place, embedding] of distinct.entries()) all.set(embedding, place * hidden);
     return {
-      embeddings: float32(embeddings, [laid.length, rows, hidden]),
+      distinct: float32(all, [distinct.length, hidden]),
+      rows: int64(places, [laid.length, rows]),
       outside: float32(outside, [laid.length, rows, 1]),
       shares: float32(shares, [laid.length, rows, 1]),
       about: int64(
@@ -162,9 +176,12 @@ export class ClassifierLoss {
         new Map([...this.#weights].map(([name, { shape }]) => [name, shape])),
       );
       const count = edits + asked;
-      const x = graph.input('embeddings', 'float32', [count, 'rows', this.#model.hidden]);
+      const distinct = projectedRows(
+        graph.input('distinct', 'float32', ['distinct', this.#model.hidden]),
+        of,
+      );
+      const normed = f.gather(distinct, graph.input('rows', 'int64', [count, 'rows']));
       const outside = graph.input('outside', 'float32', [count, 'rows', 1]);
-      const normed = projectedRows(x, of);
       const mean = f.sum(f.multiply(normed, graph.input('shares', 'float32', [count, 'rows', 1])), [1]);
       const greatest = f.max(f.add(normed, outside), [1]);
       const least = f.negate(f.max(f.add(f.negate(normed), outside), [1]));

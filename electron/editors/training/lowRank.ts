@@ -50,7 +50,7 @@ export function initialLowRank(
 export function lowRankWeights(weights: Weights, linears: readonly DecoderLinear[], fed: WeightOf): Weights {
   const names = new Set(linears.map(({ name }) => name));
   return observedWeights(weights, (name, x, given) =>
-    names.has(name) ? f.add(given, f.matmul(f.matmul(x, fed(right(name))), fed(left(name)))) : given,
+    names.has(name) ? f.productPlus(f.matmul(x, fed(right(name))), fed(left(name)), given) : given,
   );
 }
 

@@ -4,6 +4,7 @@
  */
 import { EmendError } from '../../errors.ts';
 import type { WeightOf } from '../../models/weights.ts';
+import { type Dim, productOfDims } from '../../tensor/dims.ts';
 import * as f from '../../tensor/functions.ts';
 import type { Tensor } from '../../tensor/graph.ts';
 
@@ -88,16 +89,6 @@ export interface SignalInputs {
   readonly kinds?: Tensor;
 }
 
-/** x [batch, …], once for each group of `rows` [groups·batch, …]. */
-function forEachGroup(x: Tensor, rows: Tensor): Tensor {
-  const [all, batch] = [rows.shape[0], x.shape[0]];
-  if (all === batch) return x;
-  const groups = (all as number) / (batch as number);
-  if (!Number.isInteger(groups))
-    throw new EmendError('internal', `${all} sequences are no groups of ${batch}.`);
-  return f.concat(new Array<Tensor>(groups).fill(x), 0);
-}
-
 /**
  * Logits of the influence map (VisEdit eq. 10 before σ). rows [groups·batch, n, hidden], key [batch, hidden] → [groups·batch, n].
  * The mean over heads of per-head dot products over √(hidden/heads) is one dot product over heads·√(hidden/heads).
@@ -111,8 +102,10 @@ export function influenceLogits(rows: Tensor, key: Tensor, shape: AdapterShape, 
   };
   const [batch, count] = rows.shape;
   const image = map(rows, 'ln_img_reps', 'img_map');
-  const mapped = forEachGroup(map(key, 'ln_edit_reps', 'prompt_token_map'), rows);
-  const prompt = f.reshape(mapped, [batch!, shape.hidden, 1]);
+  const mapped = map(key, 'ln_edit_reps', 'prompt_token_map');
+  const groups = (batch as number) / (key.shape[0] as number);
+  const prompts = groups === 1 ? mapped : f.concat(new Array<Tensor>(groups).fill(mapped), 0);
+  const prompt = f.reshape(prompts, [batch!, shape.hidden, 1]);
   const dots = f.reshape(f.matmul(image, prompt), [batch!, count!], rows);
   return f.divide(dots, shape.heads * Math.sqrt(shape.hidden / shape.heads));
 }
@@ -138,16 +131,54 @@ export function crossAttention(
     const [batch, heads, count] = perHead.shape;
     kindBias = f.reshape(perHead, [batch!, heads!, 1, count!]);
   }
-  const query = f.splitHeads(
-    dense(dense(norm(rows, 'ln_img_reps'), 'mlp_begin'), 'cross_att_q_mlp'),
-    shape.heads,
-  );
-  const key = forEachGroup(f.splitHeads(dense(source, 'cross_att_k_mlp'), shape.heads), rows);
-  const value = forEachGroup(f.splitHeads(dense(source, 'cross_att_v_mlp'), shape.heads), rows);
+  const normed = norm(rows, 'ln_img_reps');
+  const together = groupsTogether(normed, signal.rows);
+  const query = f.splitHeads(queries(together, together !== normed, shape, weight), shape.heads);
+  const key = f.splitHeads(dense(source, 'cross_att_k_mlp'), shape.heads);
+  const value = f.splitHeads(dense(source, 'cross_att_v_mlp'), shape.heads);
   let scores = f.divide(f.matmul(query, key, { b: true }), Math.sqrt(shape.middle / shape.heads));
-  if (kindBias) scores = f.add(scores, forEachGroup(kindBias, rows));
-  if (signal.mask) scores = f.add(scores, forEachGroup(signal.mask, rows));
-  return dense(f.mergeHeads(f.matmul(f.softmax(scores), value)), 'mlp_end');
+  if (kindBias) scores = f.add(scores, kindBias);
+  if (signal.mask) scores = f.add(scores, signal.mask);
+  return groupsApart(dense(f.mergeHeads(f.matmul(f.softmax(scores), value)), 'mlp_end'), rows);
+}
+
+/**
+ * Two linear layers with nothing between them. x [batch, n, hidden] → [batch, n, middle]. Where groups of a training are many rows of a narrow
+ * decoder, their product is made first: it is smaller than what it is made of for so many rows.
+ */
+function queries(x: Tensor, ofGroups: boolean, { hidden, middle }: AdapterShape, weight: WeightOf): Tensor {
+  const [into, out] = ['mlp_begin', 'cross_att_q_mlp'];
+  if (!ofGroups || hidden >= middle)
+    return f.linear(
+      f.linear(x, weight(`${into}.weight`), weight(`${into}.bias`)),
+      weight(`${out}.weight`),
+      weight(`${out}.bias`),
+    );
+  const product = f.matmul(weight(`${out}.weight`), weight(`${into}.weight`));
+  const between = f.reshape(weight(`${into}.bias`), [1, middle]);
+  const bias = f.linear(between, weight(`${out}.weight`), weight(`${out}.bias`));
+  return f.linear(x, product, f.reshape(bias, [middle]));
+}
+
+/** Rows of all groups that are adapted to a signal behind one another: x [groups·batch, n, width] → [batch, groups·n, width]. */
+function groupsTogether(x: Tensor, signal: Tensor): Tensor {
+  const [all, count, width] = x.shape as [number, Dim, number];
+  const batch = signal.shape[0] as number;
+  if (all === batch) return x;
+  const groups = all / batch;
+  if (!Number.isInteger(groups))
+    throw new EmendError('internal', `${all} sequences are no groups of ${batch}.`);
+  const apart = f.transpose(f.reshape(x, [groups, batch, count, width]), [1, 0, 2, 3]);
+  return f.reshape(apart, [batch, productOfDims([groups, count]), width]);
+}
+
+/** The other way: x [batch, groups·n, width] → the shape of `rows` [groups·batch, n, width]. */
+function groupsApart(x: Tensor, rows: Tensor): Tensor {
+  const [batch, , width] = x.shape as [number, Dim, number];
+  const [all, count] = rows.shape as [number, Dim];
+  if (all === batch) return x;
+  const groups = f.transpose(f.reshape(x, [batch, all / batch, count, width], rows), [1, 0, 2, 3]);
+  return f.reshape(groups, [all, count, width], rows);
 }
 
 export interface Adapted {
