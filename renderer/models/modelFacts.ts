@@ -56,6 +56,12 @@ const scopeWords: Readonly<Record<ScopeForm, string>> = {
 /** What decides where edits act, in a few words. */
 export const wordsOfScope = (form: ScopeForm): string => scopeWords[form];
 
+/** The forms of scope an editor can be opened with; its own where it has one. */
+export const scopeForms = (proposed: EditorSummary['scope'] | undefined): readonly ScopeForm[] => [
+  ...(proposed === 'own' ? (['own'] as const) : []),
+  ...(['learned', 'cosine', 'everywhere'] as const),
+];
+
 /** The choices for an editor, its own proposal first. */
 export function scopeChoices(
   proposed: EditorSummary['scope'],
@@ -63,6 +69,6 @@ export function scopeChoices(
   const routed = { form: '' as const, words: 'where the best scope of this model lets them (proposed)' };
   const first =
     proposed === 'routed' ? routed : { form: '' as const, words: `${scopeWords[proposed]} (proposed)` };
-  const others = (['learned', 'cosine', 'everywhere'] as const).filter((form) => form !== proposed);
+  const others = scopeForms(proposed).filter((form) => form !== proposed);
   return [first, ...others.map((form) => ({ form, words: scopeWords[form] }))];
 }

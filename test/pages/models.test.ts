@@ -60,6 +60,16 @@ const found = () => page.getByRole('region', { name: 'Models on this machine' })
 const card = () => page.getByRole('region', { name: 'Open model', exact: true });
 const adapters = () => page.getByRole('region', { name: 'Adapters' }).getByRole('listitem');
 
+test('what decides where edits of an adapter act is chosen beside it', async () => {
+  const select = adapters().filter({ hasText: 'visedit-demo' }).getByLabel('Where edits act');
+  const chosen = await select.inputValue();
+  await select.selectOption('everywhere');
+  await poll(() => card().innerText()).toMatch(/Edits act\s+everywhere, all together/);
+  await poll(() => select.inputValue()).toBe('everywhere');
+  await select.selectOption(chosen);
+  await poll(() => card().innerText()).not.toContain('everywhere, all together');
+});
+
 test('models of the hub’s cache are listed with what can be done with each, and open from there', async () => {
   await poll(() => found().count()).toBe(2);
   expect(await found().nth(0).innerText()).toMatch(
