@@ -81,7 +81,7 @@ test('it edits its backbone, and another run is another adapter', async () => {
   expect(opened.summary.adapter).toMatchObject({
     name: NAME,
     editor: 'VisEdit',
-    layer: 2,
+    where: 'layer 2',
     scope: { form: 'cosine' },
   });
   const picture = await readFile(fixture('images/a.png'));

@@ -10,15 +10,7 @@ import { weightForms } from '../../models/packed/form.ts';
 import type { Adapt, Prefill, VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { float32, floatsOf, type Provider } from '../../tensor/session.ts';
 import { type AdapterWeights, readAdapterFiles } from '../adapterFiles.ts';
-import type {
-  EditMap,
-  Editor,
-  EditorFact,
-  EditorKind,
-  EditRequest,
-  Effect,
-  UnopenedEditor,
-} from '../editor.ts';
+import type { EditMap, Editor, EditorKind, EditRequest, Effect, UnopenedEditor } from '../editor.ts';
 import { decodeSignals, encodeSignals, type HiddenSignal, hiddenSignals } from '../hiddenSignal.ts';
 import type { AdapterShape } from '../visedit/adapterGraph.ts';
 import { mustFitLayers, PUBLISHED_THRESHOLD, type SavedAdapters } from '../visedit/publishedAdapter.ts';
@@ -104,7 +96,6 @@ function adaptersAt(
 export class DualEdit implements Editor<DualSignal> {
   readonly name = 'DualEdit';
   readonly cuts: readonly number[];
-  readonly facts: readonly EditorFact[];
   readonly hidden: number;
   readonly #adapters: OfParts<VisEdit>;
   /** of the adapters there are */
@@ -115,8 +106,6 @@ export class DualEdit implements Editor<DualSignal> {
     this.#parts = dualParts.filter((part) => adapters[part]);
     this.hidden = adapters[this.#parts[0]!]!.shape.hidden;
     this.cuts = cutsOf(Object.fromEntries(this.#parts.map((part) => [part, adapters[part]!.layer])));
-    const places = this.#parts.map((part) => `${part} rows after layer ${adapters[part]!.layer}`);
-    this.facts = [{ label: 'Adapters', value: places.join(', ') }];
   }
 
   static async create(
