@@ -120,8 +120,8 @@ export async function readTrainingRun(
   };
 }
 
-/** Records why a training ended before its last step. One that was refused before it began has no record, and gets none. */
-export async function recordFailure(folder: string, failed: string): Promise<void> {
+/** Records why a training ended before its last step; null: it goes on. One that was refused before it began has no record, and gets none. */
+export async function recordFailure(folder: string, failed: string | null): Promise<void> {
   const found = await readTrainingRun(folder).catch(() => null);
   if (!found) return;
   const text = `${JSON.stringify({ ...found, progress: { ...found.progress, failed } }, null, 1)}\n`;
@@ -170,7 +170,6 @@ export async function runTraining(
   const layerwise = request.layerwise || (request.weights !== 'dense' && training.layerwise === true);
   const settings = parseSettings(request.editor, training.settings, request.settings);
   const needs = training.needs(settings, await openCheckpoint(request.model));
-  await mkdir(folder, { recursive: true });
   const known = await readTrainingRun(folder).catch(() => null);
   const created = known?.created ?? new Date().toISOString();
   let progress: TrainingProgressRecord = {
@@ -190,7 +189,9 @@ export async function runTraining(
     const source = await openTrainingSource(request, model, options.seed, request.extended, hooks.onSet);
     const own = await fingerprint(model.checkpoint);
     try {
-      await record({});
+      await mkdir(folder, { recursive: true });
+      // Whether it goes on with what is there is not known yet: that record stays, but for why it ended.
+      await (known ? recordFailure(folder, null) : record({}));
       const run = {
         statePath: join(folder, 'state.safetensors'),
         ...(layerwise && { keptBelow: join(folder, 'below') }),

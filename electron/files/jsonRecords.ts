@@ -101,5 +101,5 @@ export async function* readJsonList(
 const noList = (path: string): EmendError =>
   new EmendError(
     'damaged',
-    `${path} is not one flat JSON list of edits. Give an E-VQA file, or one that Emend wrote.`,
+    `${path} is not one flat JSON list of edits. Give a data set’s file (E-VQA, E-IC, VLKEB, MMKE-Bench, Emend’s own), or CSV.`,
   );

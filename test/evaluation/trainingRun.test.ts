@@ -1,4 +1,5 @@
 /** @file A training as people run it: recorded, stopped and gone on with, validated on what it is not trained on, its best kept. */
+import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +11,7 @@ import { readTrainingCurve } from '../../electron/evaluation/trainingCurve.ts';
 import {
   finishTraining,
   readTrainingRun,
+  recordFailure,
   runTraining,
   type TrainingHooks,
   type TrainingRequest,
@@ -134,6 +136,7 @@ test('of the edits held out none is trained on, and where that leaves none it is
     code: 'invalid-input',
     message: expect.stringContaining('none is left to train on'),
   });
+  expect(existsSync(at('none'))).toBe(false);
 });
 
 test('another training does not go on in the same folder, and what cannot be trained is told', async () => {
@@ -143,6 +146,12 @@ test('another training does not go on in the same folder, and what cannot be tra
     code: 'conflict',
   });
   expect((await readTrainingRun(at('same'))).request.options.seed).toBe(request.options.seed);
+  // Why one ended is kept until it goes on.
+  await recordFailure(at('same'), 'the lights went out');
+  expect((await readTrainingRun(at('same'))).progress.failed).toBe('the lights went out');
+  const longer = { ...request, validation: null, options: { ...request.options, steps: 5 } };
+  await runTraining(longer, at('same'), at('out'), hooks());
+  expect((await readTrainingRun(at('same'))).progress).toMatchObject({ step: 5, failed: null });
   await expect(
     runTraining({ ...request, editor: 'IKE' }, at('ike'), at('out'), hooks()),
   ).rejects.toMatchObject({
