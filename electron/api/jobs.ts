@@ -107,6 +107,8 @@ interface RunningJob {
   record: JobRecord;
   /** milliseconds; when its stage began */
   stageBegan: number;
+  /** how much was done then: what goes on from before does not begin at nothing */
+  stageFrom: number;
   /** when it was last told of; a timer while it is to be told again */
   told: number;
   later: NodeJS.Timeout | null;
@@ -177,6 +179,7 @@ export class Jobs {
       controller,
       record: newRecord(id, about),
       stageBegan: performance.now(),
+      stageFrom: 0,
       told: 0,
       later: null,
       announced: false,
@@ -234,7 +237,10 @@ export class Jobs {
   progress(id: string, at: Pick<JobRecord, 'stage' | 'done' | 'total' | 'unit'>): void {
     const job = this.#running.get(id);
     if (!job) return;
-    if (at.stage !== job.record.stage) job.stageBegan = performance.now();
+    if (at.stage !== job.record.stage) {
+      job.stageBegan = performance.now();
+      job.stageFrom = at.done;
+    }
     job.record = { ...job.record, ...at };
     this.#tellSoon(job);
   }
@@ -258,17 +264,16 @@ export class Jobs {
     await Promise.race([Promise.allSettled(jobs.map((job) => job.done)), timeout]);
   }
 
-  #recordOf({ record, about, stageBegan }: RunningJob): JobRecord {
+  #recordOf({ record, about, stageBegan, stageFrom }: RunningJob): JobRecord {
     const waitsFor = about.engine && this.#waitsFor(record.id, about.engine);
     const { done, total } = record;
     const elapsed = (performance.now() - stageBegan) / 1000;
-    const known = total !== null && done > 0 && done < total && elapsed >= 1;
     return {
       ...record,
       outcome: null,
       state: waitsFor === null ? 'running' : 'waiting',
       waitsFor,
-      secondsLeft: known ? Math.ceil((elapsed / done) * (total - done)) : null,
+      secondsLeft: total !== null && elapsed >= 1 ? secondsLeft(elapsed, stageFrom, done, total) : null,
     };
   }
 
@@ -307,6 +312,11 @@ export class Jobs {
     }
     if (job.announced) this.#options.onChange?.(ended);
   }
+}
+
+/** How long the rest takes if it goes on as it did from `from` on; null where that says nothing yet, and at the end. */
+export function secondsLeft(elapsed: number, from: number, done: number, total: number): number | null {
+  return done > from && done < total ? Math.ceil((elapsed / (done - from)) * (total - done)) : null;
 }
 
 function newRecord(id: string, { kind, subject, edit }: JobSubject): JobRecord {

@@ -4,6 +4,7 @@ import { basename, join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { z } from 'zod';
 import type { SettingField, SettingValue } from '../api/contract.ts';
+import { secondsLeft } from '../api/jobs.ts';
 import { editorKinds } from '../editors/registry.ts';
 import { optionOf, parsedValue, settingFields } from '../editors/settings.ts';
 import { USUAL_RATE } from '../editors/training/editorTraining.ts';
@@ -219,7 +220,8 @@ async function train(
 
   const smooth = new Map<string, number>();
   const started = performance.now();
-  let told = started;
+  let first: { readonly step: number; readonly at: number } | undefined;
+  let told = Number.NEGATIVE_INFINITY;
   const hooks: TrainingHooks = {
     signal,
     packed: inForm(options.weights).packed,
@@ -228,13 +230,26 @@ async function train(
       const told = leftOut(set);
       if (told) console.error(told);
     },
-    onPoint({ step, loss, terms, gradientNorm }) {
+    onPoint({ step, loss, terms, gradientNorm, editsPerSecond }) {
       for (const [name, value] of Object.entries({ loss, ...terms, gradientNorm }))
         smooth.set(name, (smooth.get(name) ?? value) * 0.97 + value * 0.03);
-      if (step !== options.steps && performance.now() - told < 10_000) return;
-      told = performance.now();
-      const values = [...smooth].map(([name, value]) => `${name} ${value.toFixed(3)}`).join('  ');
-      console.log(`${step}/${options.steps}  ${((told - started) / 60_000).toFixed(1)} min  ${values}`);
+      const now = performance.now();
+      first ??= { step, at: now };
+      // The first point knows no speed; the one after it is told at once.
+      if (step !== options.steps && (editsPerSecond === 0 || now - told < 10_000)) return;
+      told = now;
+      // null at the end alone
+      const left = secondsLeft((now - first.at) / 1000, first.step, step, options.steps) ?? 0;
+      const minutes = (seconds: number) => (seconds / 60).toFixed(1).padStart(5);
+      const cells = [
+        `${String(step).padStart(String(options.steps).length)}/${options.steps}`,
+        `${minutes((now - started) / 1000)} min`,
+        `${minutes(left)} min left`,
+        `${editsPerSecond === 0 ? '    –' : editsPerSecond.toFixed(1).padStart(5)} edits/s`,
+        `${(process.memoryUsage.rss() / 1e9).toFixed(1).padStart(4)} GB`,
+        ...[...smooth].map(([name, value]) => `${name} ${value.toFixed(3)}`),
+      ];
+      console.log(cells.join('  '));
     },
     onValidation({ step, exactMatch, teacherForced }) {
       const [exact, forced] = [exactMatch, teacherForced].map((share) => (100 * share).toFixed(1));

@@ -10,6 +10,16 @@ import { deadEngine, loggingEngine, makeApplication, modelFolder, temporaryFolde
 
 const about = { kind: 'edits.import', subject: 'x.json', edit: null, engine: null, quick: false };
 
+test('what goes on from before takes as long for the rest as it did since', async () => {
+  const jobs = new Jobs({});
+  await jobs.run('j', about, async (_signal, report) => {
+    report.progress('Training', 900, 1000, 'steps');
+    await delay(1100);
+    report.progress('Training', 901, 1000, 'steps');
+    expect(jobs.list()[0]!.secondsLeft).toBeGreaterThan(99);
+  });
+});
+
 test('a job is told of when it begins, goes on and ends, with what is left of it', async () => {
   const told: JobRecord[] = [];
   const jobs = new Jobs({ onChange: (job) => told.push(job) });
