@@ -9,6 +9,7 @@ import { type ManyReport, type MeasuredActors, measure, type SingleReport } from
 import { EmendError } from '../errors.ts';
 import { editVerdicts, type Scores, type Told } from '../evaluation/benchmark.ts';
 import type { Estimate } from '../evaluation/bootstrap.ts';
+import { comparisonText } from '../evaluation/comparisonReport.ts';
 import { leftOut } from '../evaluation/editingSet.ts';
 import type { ProbeRole, SizeResult } from '../evaluation/manyEdits.ts';
 import {
@@ -23,7 +24,7 @@ import { resourcesFolder, version } from '../frontends/places.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import type { PromptForm } from '../models/prompt.ts';
 import type { Provider } from '../tensor/session.ts';
-import { compareEditors, comparisonText } from './compareEditors.ts';
+import { compareEditors } from './compareEditors.ts';
 import {
   type EditorOptions,
   editorChoice,

@@ -97,20 +97,3 @@ export async function compareEditors(options: ComparisonOptions): Promise<Compar
     onProgress: (done, total, { editor, scope }) => tellProgress(`${editor}, ${scope}:`, done, total),
   });
 }
-
-/** The comparison for a terminal: mean of the five at every size. */
-export function comparisonText({ editors, sizes }: Comparison): string {
-  const heads = sizes.map((size) => (size === 1 ? 'each alone' : `${size} edits`).padStart(15));
-  const share = (found: { readonly mean: number } | null) => (found ? (100 * found.mean).toFixed(1) : '–');
-  return [
-    'mean of the five, teacher-forced / exact match, %',
-    `${''.padEnd(34)}${heads.join('')}`,
-    ...editors.map(({ editor, scope, sizes: found, failed }) => {
-      const cells = sizes.map((edits) => {
-        const mean = found.find((size) => size.edits === edits)?.meanOfFive;
-        return (mean ? `${share(mean.teacherForced)} / ${share(mean.exactMatch)}` : '–').padStart(15);
-      });
-      return `${`${editor}, ${scope}`.padEnd(34)}${failed ? `  ${failed}` : cells.join('')}`;
-    }),
-  ].join('\n');
-}

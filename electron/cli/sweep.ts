@@ -5,10 +5,9 @@ import { basename, join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { EmendError } from '../errors.ts';
 import { writeReports } from '../evaluation/comparing.ts';
-import type { ComparedEditor, Comparison } from '../evaluation/comparisonReport.ts';
+import { type ComparedEditor, type Comparison, comparisonText } from '../evaluation/comparisonReport.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
 import { version } from '../frontends/places.ts';
-import { comparisonText } from './compareEditors.ts';
 import { layerList, tellProgress, typedCommand, untilInterrupted, wholeNumber } from './options.ts';
 import { measured, runOnce, type SingleReport } from './ownProcess.ts';
 

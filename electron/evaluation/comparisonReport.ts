@@ -108,6 +108,25 @@ export function comparisonCsv({ editors }: Comparison): string {
   return `${lines.map((cells) => cells.map(quote).join(',')).join('\n')}\n`;
 }
 
+/** For a terminal: mean of the five at every size; a row that was measured in part says why, beside what was measured. */
+export function comparisonText({ editors, sizes }: Comparison): string {
+  const heads = sizes.map((size) => (size === 1 ? 'each alone' : `${size} edits`).padStart(15));
+  const share = (found: Estimate | null) => perCent(found) || '–';
+  return [
+    'mean of the five, teacher-forced / exact match, %',
+    `${''.padEnd(34)}${heads.join('')}`,
+    ...editors.map(({ editor, scope, sizes: found, failed }) => {
+      const cells = sizes.map((edits) => {
+        const mean = found.find((size) => size.edits === edits)?.meanOfFive;
+        return (mean ? `${share(mean.teacherForced)} / ${share(mean.exactMatch)}` : '–').padStart(15);
+      });
+      const partly = found.length > 0;
+      const why = failed === null ? '' : `  ${partly ? 'In part: ' : ''}${failed}`;
+      return `${`${editor}, ${scope}`.padEnd(34)}${failed === null || partly ? cells.join('') : ''}${why}`;
+    }),
+  ].join('\n');
+}
+
 /** A deviation over draws, where there is one. */
 const over = (found: Estimate | null) =>
   found?.deviation === undefined ? '' : `<i> ± ${(100 * found.deviation).toFixed(1)}</i>`;

@@ -4,6 +4,7 @@ import {
   type Comparison,
   comparisonCsv,
   comparisonHtml,
+  comparisonText,
 } from '../../electron/evaluation/comparisonReport.ts';
 import { metricNames } from '../../electron/evaluation/metrics.ts';
 
@@ -61,4 +62,16 @@ test('the page puts the best first at each size, names what failed and why, and 
   expect(html).not.toContain('<model>');
   for (const text of ['12 ms', '4.1 KB', '2.0 GB']) expect(html).toContain(text);
   expect(html).toContain('96.1');
+});
+
+test('a terminal is told what was measured of a row in part, and why not the rest', () => {
+  const partly = editor('Partly', { sizes: [measured(1, 0.9)], failed: 'It ran out of memory.' });
+  const lines = comparisonText({ ...comparison, editors: [...comparison.editors, partly] }).split('\n');
+  expect(lines[1]).toMatch(/^ +each alone +1000 edits$/);
+  expect(lines.slice(2)).toEqual([
+    expect.stringMatching(/^Weaker, no scope +25\.0 \/ 50\.0 +–$/),
+    expect.stringMatching(/^Stronger, no scope +45\.0 \/ 90\.0 +40\.0 \/ 80\.0$/),
+    expect.stringMatching(/^Broken, no scope +It cannot act on <this> backbone\.$/),
+    expect.stringMatching(/^Partly, no scope +45\.0 \/ 90\.0 +– {2}In part: It ran out of memory\.$/),
+  ]);
 });
