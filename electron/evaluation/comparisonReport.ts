@@ -1,7 +1,7 @@
 /**
  * @file Editors compared on the same model, data and metrics, as a page (HTML, without scripts), a table (CSV) and data (JSON).
  */
-import type { EditVerdict, Told } from './benchmark.ts';
+import { type EditVerdict, editVerdicts, type Told } from './benchmark.ts';
 import type { Estimate } from './bootstrap.ts';
 import { knowledgeMetrics, leakMetrics, type Metric, metricNames, paperMetrics } from './metrics.ts';
 import { publishedAtThousand, publishedResults } from './published.ts';
@@ -152,6 +152,23 @@ function scoreCell(told: Told | undefined, strong = false): string {
   return `<td${strong ? ' class="mean"' : ''} style="--share:${(100 * share).toFixed(1)}%"${range}><b>${perCent(exactMatch) || '–'}</b>${over(exactMatch)} <span>${perCent(teacherForced) || '–'}${over(teacherForced)}</span></td>`;
 }
 
+/** Edits by what they do as a whole, best first; the ones that hold in bold. */
+function verdictCell(verdicts: ComparedSize['verdicts']): string {
+  const counts = editVerdicts.toReversed().map((kind) => ({ kind, count: verdicts?.[kind] ?? 0 }));
+  const all = counts.reduce((sum, { count }) => sum + count, 0);
+  if (all === 0) return '<td class="none">–</td>';
+  const rest = counts.filter(({ kind, count }) => kind !== 'holds' && count > 0);
+  const told = rest.map(({ kind, count }) => `${count} ${verdictWords[kind]}`).join(', ');
+  return `<td class="verdicts"><b>${verdicts?.holds ?? 0} of ${all}</b> hold<small>${told}</small></td>`;
+}
+const verdictWords: Readonly<Record<EditVerdict, string>> = {
+  holds: 'hold',
+  'under-generalises': 'under-generalise',
+  leaks: 'leak',
+  entangled: 'entangled',
+  fails: 'fail',
+};
+
 function sizeTable(comparison: Comparison, edits: number): string {
   const found = comparison.editors.flatMap((row) => {
     const size = row.sizes.find((one) => one.edits === edits);
@@ -167,14 +184,17 @@ function sizeTable(comparison: Comparison, edits: number): string {
   const beyond = [...leakMetrics, ...knowledgeMetrics].filter((metric) =>
     found.some(({ size }) => size.metrics[metric]?.exactMatch),
   );
+  // Of edits alone they stand beside what an edit costs.
+  const judged = edits > 1 && found.some(({ size }) => size.verdicts);
   const body = sorted.map(
     ({ row, size }) =>
-      `<tr><th>${escaped(row.editor)}<small>${escaped(row.scope)}</small></th>${paperMetrics.map((metric) => scoreCell(size.metrics[metric])).join('')}${scoreCell(size.meanOfFive, true)}${beyond.map((metric) => scoreCell(size.metrics[metric])).join('')}</tr>`,
+      `<tr><th>${escaped(row.editor)}<small>${escaped(row.scope)}</small></th>${paperMetrics.map((metric) => scoreCell(size.metrics[metric])).join('')}${scoreCell(size.meanOfFive, true)}${beyond.map((metric) => scoreCell(size.metrics[metric])).join('')}${judged ? verdictCell(size.verdicts) : ''}</tr>`,
   );
   const head = [
     ...paperMetrics.map((metric) => heads[metric]),
     'Mean of five',
     ...beyond.map((metric) => heads[metric]),
+    ...(judged ? ['Edits'] : []),
   ];
   return `<h2>${title}</h2><table><thead><tr><th>Editor</th>${head.map((text) => `<th>${text}</th>`).join('')}</tr></thead><tbody>${body.join('')}</tbody></table>`;
 }
@@ -232,7 +252,7 @@ body{font:14px/1.5 system-ui,sans-serif;color:var(--text);background:var(--back)
 h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:40px 0 8px}h3{font-size:14px;margin:20px 0 4px}p,small{color:var(--dim)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}th,td{padding:6px 10px;border-bottom:1px solid var(--line);text-align:right;vertical-align:baseline}
 th:first-child,td.text,th.text{text-align:left}thead th{color:var(--dim);font-weight:500;white-space:nowrap}tbody th{font-weight:600}small{display:block;font-weight:400}
-td[style]{background:linear-gradient(to right,var(--bar) var(--share),transparent 0) no-repeat 10px 100%/calc(100% - 20px) 3px}td span{color:var(--dim);font-size:12px}td i{color:var(--dim);font-size:11px;font-style:normal}td b{font-weight:500}td.mean b{font-weight:700}td.none{color:var(--dim)}table.plain{max-width:720px}code{font-size:12px;overflow-wrap:anywhere}`;
+td[style]{background:linear-gradient(to right,var(--bar) var(--share),transparent 0) no-repeat 10px 100%/calc(100% - 20px) 3px}td span{color:var(--dim);font-size:12px}td i{color:var(--dim);font-size:11px;font-style:normal}td b{font-weight:500}td.mean b{font-weight:700}td.verdicts{white-space:nowrap}td.verdicts small{white-space:normal}td.none{color:var(--dim)}table.plain{max-width:720px}code{font-size:12px;overflow-wrap:anywhere}`;
 
 export function comparisonHtml(comparison: Comparison): string {
   const { model, data, emend, command, sizes, title = 'Editors compared' } = comparison;

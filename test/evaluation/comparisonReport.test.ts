@@ -64,6 +64,19 @@ test('the page puts the best first at each size, names what failed and why, and 
   expect(html).toContain('96.1');
 });
 
+test('the page tells what edits do as a whole at each size where that was told, entangled ones too', () => {
+  const verdicts = { holds: 14, 'under-generalises': 3, leaks: 0, entangled: 2, fails: 1 };
+  const many = editor('Many', { sizes: [measured(1, 0.9), { ...measured(1000, 0.7), verdicts }] });
+  const html = comparisonHtml({ ...comparison, editors: [...comparison.editors, many] });
+  const [, alone, together] = html.split('<h2>');
+  expect(together).toContain('<th>Edits</th>');
+  expect(together).toContain('<b>14 of 20</b> hold<small>3 under-generalise, 2 entangled, 1 fail</small>');
+  // Stronger's were not told
+  expect(together!.match(/<td class="none">–<\/td><\/tr>/g)).toHaveLength(1);
+  expect(alone).not.toContain('<th>Edits</th>');
+  expect(comparisonHtml(comparison)).not.toContain('<th>Edits</th>');
+});
+
 test('a terminal is told what was measured of a row in part, and why not the rest', () => {
   const partly = editor('Partly', { sizes: [measured(1, 0.9)], failed: 'It ran out of memory.' });
   const lines = comparisonText({ ...comparison, editors: [...comparison.editors, partly] }).split('\n');
