@@ -19,6 +19,7 @@ import { paintedPicture } from '../files/paintedPicture.ts';
 import { readPictureFile } from '../files/picture.ts';
 import type { Provider } from '../tensor/session.ts';
 import { gateCommand } from './attributeGate.ts';
+import { type BarChart, barChartsPng } from './barChart.ts';
 import {
   type EditorOptions,
   editorOptions,
@@ -53,6 +54,7 @@ interface Options extends EditorOptions {
 interface ModulesOptions extends Options {
   token?: string;
   control?: string;
+  png?: string;
   variant: 'code' | 'paper';
 }
 interface VisualOptions extends Options {
@@ -66,6 +68,7 @@ interface VisualOptions extends Options {
 }
 interface ModalityOptions extends Options {
   noise: boolean;
+  png?: string;
   level: number;
   draws: number;
   seed: number;
@@ -86,6 +89,7 @@ export function attributeCommand(): Command {
     .option('--token <text>', 'key token: the first of this text; what the model says next otherwise')
     .option('--control <text>', 'wrong key token to compare with; one of the set otherwise')
     .addOption(variantOption('code'))
+    .addOption(chartsOption())
     .action(modules);
   command
     .command('visual')
@@ -111,6 +115,7 @@ export function attributeCommand(): Command {
     .option('--level <number>', 'of the noise, in standard deviations of the rows', number(1e-9, 1000), 1)
     .option('--draws <number>', 'draws to average over', wholeNumber(1, 100), 3)
     .option('--seed <number>', 'of the noise', wholeNumber(0, 1_000_000), 0)
+    .addOption(chartsOption())
     .action(modality);
   command
     .command('propose')
@@ -147,6 +152,8 @@ export function attributeCommand(): Command {
   }
   return command.addCommand(gateCommand());
 }
+
+const chartsOption = () => new Option('--png <file>', 'write the values as bars by layer to this file');
 
 const variantOption = (usual: 'code' | 'paper') =>
   new Option('--variant <which>', 'as the paper prints it, or as the published code does it')
@@ -244,6 +251,7 @@ async function modules(options: ModulesOptions): Promise<void> {
           ...{ token: token ?? null, control: control ?? null, variant, edit: null },
         })
       : (await inLibrary(options, 'attribution.modules', { token, control, variant })).found;
+  if (options.png !== undefined) await written(options.png, await barChartsPng(moduleCharts(found)));
   await tell(options, found, moduleTable(found), moduleColumns(found));
 }
 
@@ -277,6 +285,7 @@ async function modality(options: ModalityOptions): Promise<void> {
     options.edit === undefined
       ? await inEngine(options, 'attributeModality', { of: await inputsOf(options), noise })
       : (await inLibrary(options, 'attribution.modality', { noise })).found;
+  if (options.png !== undefined) await written(options.png, await barChartsPng(modalityCharts(found)));
   await tell(options, found, modalityTable(found), modalityColumns(found));
 }
 
@@ -384,6 +393,36 @@ function moduleTable(report: ModuleReport): string {
   ].join('\n');
 }
 
+/** The charts that the page draws. */
+function moduleCharts({ inputs, count, contribution, control, edited, variant }: ModuleReport): BarChart[] {
+  const axis = variant === 'code' ? 'contribution, final norm before the head' : 'contribution';
+  const chart = (title: string, { attention, mlp }: ModuleReport['contribution']): BarChart => ({
+    ...{ title, axis },
+    series: [
+      { name: 'attention', values: attention },
+      { name: 'MLP', values: mlp },
+    ],
+  });
+  const [one] = inputs;
+  return [
+    chart(
+      count === 1
+        ? `Contribution to “${one!.key}”`
+        : `Contribution, each to its own key token, mean of ${count} inputs`,
+      contribution,
+    ),
+    ...(edited ? [chart(`With the edit, to “${edited.keys[0]}”`, edited)] : []),
+    ...(control
+      ? [
+          chart(
+            count === 1 ? `To a wrong token, “${one!.wrong}”` : `To ${control.count} wrong tokens, mean`,
+            control,
+          ),
+        ]
+      : []),
+  ];
+}
+
 function visualColumns({ layers, columns }: VisualReport): Columns {
   const cells = layers.flatMap(({ layer, before, after }) =>
     before.map((value, at) => ({ layer, at, value, after: after?.[at] })),
@@ -450,6 +489,40 @@ function modalityTable(report: ModalityReport): string {
         ]
       : []),
   ].join('\n');
+}
+
+/** The charts that the page draws. */
+function modalityCharts({ attention, noise }: ModalityReport): BarChart[] {
+  const { text, visual, topVisual, visualShare } = attention;
+  return [
+    {
+      title: 'Attention of the last prompt token, per row',
+      axis: 'attention weight',
+      series: [
+        { name: 'text', values: text },
+        { name: 'picture', values: visual },
+        { name: 'the picture’s top three', values: topVisual },
+      ],
+    },
+    {
+      title: 'Attention of the last prompt token to all of the picture',
+      axis: 'attention weight',
+      series: [{ name: 'picture', values: visualShare }],
+    },
+    ...(noise
+      ? [
+          {
+            title: `The next token under noise of ${noise.level} σ at the layer’s output`,
+            axis: 'KL divergence, nats',
+            series: [
+              { name: 'on text', values: noise.text },
+              { name: 'on the picture', values: noise.visual },
+              { name: 'on both', values: noise.both },
+            ],
+          },
+        ]
+      : []),
+  ];
 }
 
 function proposalColumns({ readAbove, measures }: LayerProposal): Columns {

@@ -48,14 +48,36 @@ async function succeed(...args: string[]): Promise<string> {
   return out;
 }
 
+/** A PNG of so many charts under one another, each with bars of the first colour, all on white. */
+async function expectCharts(path: string, charts: number): Promise<void> {
+  const image = sharp(await readFile(path));
+  const { data, info } = await image.raw().toBuffer({ resolveWithObject: true });
+  expect((await image.metadata()).format).toBe('png');
+  expect(info).toMatchObject({ width: 1680, height: 680 * charts, channels: 3 });
+  expect([...data.subarray(0, 3)]).toEqual([255, 255, 255]);
+  const half = data.length / charts;
+  for (let chart = 0; chart < charts; chart++) {
+    const part = data.subarray(chart * half, (chart + 1) * half);
+    let blue = 0;
+    for (let at = 0; at < part.length; at += 3) {
+      if (part[at] === 0x3b && part[at + 1] === 0x6f && part[at + 2] === 0xd4) blue++;
+    }
+    // The key alone has 400.
+    expect(blue).toBeGreaterThan(600);
+  }
+}
+
 it('prints layers as a table and for programs, over a set with its control, and writes CSV', async () => {
   const set = ['--data', at('edits.json'), '--images', join(fixture('images/a.png'), '..'), '--limit', '2'];
-  const table = await succeed('modules', ...model, ...set, '--csv', at('modules.csv'));
+  const files = ['--csv', at('modules.csv'), '--png', at('modules.png')];
+  const table = await succeed('modules', ...model, ...set, ...files);
   expect(table).toMatch(/layer +attention +mlp +wrong_attention +wrong_mlp\n +0 /);
   expect(table).toContain('mean of 2 inputs');
   const csv = (await readFile(at('modules.csv'), 'utf8')).trim().split('\n');
   expect(csv[0]).toBe('layer,attention,mlp,wrong_attention,wrong_mlp');
   expect(csv).toHaveLength(7);
+  // the model's own key tokens and the wrong ones
+  await expectCharts(at('modules.png'), 2);
   const told = JSON.parse(await succeed('modules', ...model, ...one, '--token', 'two', '--json'));
   expect(told).toMatchObject({ count: 1, control: null, edited: null });
   expect(told.contribution.attention).toHaveLength(6);
@@ -102,7 +124,8 @@ it('writes overlays of the layers asked for, with the hottest cell in full colou
 });
 
 it('compares modalities, and proposes a layer that can be overruled', async () => {
-  const modality = await succeed('modality', ...model, ...one, '--no-noise');
+  const modality = await succeed('modality', ...model, ...one, '--no-noise', '--png', at('modality.png'));
+  await expectCharts(at('modality.png'), 2);
   expect(modality).toMatch(/layer +text +visual +top_3_visual +visual_share\n/);
   const proposed = await succeed('propose', ...model, ...one, '--layer', '1');
   expect(proposed).toMatch(/Proposed for an editor of the picture’s rows: layer \d/);
