@@ -493,6 +493,21 @@ describe('editing set', () => {
     }
   });
 
+  it('is written with what some things are about first, to measure on them alone', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'emend-editing-set-'));
+    try {
+      const every = editingRecords('test', 6, 5).map(({ object, src }) => ({ object, src }));
+      const first = new Set([every.at(-1)!.object]);
+      expect(every[0]!.object).not.toBe(every.at(-1)!.object);
+      await writeEditingSet(folder, 'test', 6, 5, first);
+      const written = JSON.parse(readFileSync(path.join(folder, 'test.json'), 'utf8')) as EvqaRecord[];
+      const about = (wanted: boolean) => every.filter(({ object }) => first.has(object) === wanted);
+      expect(written.map(({ object, src }) => ({ object, src }))).toEqual([...about(true), ...about(false)]);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
   it('is written as E-VQA JSON with its pictures beside it', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'emend-editing-set-'));
     try {

@@ -81,19 +81,20 @@ const told = ({ probe, owner, unedited, before, after, acting, drift, passes }: 
   JSON.stringify([probe.id, probe.kind, owner, unedited, before, after, acting, drift, passes]);
 
 test.each([
-  [1, [40, 90, 160]],
-  [2, [25, 26, 27, 120]],
+  [1, [40, 90, 160], 160, 11],
+  [2, [25, 26, 27, 120], 160, 11],
+  [3, [60, 200, 300], 360, 37],
 ])(
-  'verdicts are those of a full replay (library %i, thresholds rise at %j)',
-  async (seed, brackets) => {
+  'verdicts are those of a full replay (library %i, thresholds rise at %j, %i edits)',
+  async (seed, brackets, steps, every) => {
     const { library, model, draw, draft } = await drawnLibrary(seed, brackets);
     let [changed, drifted, entangled, replaced] = [0, 0, 0, 0];
-    for (let step = 0; step < 160; step++) {
+    for (let step = 0; step < steps; step++) {
       const id = draft();
       // Now and then it is to take the place of the edit that acts on its own question.
       const { picture, prompt } = editRow(library, id);
       const acting = step % 2 ? await model.actor(picture, prompt, model.bank()) : null;
-      if (step % 11 === 5) {
+      if (step % every === 5) {
         const check = await model.check(id, acting);
         const whole = await replay(model, id, acting);
         expect(check.supersede).toBe(acting);
@@ -110,12 +111,13 @@ test.each([
         entangled += check.finding.kind === 'entangled' ? 1 : 0;
         replaced += acting === null ? 0 : 1;
       }
-      await model.commit(id, step % 22 === 5 ? (acting ?? undefined) : undefined);
+      await model.commit(id, step % (2 * every) === 5 ? (acting ?? undefined) : undefined);
       if (step > 30 && draw(8) === 0) {
         const rows = actingRows(library);
         retireEdit(library, rows[draw(rows.length)]!.id);
       }
     }
+    expect(actingRows(library).length).toBeGreaterThan(0.7 * steps);
     // The libraries are such that there is something to find.
     expect(changed).toBeGreaterThan(3);
     expect(drifted).toBeGreaterThan(3);
