@@ -56,7 +56,7 @@ describe.each([
 
   const setUp = async (
     target: 'official' | 'paper',
-    only?: keyof typeof terms,
+    only?: keyof typeof terms | 'influenceLevels',
     raisedOn: readonly number[] = [1],
   ) => {
     const pictures = await openSafetensors(at('forward.safetensors'));
@@ -146,6 +146,38 @@ describe.each([
     expect(both['influenceUp']).toBeCloseTo(own['influenceUp']! + rephrased['influenceUp']!, 4);
     expect(own['influenceUp']).not.toBeCloseTo(rephrased['influenceUp']!, 4);
     expect(both['influenceAttribution']).toBeCloseTo(rephrased['influenceAttribution']!, 4);
+  });
+
+  test('levels: each row’s influence is drawn to its attribution over the largest', async () => {
+    const { trainer, feeds } = await setUp('paper', 'influenceLevels');
+    const sampled = expected.sampled_tokens.length as number;
+    const rows = { ...feeds, lowered: feeds['raised']! };
+    const levels = async (attribution: Float32Array) =>
+      trainer.evaluate({ ...rows, attribution: float32(attribution, [1, sampled]) });
+    try {
+      // Attributed alike, all rows are to rise: eq. 16.
+      const alike = await levels(new Float32Array(sampled).fill(1 / sampled));
+      const { influenceUp: up, influenceDown: down } = alike.terms as Record<string, number>;
+      expect(Math.abs(alike.loss - up!)).toBeLessThan(1e-5);
+      // Attributed to one row, that is to rise and all others to fall (eq. 17): the mean over all rows says how much.
+      const alone = await Promise.all(
+        Array.from({ length: sampled }, async (_, row) => {
+          const one = new Float32Array(sampled);
+          one[row] = 1;
+          return (await levels(one)).loss;
+        }),
+      );
+      const mean = alone.reduce((sum, loss) => sum + loss, 0) / sampled;
+      expect(Math.abs(mean - (up! + (sampled - 1) * down!) / sampled)).toBeLessThan(1e-5);
+      expect(Math.max(...alone) - Math.min(...alone)).toBeGreaterThan(1e-6);
+      // Half attributed is half way.
+      const halves = new Float32Array(sampled).fill(0.5);
+      halves[0] = 1;
+      const half = (await levels(halves)).loss;
+      expect(Math.abs(half - (alike.loss + alone[0]!) / 2)).toBeLessThan(1e-5);
+    } finally {
+      await trainer.dispose();
+    }
   });
 
   test('every term', async () => {

@@ -69,6 +69,11 @@ export const rowFields = {
     title: 'Weight of attribution',
     description: 'Of the influence attribution loss',
   }),
+  levelsWeight: weight(publishedWeights.influenceLevels).meta({
+    title: 'Weight of levels',
+    description:
+      'Not in the paper: influence itself, not its share, is drawn to the attribution, and to zero beside what is asked about',
+  }),
   attributionLayers: z
     .string()
     .regex(/^(\d+(,\d+)*)?$/)
@@ -148,6 +153,7 @@ export function rowTraining(
       influenceUp: settings.influenceUpWeight ?? settings.influenceWeight,
       influenceDown: settings.influenceDownWeight ?? settings.influenceWeight,
       influenceAttribution: settings.attributionWeight,
+      influenceLevels: settings.levelsWeight,
     },
   };
 }

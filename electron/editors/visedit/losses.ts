@@ -28,6 +28,8 @@ export interface LossWeights {
   readonly influenceUp: number;
   readonly influenceDown: number;
   readonly influenceAttribution: number;
+  /** not in the paper: see `influenceLevels` of `visEditLosses` */
+  readonly influenceLevels: number;
 }
 
 /** The published code's weights. */
@@ -39,6 +41,7 @@ export const publishedWeights: LossWeights = {
   influenceUp: 0.1,
   influenceDown: 0.1,
   influenceAttribution: 0.1,
+  influenceLevels: 0,
 };
 
 /** An editor's terms; the influence terms only of those with an influence mapper that is trained. */
@@ -61,6 +64,10 @@ const logFloor = 1e-8;
  * model's logits there as `before` [kept, vocabulary], and `weight.imageLocality` [kept];
  * `raised` int64 [raisedPictures·edits·sampled], `lowered` int64 [edits·sampled], rows among R whose influence is to rise and to fall;
  * `attribution` [edits, sampled], the influence target of the last picture's raised rows (eq. 18, normalised).
+ *
+ * Beside the paper's terms there is `influenceLevels`: eq. 18 says only how influence is shared among the rows of a picture, so that
+ * nothing draws it to zero beside what is asked about. Here each row's influence is itself drawn to its attribution over the largest of
+ * the picture, by their cross entropy.
  */
 export function visEditLosses(
   graph: Graph,
@@ -119,7 +126,10 @@ export function adaptChosen(
   return f.reshape(f.scatterRows(flat, places, moved, 'add'), [all, rows, width]);
 }
 
-type InfluenceTerms = Record<'influenceUp' | 'influenceDown' | 'influenceAttribution', Tensor>;
+type InfluenceTerms = Record<
+  'influenceUp' | 'influenceDown' | 'influenceAttribution' | 'influenceLevels',
+  Tensor
+>;
 
 /**
  * What lies at the edit layer: hidden states with the adapter's change [3·edits, rows, hidden], and the terms that need no answer; none
@@ -149,12 +159,21 @@ export function adaptedHidden(
   const lastRaised = raisedPictures === 1 ? raised : f.slice(raised, 0, edits, 2 * edits);
   const lowered = f.sigmoid(influenceOf('lowered', 1));
   const target = graph.input('attribution', 'float32', [edits, sampled]);
+  const level = f.divide(target, f.max(target, [-1], true));
   const surprise = (x: Tensor) => f.negate(f.log(f.add(x, logFloor)));
   const influenceTerms = {
     // a term for each picture
     influenceUp: f.multiply(f.mean(surprise(f.sigmoid(raised))), raisedPictures),
     influenceDown: f.mean(surprise(f.subtract(1, lowered))),
     influenceAttribution: f.mean(f.sum(f.multiply(target, surprise(f.softmax(lastRaised))), [-1])),
+    influenceLevels: f.negate(
+      f.mean(
+        f.add(
+          f.multiply(level, f.logSigmoid(lastRaised)),
+          f.multiply(f.subtract(1, level), f.logSigmoid(f.negate(lastRaised))),
+        ),
+      ),
+    ),
   };
   return { adapted, influence: influenceTerms };
 }

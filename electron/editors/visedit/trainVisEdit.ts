@@ -109,7 +109,8 @@ async function begin(
       `Attribution is read at layers ${high.join(', ')}, which must lie above the adapter's layer ${layer} and below ${decoder.layers}.`,
     );
   const attribution =
-    shape.influenceMapper && options.weights.influenceAttribution !== 0
+    shape.influenceMapper &&
+    (options.weights.influenceAttribution !== 0 || options.weights.influenceLevels !== 0)
       ? await InfluenceAttribution.compile(decoder, high, { ...paperPerturbation, draws: 1 })
       : null;
   return adaptersInTraining(start, options, {
