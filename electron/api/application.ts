@@ -44,6 +44,8 @@ export interface ApplicationOptions {
   readonly providers?: readonly Provider[];
   /** folder of packed weights where the settings name none; `packed` beside the library when absent */
   readonly packedFolder?: string;
+  /** where trainings keep what frozen models make of pictures; `picture-cache` beside the library when absent */
+  readonly pictureCacheFolder?: string;
   /** a second engine, for what takes hours; the first when absent */
   readonly trainingEngine?: EngineClient;
   /** folder of trainings; `trainings` beside the library when absent */
@@ -158,6 +160,7 @@ export function createApplication(options: ApplicationOptions): Application {
     ...{ engine: second, session, events },
     folder: options.trainingFolder ?? join(dirname(library.file), 'trainings'),
     adapters: adaptersFolder,
+    pictureCache: options.pictureCacheFolder ?? join(dirname(library.file), 'picture-cache'),
   });
   const benchmarks = new Benchmarks({
     ...{ engine: second, session, events, library, resources, version },

@@ -783,6 +783,8 @@ export const TrainingRequest = z.object({
     .nullable(),
   /** adapter folder whose weights to start from */
   from: z.string().max(4096).optional(),
+  /** disk that what the frozen model makes of the set's pictures may take, for all trainings; 0: nothing is kept */
+  pictureCacheGb: z.number().min(0).max(100_000).default(10),
 });
 export type TrainingRequest = z.infer<typeof TrainingRequest>;
 

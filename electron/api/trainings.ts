@@ -39,6 +39,8 @@ export interface TrainingsOptions {
   readonly folder: string;
   /** of the adapters that come of them */
   readonly adapters: string;
+  /** where visual embeddings are kept for all of them */
+  readonly pictureCache: string;
 }
 
 const noProgress = { step: 0, seconds: 0, best: null, finished: false, failed: null };
@@ -135,7 +137,7 @@ export class Trainings {
   }
 
   async #run(id: string, request: RecordedRequest, context: CallContext): Promise<Training> {
-    const { engine, session } = this.#options;
+    const { engine, session, pictureCache } = this.#options;
     this.#running.set(id, { job: context.job, request, asked: new Date().toISOString() });
     context.report.subject(`“${request.name}”`);
     this.#changed(id);
@@ -143,7 +145,7 @@ export class Trainings {
       const [folder, out] = [this.#folderOf(id), this.#adapterOf(id)];
       await engine.call(
         'train',
-        { request, folder, out, packed: session.packedCache },
+        { request, folder, out, packed: session.packedCache, pictureCache },
         this.#callOptions(id, context),
       );
       context.report.outcome(`The adapter lies in ${out}.`);
@@ -201,13 +203,14 @@ export class Trainings {
 
   /** What was asked for, with what follows from the open model. @throws EmendError 'invalid-input', 'unsupported', 'conflict' */
   async #requestOf(asked: TrainingRequest): Promise<RecordedRequest> {
-    const { editor, name, data, format, images, extended, from, validation, steps, seed, batch, accumulate } =
-      asked;
+    const { editor, name, data, format, images, extended, from, validation, pictureCacheGb } = asked;
+    const { steps, seed, batch, accumulate } = asked;
     const model = await this.#options.session.demandModel();
     const { training } = demandEditor(editor);
     if (!training) throw new EmendError('unsupported', `${editor} is not trained here.`);
     return {
       ...{ editor, name, data, format, images, extended, from, validation, suffix: '', layerwise: false },
+      pictureCacheGb,
       ...{ model: model.path, weights: model.weights },
       pictureRows: model.pictureRows.limit ?? undefined,
       providers: this.#options.session.providers,

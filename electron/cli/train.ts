@@ -15,9 +15,11 @@ import {
   runTraining,
   type TrainingHooks,
   type TrainingRequest,
+  USUAL_PICTURE_CACHE_GB,
   usualOptimizer,
 } from '../evaluation/trainingRun.ts';
 import { readJson } from '../files/json.ts';
+import { pictureCacheFolder } from '../frontends/places.ts';
 import type { WeightForm } from '../models/packed/form.ts';
 import {
   formatOption,
@@ -59,6 +61,7 @@ interface TrainOptions {
   validationData?: string;
   layerwise?: boolean;
   pictureRows?: number;
+  pictureCache: number;
   provider?: 'cuda' | 'dml' | 'coreml' | 'webgpu' | 'cpu';
 }
 
@@ -143,6 +146,12 @@ export function trainCommand(): Command {
     .addOption(suffixOption())
     .option('--seed <number>', 'of weights, order and draws', wholeNumber(0, 2 ** 31 - 1), 1)
     .addOption(pictureRowsOption())
+    .option(
+      '--picture-cache <GB>',
+      'disk that what the frozen model makes of a set’s pictures may take, for all trainings: each is computed once; 0: nothing is kept',
+      number(0, 100_000),
+      USUAL_PICTURE_CACHE_GB,
+    )
     .addOption(weightsOption())
     .addOption(providerOption('cuda where it loads, else cpu, when not given'))
     .action((options: TrainOptions, self: Command) => {
@@ -204,6 +213,7 @@ async function train(
     ...(options.pictureRows !== undefined && { pictureRows: options.pictureRows }),
     providers: options.provider ? [options.provider] : [],
     layerwise: options.layerwise ?? false,
+    pictureCacheGb: options.pictureCache,
     validation:
       options.validate === undefined
         ? null
@@ -225,6 +235,7 @@ async function train(
   const hooks: TrainingHooks = {
     signal,
     packed: inForm(options.weights).packed,
+    pictureCache: pictureCacheFolder(),
     progress: tellProgress,
     onSet(set) {
       const told = leftOut(set);

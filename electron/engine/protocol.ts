@@ -115,7 +115,14 @@ export interface EngineOperations {
   };
   /** Trains an editor's adapters, in a folder; goes on where the training in it was left. Opens a model of its own. */
   train: {
-    input: { request: TrainingRequest; folder: string; out: string; packed: PackedCache };
+    input: {
+      request: TrainingRequest;
+      folder: string;
+      out: string;
+      packed: PackedCache;
+      /** where visual embeddings are kept for all trainings */
+      pictureCache: string;
+    };
     output: null;
   };
   /** Makes an adapter folder of the best weights so far of the training in `folder`. */

@@ -19,9 +19,9 @@ function hooksOf({ signal, send }: OperationContext, packed: PackedCache): Train
 }
 
 export const trainingOperations: Pick<OperationTable, 'train' | 'keepTrained'> = {
-  async train({ request, folder, out, packed }, context) {
+  async train({ request, folder, out, packed, pictureCache }, context) {
     setPriority(BEHIND_OTHERS);
-    await runTraining(request, folder, out, hooksOf(context, packed));
+    await runTraining(request, folder, out, { ...hooksOf(context, packed), pictureCache });
     return null;
   },
   async keepTrained({ folder, out, packed }, context) {

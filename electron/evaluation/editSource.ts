@@ -87,6 +87,7 @@ export async function editSourceFromFile(
   };
   return {
     name: `${path} (sha256 ${set.sha256}), seed ${options.seed}${options.extended ? ', extended locality' : ''}${without > 0 ? `, without the first ${without}` : ''}`,
+    repeats: true,
     batch(step, count) {
       const edits = Array.from({ length: count }, (_, i) => {
         const place = step * count + i;

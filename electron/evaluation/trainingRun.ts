@@ -66,6 +66,8 @@ export interface TrainingRequest {
   readonly providers: readonly Provider[];
   /** the decoder one layer at a time */
   readonly layerwise: boolean;
+  /** disk that what the frozen model makes of a set's pictures may take, for all trainings; as usual when absent, 0: nothing is kept */
+  readonly pictureCacheGb?: number | undefined;
   /**
    * After every so many steps so many edits are measured that are not trained on: the first of `file`, or of `data`, which then gives them
    * up. Null: the last weights count as the best.
@@ -79,6 +81,9 @@ export interface TrainingRequest {
   readonly settings: Readonly<Record<string, unknown>>;
   readonly options: TrainingOptions;
 }
+
+/** GB that visual embeddings may take where a training says nothing of it. */
+export const USUAL_PICTURE_CACHE_GB = 10;
 
 const Progress = z.object({
   step: z.number().int().min(0),
@@ -131,6 +136,8 @@ export async function recordFailure(folder: string, failed: string | null): Prom
 export interface TrainingHooks {
   readonly signal: AbortSignal;
   readonly packed: PackedCache;
+  /** where visual embeddings are kept for all trainings; absent: nowhere */
+  readonly pictureCache?: string;
   readonly progress?: (stage: string, done: number, total: number, unit: string) => void;
   /** told of the set it trains on, with the rows that are left out; a module that makes its edits has none */
   readonly onSet?: (set: EditingSet) => void;
@@ -185,6 +192,8 @@ export async function runTraining(
   const from = request.from === undefined ? null : await readAdapterFiles(request.from, z.looseObject({}));
   const began = progress.seconds;
   const curve = new TrainingCurve(folder, options.steps, options.edits * (options.accumulate ?? 1));
+  const { pictureCacheGb = USUAL_PICTURE_CACHE_GB } = request;
+  const pictureCache = pictureCacheGb > 0 && hooks.pictureCache;
   await withModel(request, needs, hooks, async (model) => {
     const source = await openTrainingSource(request, model, options.seed, request.extended, hooks.onSet);
     const own = await fingerprint(model.checkpoint);
@@ -196,6 +205,9 @@ export async function runTraining(
         statePath: join(folder, 'state.safetensors'),
         ...(layerwise && { keptBelow: join(folder, 'below') }),
         ...(from && { from }),
+        ...(pictureCache && {
+          pictureCache: { folder: pictureCache, limitBytes: pictureCacheGb * 1e9 },
+        }),
         signal: hooks.signal,
         ...(validation && { saveEvery: Math.min(validation.every, 250) }),
         onStep(step: TrainingProgress) {
@@ -372,6 +384,7 @@ export function commandOf(
     '--seed': options.seed,
     '--weights': request.weights,
     '--picture-rows': request.pictureRows,
+    '--picture-cache': request.pictureCacheGb,
     '--suffix': request.suffix || undefined,
     '--validate': validation?.edits,
     '--validate-every': validation?.every,

@@ -40,6 +40,9 @@ export function dataFolder(
 /** Where packed weights are kept unless the settings say otherwise. */
 export const packedFolder = (): string => join(dataFolder(), 'packed');
 
+/** Where trainings keep what frozen models make of pictures. */
+export const pictureCacheFolder = (): string => join(dataFolder(), 'picture-cache');
+
 /** The library that is opened when nobody names another. */
 export function defaultLibrary(): string {
   return join(dataFolder(), 'library.emend');

@@ -5,7 +5,14 @@ import { type Application, createApplication } from '../api/application.ts';
 import { forkEngine } from '../engine/forkEngine.ts';
 import { type Engine, type EngineProcess, startEngine } from '../engine/supervisor.ts';
 import type { Provider } from '../tensor/session.ts';
-import { dataFolder, defaultLibrary, packedFolder, resourcesFolder, version } from './places.ts';
+import {
+  dataFolder,
+  defaultLibrary,
+  packedFolder,
+  pictureCacheFolder,
+  resourcesFolder,
+  version,
+} from './places.ts';
 
 export interface ProgramOptions {
   /** library file; made where there is none. Default: the one in the person's data folder */
@@ -51,6 +58,7 @@ export async function startProgram(options: ProgramOptions = {}): Promise<Progra
       startModel: options.startModel,
       providers: options.providers,
       packedFolder: packedFolder(),
+      pictureCacheFolder: pictureCacheFolder(),
       endpointFile: join(dataFolder(), 'endpoint.json'),
     });
     return {

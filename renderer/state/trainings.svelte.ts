@@ -39,9 +39,9 @@ export class Trainings {
   /** whether the form of a new one is in view */
   asking = $state(false);
   /** what a new one is asked for */
-  asked = $state<Omit<Asked, 'settings' | 'data' | 'images' | 'accumulate'> & { accumulate: number }>({
+  asked = $state<Required<Omit<Asked, 'settings' | 'data' | 'images' | 'format'>>>({
     ...{ editor: '', name: '', steps: 5000, batch: 4, accumulate: 1, rate: 1e-4 },
-    ...{ extended: true, seed: 1, from: '' },
+    ...{ extended: true, seed: 1, from: '', pictureCacheGb: 10 },
     validation: { edits: 20, every: 500 },
   });
   /** settings of the editor that is asked for, by key; what nobody gave yet is null */

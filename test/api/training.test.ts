@@ -33,6 +33,7 @@ const request: CallInput<'training.start'> = {
   ...{
     extended: false,
     seed: 3,
+    pictureCacheGb: 2,
     validation: { edits: 1, every: 2 },
   },
 };
@@ -98,6 +99,8 @@ test('an adapter is trained while the model answers, told as it goes, and opens'
   expect(done).toMatchObject({ state: 'done', step: 4, job: null, best: { exactMatch: expect.any(Number) } });
   expect(done.command).toContain('--editor VisEdit');
   expect(done.command).toContain('--layer 1 --middle 16 --heads 2');
+  expect(done.command).toContain('--picture-cache 2');
+  expect(readdirSync(at('picture-cache'))).not.toEqual([]);
   expect(done.settings).toContainEqual({ label: 'Layer', value: '1' });
   const { points: kept, validations } = await call('training.curve', { training: done.id });
   expect(kept.map(({ step }) => step)).toEqual([1, 2, 3, 4]);

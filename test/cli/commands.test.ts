@@ -670,6 +670,7 @@ describe('emend train', () => {
     expect(said.match(/^2 of the 3 rows of .*holes\.json are left out:$/gm)).toHaveLength(1);
     expect(said).toMatch(/^ {2}row 2: .*nowhere\.png/m);
     expect(said).toMatch(/^ {2}row 3: /m);
+    expect(await readdir(join(base, 'emend', 'picture-cache'))).toHaveLength(1);
   }, 240_000);
 });
 

@@ -81,7 +81,7 @@ test('what is read, the changes and the answers equal the reference', async () =
 test('training: terms and every gradient equal the reference', async () => {
   const { label_smoothing: smoothing, alpha_kl, margin_kl: margin, kl_tokens, terms } = reference.json;
   const losses = new KeLosses(editor, [...weights.keys()], { smoothing, margin, generalityWeight: 0 });
-  const frozen = await FrozenInputs.compile(model, editor.from, false);
+  const frozen = await FrozenInputs.compile({ model, vision: model }, editor.from, false);
   try {
     const inputs = await frozen.of(await reference.trainingEdit(model));
     const found = await losses.evaluate(edit, inputs, alpha_kl);

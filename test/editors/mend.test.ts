@@ -118,7 +118,7 @@ test('training: terms and every gradient equal the reference', async () => {
     generalityWeight: 0.1,
     localityWeight: 0.1,
   });
-  const frozen = await FrozenInputs.compile(model, editor.from, false);
+  const frozen = await FrozenInputs.compile({ model, vision: model }, editor.from, false);
   try {
     const gradient = await editor.gradient(await reference.request(model));
     const inputs = await frozen.of(await reference.trainingEdit(model));

@@ -1,6 +1,6 @@
 /** @file A training as people run it: recorded, stopped and gone on with, validated on what it is not trained on, its best kept. */
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -81,18 +81,26 @@ test('a stopped training goes on where it was, keeps its best weights, and makes
     whole.points.every(({ loss, terms }) => Number.isFinite(loss) && Number.isFinite(terms['reliability'])),
   ).toBe(true);
 
+  // With what the frozen model makes of the pictures that are trained on kept on disk it is the same.
+  const pictureCache = at('pictures');
   const stop = new AbortController();
   const stopped = runTraining(
     request,
     at('parts'),
     at('parts', 'adapter'),
-    hooks({ signal: stop.signal, onPoint: ({ step }) => step === 3 && stop.abort() }),
+    hooks({ pictureCache, signal: stop.signal, onPoint: ({ step }) => step === 3 && stop.abort() }),
   );
   await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
   expect((await readTrainingRun(at('parts'))).progress).toMatchObject({ step: 3, finished: false });
   // What it has so far can be kept, as it stands.
   await finishTraining(at('parts'), at('kept'), hooks());
-  await runTraining(request, at('parts'), at('parts', 'adapter'), hooks());
+  await runTraining(request, at('parts'), at('parts', 'adapter'), hooks({ pictureCache }));
+  const kept = await readdir(pictureCache, { recursive: true });
+  expect(kept.filter((name) => /[0-9a-f]{64}$/.test(name))).toHaveLength(2);
+  await runTraining({ ...request, pictureCacheGb: 0, validation: null }, at('without'), at('out'), {
+    ...hooks({ pictureCache: at('no-pictures') }),
+  });
+  expect(existsSync(at('no-pictures'))).toBe(false);
   const parts = await readTrainingCurve(at('parts'));
   const lasting = (point: (typeof whole.points)[number]) => ({ ...point, editsPerSecond: 0 });
   expect(parts.points.map(lasting)).toEqual(whole.points.map(lasting));

@@ -1,11 +1,11 @@
 /**
- * @file Every editor that is trained from the common loop: stopped and taken up again it ends in the same weights to the bit, its loss
- * falls, and the folder made of it opens and edits.
+ * @file Every editor that is trained from the common loop: stopped and taken up again it ends in the same weights to the bit, with what the frozen
+ * model makes of pictures kept on disk or not; its loss falls, and the folder made of it opens and edits.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { writeAdapterFiles } from '../../electron/editors/adapterFiles.ts';
 import { EditedModel } from '../../electron/editors/editedModel.ts';
 import { demandEditor, readAdapter } from '../../electron/editors/registry.ts';
@@ -49,15 +49,19 @@ test.each(trained)(
           return tinyEdits(model).batch(number % 2, count);
         },
       };
-      const train = (state: string, run: Partial<TrainingRun> = {}) =>
+      const pictureCache = { folder: at(`${name}-pictures`), limitBytes: 1e9 };
+      const train = (state: string, run: Partial<TrainingRun> = {}, repeats = false) =>
         trainEditor(
           model,
-          source,
+          { ...source, repeats },
           { edits: 1, accumulate: 2, optimizer: adamDefaults(3e-3), steps: 4, seed: 3 },
           { statePath: at(state), ...run },
           (start) => training!.begin(settings, start),
         );
-      const whole = await train(`${name}-whole`, { onStep: ({ loss }) => losses.push(loss) });
+      const onStep = ({ loss }: { loss: number }) => losses.push(loss);
+      const whole = await train(`${name}-whole`, { onStep, pictureCache });
+      // A source that composes its pictures has none that come again.
+      expect(existsSync(pictureCache.folder)).toBe(false);
       expect(losses.length).toBe(4);
       expect(losses.every(Number.isFinite)).toBe(true);
       expect(losses.at(-1)).toBeLessThan(losses[0]!);
@@ -65,13 +69,19 @@ test.each(trained)(
       const stop = new AbortController();
       // In the middle of the third step: what its first batch has changed must be as if it had not been.
       heard = (number) => number === 4 && stop.abort();
-      await expect(train(`${name}-parts`, { signal: stop.signal })).rejects.toMatchObject({
-        code: 'cancelled',
-        message: expect.stringContaining('after 2 steps'),
-      });
+      const seen = vi.spyOn(model, 'visualEmbeddings');
+      await expect(train(`${name}-parts`, { signal: stop.signal, pictureCache }, true)).rejects.toMatchObject(
+        {
+          code: 'cancelled',
+          message: expect.stringContaining('after 2 steps'),
+        },
+      );
       heard = () => {};
-      const resumed = await train(`${name}-parts`);
+      const resumed = await train(`${name}-parts`, { pictureCache }, true);
       expect(resumed.weights).toEqual(whole.weights);
+      // Three pictures of either edit, each once.
+      expect(seen).toHaveBeenCalledTimes(6);
+      seen.mockRestore();
       // From weights that were trained it begins where they ended, whatever the seed.
       const from = { fingerprint: 'f', weights: whole.weights };
       const still = { ...adamDefaults(0) };

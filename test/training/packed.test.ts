@@ -121,7 +121,13 @@ async function firstBatch(
   try {
     const first = await tinyEdits(model).batch(0, 2);
     const modelFingerprint = await fingerprint(model.checkpoint);
-    const started = await training!.begin(settings, { model, modelFingerprint, first, seed: 3 });
+    const started = await training!.begin(settings, {
+      model,
+      modelFingerprint,
+      vision: model,
+      first,
+      seed: 3,
+    });
     // Weights that begin at 0 give nothing to others: every number a little off its beginning.
     for (const [, { data }] of started.parameters)
       for (let i = 0; i < data.length; i++) data[i]! += 0.02 * Math.sin(i);

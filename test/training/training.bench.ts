@@ -232,7 +232,7 @@ async function mendStep(file: string): Promise<() => Promise<number>> {
     generalityWeight: 0.1,
     localityWeight: 0.1,
   });
-  const frozen = await FrozenInputs.compile(opened, mend.from, true);
+  const frozen = await FrozenInputs.compile({ model: opened, vision: opened }, mend.from, true);
   const [edit] = await edits(opened);
   const inputs = await frozen.of(edit!);
   const { prompt, target } = edit!;
@@ -300,7 +300,7 @@ async function keStep(file: string): Promise<() => Promise<number>> {
   const ke = new Ke(opened, which, weights, 'The measurement');
   const told = { smoothing: 0.1, margin: 1e-3, generalityWeight: 1 };
   const losses = new KeLosses(ke, [...weights.keys()], told);
-  const frozen = await FrozenInputs.compile(opened, ke.from, true);
+  const frozen = await FrozenInputs.compile({ model: opened, vision: opened }, ke.from, true);
   const [edit] = await edits(opened);
   const inputs = await frozen.of(edit!);
   const { prompt, target } = edit!;
@@ -380,7 +380,7 @@ async function lteStep(file: string): Promise<() => Promise<number>> {
   await write(file, feeds, weights);
   const one = { editWeight: 1, generalityWeight: 1, localityWeight: 1 };
   const training = await ShownEdits.create(opened, { ...one, before, linears, weights, endToken: true });
-  return stepOf(weights, () => training.evaluate(batch));
+  return stepOf(weights, async () => training.evaluate(batch, await seeEdits(opened, batch)));
 }
 
 /** A step: loss and gradients, then Adam. What lays the batch out, and what the frozen model says of it, is in LTE's time and not in PyTorch's. */

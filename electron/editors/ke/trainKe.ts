@@ -167,7 +167,7 @@ async function begin(settings: Settings, start: TrainingStart): Promise<EditorIn
   if (from) startingWeights(weights, from.weights);
   const ke = new Ke(model, asked, weights, 'This training');
   const losses = new KeLosses(ke, [...weights.keys()], settings);
-  const frozen = await FrozenInputs.compile(model, ke.from, settings.endToken);
+  const frozen = await FrozenInputs.compile(start, ke.from, settings.endToken);
   const multiplier = Float32Array.of(1);
   return {
     parameters: weights,

@@ -7,6 +7,7 @@
  */
 import { z } from 'zod';
 import type { AdapterWeights } from '../adapterFiles.ts';
+import { seeEdits } from '../training/batch.ts';
 import type { EditorInTraining, EditorTraining, TrainingStart } from '../training/editorTraining.ts';
 import { decoderLinears, initialLowRank } from '../training/lowRank.ts';
 import { ShownEdits } from '../training/shownEdits.ts';
@@ -37,7 +38,7 @@ const Settings = z.object({
 type Settings = z.infer<typeof Settings>;
 
 async function begin(settings: Settings, start: TrainingStart): Promise<EditorInTraining> {
-  const { model, seed, from } = start;
+  const { model, vision, seed, from } = start;
   const { rank, threshold: _, compared: __, ...told } = settings;
   const linears = decoderLinears(model.decoder);
   const weights: AdapterWeights = initialLowRank(linears, rank, seed);
@@ -49,7 +50,7 @@ async function begin(settings: Settings, start: TrainingStart): Promise<EditorIn
   return {
     parameters: weights,
     settings: { editor: 'LTE', rank, ...told },
-    evaluate: (edits) => shown.evaluate(edits),
+    evaluate: async (edits) => shown.evaluate(edits, await seeEdits(vision, edits)),
     weights: () =>
       new Map([...weights].map(([name, { shape, data }]) => [name, { shape, data: data.slice() }])),
     dispose: () => shown.dispose(),

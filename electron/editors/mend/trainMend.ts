@@ -218,7 +218,7 @@ async function begin(settings: Settings, start: TrainingStart): Promise<EditorIn
   for (const [at, value] of rates.entries()) rates[at] = value / unit;
   const mend = new Mend(model, asked, weights, 'This training');
   const losses = new MendLosses(mend, weights, settings, unit);
-  const frozen = await FrozenInputs.compile(model, mend.from, settings.endToken);
+  const frozen = await FrozenInputs.compile(start, mend.from, settings.endToken);
   return {
     parameters: losses.parameters,
     kept: new Map([...weights].filter(([name]) => isStatistic(name))),

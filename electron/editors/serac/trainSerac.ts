@@ -203,7 +203,7 @@ export class ClassifierLoss {
 }
 
 async function begin(settings: Settings, start: TrainingStart): Promise<EditorInTraining> {
-  const { model, seed, from } = start;
+  const { model, vision, seed, from } = start;
   const { rank, threshold, classifierWeight, width: _, ...told } = settings;
   const linears = decoderLinears(model.decoder);
   const change = initialLowRank(linears, rank, seed);
@@ -219,7 +219,7 @@ async function begin(settings: Settings, start: TrainingStart): Promise<EditorIn
     parameters: weights,
     settings: { editor: 'SERAC', ...settings },
     async evaluate(edits) {
-      const seen = await seeEdits(model, edits);
+      const seen = await seeEdits(vision, edits);
       const counterfactual = await shown.evaluate(edits, seen);
       const { loss, terms, gradients } = await scope.evaluate(edits, seen);
       const weighed = [...gradients].map(

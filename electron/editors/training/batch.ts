@@ -10,6 +10,7 @@ import type { ModelInput, VisionLanguageModel } from '../../models/visionLanguag
 import { float32, floatsOf, int64, type Value } from '../../tensor/session.ts';
 import { type EarlierPart, layQuestion } from '../question.ts';
 import { kindsOfRows, rowKinds } from '../visedit/adapterGraph.ts';
+import type { FrozenVision } from './cachedVision.ts';
 import type { LocalityText, TrainingEdit } from './edits.ts';
 
 /** The sizes of a batch's graphs. */
@@ -78,8 +79,8 @@ export interface LayOptions {
 }
 
 /** Embeddings of edits' pictures: all own, all rephrased, all unrelated ones. */
-export function seeEdits(model: VisionLanguageModel, batch: readonly TrainingEdit[]): Promise<Visual[]> {
-  return model.visualEmbeddingsOf([
+export function seeEdits(vision: FrozenVision, batch: readonly TrainingEdit[]): Promise<Visual[]> {
+  return vision.visualEmbeddingsOf([
     ...batch.map(({ pixels }) => pixels),
     ...batch.map(({ rephrasePixels }) => rephrasePixels),
     ...batch.map(({ localityPixels }) => localityPixels),

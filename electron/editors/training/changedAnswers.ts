@@ -9,6 +9,8 @@ import type { Graph, Tensor } from '../../tensor/graph.ts';
 import type { Value } from '../../tensor/session.ts';
 import { type AnswerTerms, likelihoodTerms, localityTerms } from './answerTerms.ts';
 import { type LaidBatch, layBatch, seeEdits } from './batch.ts';
+import type { FrozenVision } from './cachedVision.ts';
+import type { TrainingStart } from './editorTraining.ts';
 import type { TrainingEdit } from './edits.ts';
 import { FrozenModel } from './frozenModel.ts';
 
@@ -33,23 +35,34 @@ export const plainly = { rows: null, sampled: 1, raised: 'one', random: () => 0 
 /** The frozen model up to the lowest layer that is changed. */
 export class FrozenInputs {
   readonly #model: VisionLanguageModel;
+  readonly #vision: FrozenVision;
   readonly #frozen: FrozenModel;
   readonly #endToken: boolean;
 
-  private constructor(model: VisionLanguageModel, frozen: FrozenModel, endToken: boolean) {
+  private constructor(
+    model: VisionLanguageModel,
+    vision: FrozenVision,
+    frozen: FrozenModel,
+    endToken: boolean,
+  ) {
     this.#model = model;
+    this.#vision = vision;
     this.#frozen = frozen;
     this.#endToken = endToken;
   }
 
   /** `from`: the lowest layer that is changed. */
-  static async compile(model: VisionLanguageModel, from: number, endToken: boolean): Promise<FrozenInputs> {
+  static async compile(
+    { model, vision }: Pick<TrainingStart, 'model' | 'vision'>,
+    from: number,
+    endToken: boolean,
+  ): Promise<FrozenInputs> {
     const frozen = await FrozenModel.compile(model, from > 0 ? [from - 1] : []);
-    return new FrozenInputs(model, frozen, endToken);
+    return new FrozenInputs(model, vision, frozen, endToken);
   }
 
   async of(edit: TrainingEdit): Promise<EditInputs & { readonly visual: Visual }> {
-    const seen = await seeEdits(this.#model, [edit]);
+    const seen = await seeEdits(this.#vision, [edit]);
     const laid = await layBatch(this.#model, [edit], {
       ...{ ...plainly, endToken: this.#endToken, textLocality: true, seen },
     });

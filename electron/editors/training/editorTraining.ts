@@ -3,12 +3,14 @@
  * all editors (`trainEditor.ts`).
  */
 import type { z } from 'zod';
+import type { FloatCacheLimits } from '../../files/floatCache.ts';
 import type { Checkpoint } from '../../models/open.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import type { AdamOptions, Parameters } from '../../training/optimizer.ts';
 import type { Evaluation, StepReport } from '../../training/trainer.ts';
 import type { AdapterWeights } from '../adapterFiles.ts';
 import type { EditorNeeds } from '../editor.ts';
+import type { FrozenVision } from './cachedVision.ts';
 import type { TrainingEdit } from './edits.ts';
 
 /** What every training is told, whatever is trained. */
@@ -32,6 +34,8 @@ export interface StartingWeights {
 export interface TrainingStart {
   readonly model: VisionLanguageModel;
   readonly modelFingerprint: string;
+  /** what sees the edits' pictures; an editor that changes or differentiates the vision side asks the model itself */
+  readonly vision: FrozenVision;
   /** the edits of the first batch: all others are as many */
   readonly first: readonly TrainingEdit[];
   readonly seed: number;
@@ -94,6 +98,8 @@ export interface TrainingRun {
    * adapter in this folder. Losses and gradients are the same; every layer above the adapter is run twice.
    */
   readonly keptBelow?: string;
+  /** where visual embeddings are kept of pictures that come again, for all trainings; nothing is kept when absent */
+  readonly pictureCache?: FloatCacheLimits;
   /** weights to start from, those of a trained adapter of the same shape */
   readonly from?: StartingWeights;
   readonly signal?: AbortSignal;

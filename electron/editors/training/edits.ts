@@ -32,6 +32,8 @@ export interface TrainingEdit {
 export interface EditSource {
   /** what it is, for the record */
   readonly name: string;
+  /** the same pictures come again: what the frozen model makes of them is worth keeping */
+  readonly repeats?: boolean;
   batch(number: number, count: number): Promise<TrainingEdit[]>;
   close(): Promise<void>;
 }

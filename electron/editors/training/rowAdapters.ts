@@ -10,7 +10,7 @@ import { type Evaluator, graphEvaluator, parameterFeeds } from '../../training/t
 import type { AdapterWeights } from '../adapterFiles.ts';
 import { LayerwiseFrozen } from '../visedit/layerwiseTraining.ts';
 import { type LossTerms, type LossWeights, totalLoss } from '../visedit/losses.ts';
-import { type BatchSizes, type LaidBatch, layBatch, type RaisedPictures } from './batch.ts';
+import { type BatchSizes, type LaidBatch, layBatch, type RaisedPictures, seeEdits } from './batch.ts';
 import type { EditorInTraining, TrainingOptions, TrainingStart } from './editorTraining.ts';
 import { FrozenModel } from './frozenModel.ts';
 import { startingWeights } from './startingWeights.ts';
@@ -84,7 +84,7 @@ function rootMeanSquare(values: Float32Array): number {
 
 /** Adapters of rows, ready to be trained on batches like the first. */
 export async function adaptersInTraining(
-  { model, modelFingerprint, first, seed, from, keptBelow }: TrainingStart,
+  { model, modelFingerprint, vision, first, seed, from, keptBelow }: TrainingStart,
   { rows, sampled: drawn, raised, weights: lossWeights, endToken, scale }: RowTraining,
   editor: TrainedEditor,
 ): Promise<EditorInTraining> {
@@ -100,9 +100,10 @@ export async function adaptersInTraining(
     keptBelow === undefined
       ? await FrozenModel.compile(model, layers, entering)
       : await LayerwiseFrozen.create(model, modelFingerprint, lowest, entering, keptBelow);
-  const lay = (edits: TrainingStart['first'], number: number) => {
+  const lay = async (edits: TrainingStart['first'], number: number) => {
     const random = seededUniform(seed * 7919 + number);
-    return layBatch(model, edits, { endToken, rows, sampled, raised, random });
+    const seen = await seeEdits(vision, edits);
+    return layBatch(model, edits, { endToken, rows, sampled, raised, random, seen });
   };
   let evaluator: Evaluator | null = null;
   const dispose = async () => {

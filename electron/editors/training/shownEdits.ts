@@ -13,7 +13,7 @@ import type { AdapterWeights } from '../adapterFiles.ts';
 import type { EarlierPart } from '../question.ts';
 import { Sessions } from '../weightEditor.ts';
 import { likelihoodTerms, localityTerms } from './answerTerms.ts';
-import { layBatch, seeEdits } from './batch.ts';
+import { layBatch } from './batch.ts';
 import { plainly } from './changedAnswers.ts';
 import type { TrainingEdit } from './edits.ts';
 import { FrozenModel } from './frozenModel.ts';
@@ -50,10 +50,10 @@ export class ShownEdits {
     return new ShownEdits(model, options, frozen);
   }
 
-  /** NLL of targets with the edit shown, and the mean of KL(before ‖ after) with it and without over what must stay. `seen`: the edits' pictures, where they are known. */
-  async evaluate(edits: readonly TrainingEdit[], seen?: readonly Visual[]): Promise<Evaluation> {
+  /** NLL of targets with the edit shown, and the mean of KL(before ‖ after) with it and without over what must stay. `seen`: the edits' pictures, of `seeEdits`. */
+  async evaluate(edits: readonly TrainingEdit[], seen: readonly Visual[]): Promise<Evaluation> {
     const { before, endToken, weights } = this.#options;
-    const common = { ...plainly, endToken, seen: seen ?? (await seeEdits(this.#model, edits)) };
+    const common = { ...plainly, endToken, seen };
     const shown = await layBatch(this.#model, edits, {
       ...common,
       before,

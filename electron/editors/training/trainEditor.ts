@@ -6,6 +6,7 @@ import { EmendError } from '../../errors.ts';
 import { fingerprint } from '../../models/checkpoint.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { type Evaluation, meanEvaluation, TrainingState } from '../../training/trainer.ts';
+import { CachedVision } from './cachedVision.ts';
 import type {
   EditorInTraining,
   TrainedWeights,
@@ -32,8 +33,9 @@ export async function trainEditor(
   const { edits, seed, accumulate = 1 } = options;
   const modelFingerprint = await fingerprint(model.checkpoint);
   const first = await source.batch(0, edits);
-  const { from, keptBelow } = run;
-  const editor = await begin({ model, modelFingerprint, first, seed, from, keptBelow });
+  const { from, keptBelow, pictureCache = null } = run;
+  const vision = source.repeats ? await CachedVision.open(model, modelFingerprint, pictureCache) : model;
+  const editor = await begin({ model, modelFingerprint, vision, first, seed, from, keptBelow });
   try {
     const state = new TrainingState(editor.parameters, options.optimizer, editor.kept);
     // Longer or shorter training of the same thing may go on; anything else is another training.
