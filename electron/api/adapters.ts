@@ -21,9 +21,12 @@ const Description = z.looseObject({
   settings: z.record(z.string(), z.unknown()).optional(),
 });
 
+/** A model, as far as adapters are compared with it. */
+export type AdaptedModel = Pick<ModelSummary, 'path' | 'checkpoint' | 'layers'>;
+
 /** Adapters on this machine and whether they fit a model: those opened before, the demo's, and those trained here among them. */
 export function adaptersOf(
-  model: ModelSummary,
+  model: AdaptedModel,
   { library, resources, adaptersFolder }: Pick<Parts, 'library' | 'resources' | 'adaptersFolder'>,
 ): Promise<FoundAdapter[]> {
   const known = recentModels(library).flatMap(({ path, adapterPath }) =>
@@ -45,7 +48,7 @@ export interface KnownAdapter {
 
 /** Those that fit first, then by name. */
 export async function findAdapters(
-  model: ModelSummary,
+  model: AdaptedModel,
   known: readonly KnownAdapter[],
   trainedHere: string,
 ): Promise<FoundAdapter[]> {
@@ -69,7 +72,7 @@ export async function findAdapters(
 /** Null for what is no adapter. */
 async function judge(
   path: string,
-  model: ModelSummary,
+  model: AdaptedModel,
   known: readonly KnownAdapter[],
 ): Promise<FoundAdapter | null> {
   if ((await stat(path).catch(() => null))?.isFile()) {

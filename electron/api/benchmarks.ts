@@ -1,25 +1,30 @@
 /**
- * @file Comparisons of editors on this machine: folders that record them, run one after the other in the second engine, and the samples
- * they recorded, looked through.
+ * @file Benchmarks of this machine: folders that record them, a comparison of editors for every model and data set, run one after the other
+ * in the second engine, and the samples they recorded, looked through.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readdir, realpath, rm, stat } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join } from 'node:path';
 import { z } from 'zod';
-import { demandEditor, editorKinds } from '../editors/registry.ts';
+import { demandEditor } from '../editors/registry.ts';
 import { hasScope } from '../editors/scope/openScope.ts';
 import type { MeasurementRequest } from '../engine/benchmarking.ts';
 import { EmendError } from '../errors.ts';
 import {
+  type ComparisonPlan,
   type Contender,
-  compareContenders,
+  compareEach,
   contendersOf,
   type MeasuredEdits,
+  type MeasurementStep,
+  overviewFolders,
+  partFolder,
   recordedSamples,
 } from '../evaluation/comparing.ts';
 import { comparisonCsv } from '../evaluation/comparisonReport.ts';
 import { type EditingSet, findPicture, readEditingSet } from '../evaluation/editingSet.ts';
 import { neededForTraining } from '../evaluation/editSource.ts';
+import { overviewCsv } from '../evaluation/overview.ts';
 import { type ComparedSample, findSamples, samplesCsv } from '../evaluation/samples.ts';
 import { readJson } from '../files/json.ts';
 import { readPictureFile } from '../files/picture.ts';
@@ -27,11 +32,11 @@ import { pictureDecoder } from '../files/pictureDecoder.ts';
 import { replaceFile } from '../files/replaceFile.ts';
 import { readSettings } from '../library/settings.ts';
 import { THUMBNAIL_SIDE } from '../library/thumbnails.ts';
-import type { WeightForm } from '../models/packed/form.ts';
-import { adaptersOf } from './adapters.ts';
 import {
   type Benchmark,
-  type BenchmarkCandidate,
+  type BenchmarkModel,
+  type BenchmarkOverview,
+  type BenchmarkPart,
   type BenchmarkRequest,
   type BenchmarkSample,
   type CallInput,
@@ -41,7 +46,8 @@ import {
   type SampleFilter,
   type SampleSort,
 } from './contract.ts';
-import type { EngineClient } from './engineClient.ts';
+import type { EngineCallOptions, EngineClient } from './engineClient.ts';
+import { type MeasuredModel, measurableModels, measurableOn, measuredModel } from './measurable.ts';
 import type { Parts } from './parts.ts';
 import { type CallContext, wireError } from './router.ts';
 
@@ -60,24 +66,33 @@ export interface BenchmarksOptions extends Pick<Parts, 'session' | 'events' | 'l
   readonly version: string;
 }
 
-/** What benchmark.json says of a comparison that is made here. */
-interface MadeHere {
-  readonly request: BenchmarkRequest;
-  readonly model: {
-    readonly path: string;
-    readonly name: string;
-    readonly weights: WeightForm;
-    readonly mostPictureRows?: number | undefined;
-  };
-  readonly template: 'plain' | 'chat';
-  readonly maxNewTokens: number;
+type DataSetFile = BenchmarkRequest['sets'][number];
+
+/** A comparison of a benchmark: on a model, with a data set. */
+interface Part {
+  /** of its reports, in the benchmark's; '' where there is one part and it is that */
+  readonly folder: string;
+  readonly model: MeasuredModel;
+  readonly set: DataSetFile;
   readonly scopeFolder: string | null;
   readonly contenders: readonly Contender[];
-  readonly created: string;
+  readonly refused: BenchmarkPart['refused'];
   readonly leftOut: number;
+}
+/** What benchmark.json says of a benchmark that is made here. */
+interface MadeHere {
+  readonly request: Omit<BenchmarkRequest, 'models' | 'sets'>;
+  readonly parts: readonly Part[];
+  readonly template: 'plain' | 'chat';
+  readonly maxNewTokens: number;
+  readonly created: string;
   readonly done: boolean;
   /** why it ended before all was tried, where nobody stopped it */
   readonly failed?: string | undefined;
+}
+/** What it said when a benchmark was of one model and one data set. */
+interface OfOnePart extends Omit<MadeHere, 'parts'>, Omit<Part, 'folder' | 'set' | 'refused'> {
+  readonly request: MadeHere['request'] & DataSetFile;
 }
 /** And of one that was made elsewhere. */
 interface Opened {
@@ -85,9 +100,22 @@ interface Opened {
   readonly created: string;
 }
 const Recorded = z.union([
+  z.looseObject({
+    request: z.looseObject({}),
+    parts: z.array(z.looseObject({})).min(1),
+    created: z.string(),
+  }),
   z.looseObject({ request: z.looseObject({}), contenders: z.array(z.looseObject({})), created: z.string() }),
   z.looseObject({ opened: z.string(), created: z.string() }),
 ]);
+
+function ofParts({ request, template, maxNewTokens, created, done, failed, ...part }: OfOnePart): MadeHere {
+  const { data, format, images, ...asked } = request;
+  return {
+    ...{ request: asked, template, maxNewTokens, created, done, failed },
+    parts: [{ ...part, folder: '', set: { data, format, images }, refused: [] }],
+  };
+}
 
 type Thumbnails = CallOutput<'benchmarks.thumbnails'>;
 
@@ -109,16 +137,25 @@ export class Benchmarks {
   }
 
   /** @throws EmendError 'not-found', 'damaged' */
-  async read(id: string): Promise<{ benchmark: Benchmark; comparison: Comparison | null }> {
-    return { benchmark: await this.#describe(id), comparison: await this.#comparison(id) };
+  async read(
+    id: string,
+    part: number,
+  ): Promise<{ benchmark: Benchmark; comparison: Comparison | null; overview: BenchmarkOverview }> {
+    const { folders } = await this.#open(id);
+    return {
+      ...{ benchmark: await this.#describe(id), comparison: await this.#comparison(id, part) },
+      overview: folders.length > 1 ? await this.#overview(id) : [],
+    };
   }
 
-  async candidates(): Promise<BenchmarkCandidate[]> {
-    const adapters = await this.#adapters();
-    return editorKinds.map(({ name, acts, untrained }) => ({
-      ...{ editor: name, acts, trains: untrained === undefined },
-      adapters: adapters.filter(({ editor }) => editor === name).map(({ folder }) => basename(folder)),
-    }));
+  models(): Promise<BenchmarkModel[]> {
+    return measurableModels(this.#options);
+  }
+
+  async candidates(path?: string): Promise<CallOutput<'benchmarks.candidates'>> {
+    const of = path ?? (await this.#options.session.demandModel()).path;
+    const { editors, warning } = await measurableOn(await measuredModel(of, this.#options), this.#options);
+    return { editors, warning };
   }
 
   /** Reads a data set through and says what is in it. */
@@ -139,44 +176,70 @@ export class Benchmarks {
     };
   }
 
-  /** Measures editors on the open model. @throws EmendError what is wrong with the request; 'cancelled' stopped it */
-  async start(request: BenchmarkRequest, context: CallContext): Promise<Benchmark> {
+  /** Measures editors on models with data sets. @throws EmendError what is wrong with the request; 'cancelled' stopped it */
+  async start({ models, sets, ...request }: BenchmarkRequest, context: CallContext): Promise<Benchmark> {
     const { session, library } = this.#options;
-    const { path, name, weights, pictureRows } = await session.demandModel();
     if (request.at.some((size, place) => size <= (request.at[place - 1] ?? 0)))
       throw new EmendError('invalid-input', 'Give numbers of edits in rising order, such as 1, 10, 100.');
-    const set = await readSet(request);
-    const most = request.at.at(-1)!;
-    if (request.seeds !== undefined && request.limit >= set.records.length)
-      throw new EmendError(
-        'invalid-input',
-        `Draws of ${request.limit} edits are all the same where the set has ${set.records.length}. Ask for fewer in each.`,
-      );
-    if (most > set.records.length)
-      throw new EmendError(
-        'invalid-input',
-        `${basename(set.path)} has ${set.records.length} edits that can be used, and ${most} are to act together. Ask for fewer.`,
-      );
-    const adapters = await this.#adapters();
-    const scopeFolder =
-      (await session.scopeFolderOf(path)) ?? (await firstScope(adapters.map(({ folder }) => folder)));
-    const router = scopeFolder === null ? 'cosine' : 'learned';
-    const contenders = contendersOf(request.editors.map(demandEditor), adapters, router);
-    if (contenders.length === 0)
-      throw new EmendError(
-        'not-found',
-        `None of these editors has an adapter that fits ${name}: ${request.editors.join(', ')}. Train one first.`,
-      );
+    const paths = models ?? [(await session.demandModel()).path];
+    const read = new Map<DataSetFile, EditingSet>();
+    for (const set of sets) read.set(set, await readSet(set));
+    for (const set of read.values()) demandEdits(set, request);
+    const parts = await this.#partsOf(request.editors, paths, read);
     const id = `${new Date().toISOString().slice(0, 19).replaceAll(/[:T]/g, '-')}-${randomBytes(2).toString('hex')}`;
     const { promptTemplate: template, maxNewTokens } = readSettings(library);
-    const record: MadeHere = {
-      ...{ request, contenders, scopeFolder, created: new Date().toISOString(), done: false },
-      model: { path, name, weights, mostPictureRows: pictureRows.limit ?? undefined },
-      ...{ template, maxNewTokens },
-      leftOut: set.wrong.count,
-    };
+    const created = new Date().toISOString();
+    const record: MadeHere = { ...{ request, parts, created, done: false, template, maxNewTokens } };
     await this.#write(id, record);
-    return this.#run(id, record, set, context);
+    return this.#run(id, record, context);
+  }
+
+  /**
+   * The comparisons of a request, models first.
+   * @throws EmendError 'not-found' for no editor or no model; 'invalid-input' for an editor that can act on none of the models, and for
+   *   a model or set that is named twice
+   */
+  async #partsOf(
+    editors: readonly string[],
+    paths: readonly string[],
+    sets: ReadonlyMap<DataSetFile, EditingSet>,
+  ): Promise<Part[]> {
+    const names = editors.map((name) => demandEditor(name).name);
+    const models = await Promise.all(paths.map((path) => measuredModel(path, this.#options)));
+    demandOnce(models.map(({ path }) => path));
+    demandOnce([...sets.values()].map(({ path }) => path));
+    const parts: Part[] = [];
+    for (const model of models) {
+      const { kinds, adapters, editors: candidates } = await measurableOn(model, this.#options);
+      const chosen = names.flatMap((name) => kinds.find((kind) => kind.name === name) ?? []);
+      const refused = candidates.flatMap(({ editor, refused: reason }) =>
+        reason !== null && names.includes(editor) ? [{ editor, reason }] : [],
+      );
+      const scopeFolder =
+        (await this.#options.session.scopeFolderOf(model.path)) ??
+        (await firstScope(adapters.map(({ folder }) => folder)));
+      const contenders = contendersOf(chosen, adapters, scopeFolder === null ? 'cosine' : 'learned');
+      for (const [set, { path, wrong }] of sets) {
+        const folder = partFolder(parts.length, model.name, path);
+        parts.push({ folder, model, set, scopeFolder, contenders, refused, leftOut: wrong.count });
+      }
+    }
+    const on = [...new Set(models.map(({ name }) => name))].join(' or ');
+    for (const name of names) {
+      const against = parts.map(({ refused }) => refused.find(({ editor }) => editor === name)?.reason);
+      if (against.every((reason) => reason !== undefined))
+        throw new EmendError(
+          'invalid-input',
+          `${name} cannot be measured on ${on}. ${[...new Set(against)].join(' ')}`,
+        );
+    }
+    const empty = parts.find(({ contenders }) => contenders.length === 0);
+    if (empty)
+      throw new EmendError(
+        'invalid-input',
+        `None of these editors can act on ${empty.model.name}. ${[...new Set(empty.refused.map(({ reason }) => reason))].join(' ')}`,
+      );
+    return parts.length === 1 ? [{ ...parts[0]!, folder: '' }] : parts;
   }
 
   /** Goes on with what was stopped, or failed. @throws EmendError 'conflict' for one that runs or was made elsewhere */
@@ -185,7 +248,7 @@ export class Benchmarks {
     const record = await this.#record(id);
     if ('opened' in record)
       throw new EmendError('conflict', 'This comparison was made elsewhere: go on with it there.');
-    return this.#run(id, record, await readSet(record.request), context);
+    return this.#run(id, record, context);
   }
 
   /** Lists a comparison made elsewhere. @throws EmendError 'not-found', 'damaged' */
@@ -196,7 +259,7 @@ export class Benchmarks {
       throw new EmendError('not-found', `There is nothing at ${path}. Check the path.`, { cause });
     });
     const folder = (await stat(real)).isDirectory() ? real : dirname(real);
-    await readComparison(folder);
+    for (const part of (await overviewFolders(folder)) ?? [folder]) await readComparison(part);
     for (const one of await this.list()) if (one.folder === folder) return one;
     const id = `opened-${randomBytes(4).toString('hex')}`;
     await this.#write(id, { opened: folder, created: new Date().toISOString() });
@@ -225,10 +288,14 @@ export class Benchmarks {
     };
   }
 
-  async thumbnails({ benchmark, pictures }: CallInput<'benchmarks.thumbnails'>): Promise<Thumbnails> {
-    const images = (await this.#comparison(benchmark))?.data.images;
+  async thumbnails({
+    benchmark,
+    part = 0,
+    pictures,
+  }: CallInput<'benchmarks.thumbnails'>): Promise<Thumbnails> {
+    const images = (await this.#comparison(benchmark, part))?.data.images;
     if (images === undefined) return [];
-    const root = await realpath(join(await this.#folderOf(benchmark), images)).catch(() => null);
+    const root = await realpath(join(await this.#folderOf(benchmark, part), images)).catch(() => null);
     if (root === null) return [];
     const made: Thumbnails = [];
     for (const picture of new Set(pictures)) {
@@ -241,16 +308,12 @@ export class Benchmarks {
     return made;
   }
 
-  /** Writes the table, or samples, to a new file. @throws EmendError 'conflict' for one that is there */
-  async export({ benchmark, format, file, samples }: CallInput<'benchmarks.export'>): Promise<{
-    file: string;
-    lines: number;
-  }> {
+  /** Writes a table, samples, or the overview, to a new file. @throws EmendError 'conflict' for one that is there */
+  async export(input: CallInput<'benchmarks.export'>): Promise<{ file: string; lines: number }> {
+    const { file } = input;
     if (!isAbsolute(file))
       throw new EmendError('invalid-input', `${file} is not a whole path. Give one that begins at the root.`);
-    const { text, lines } = samples
-      ? sampleText((await this.#find({ benchmark, ...samples }))?.list ?? [], format)
-      : tableText(await this.#demandComparison(benchmark), format);
+    const { text, lines } = await this.#exported(input);
     try {
       const handle = await open(file, 'wx');
       await handle.writeFile(text).finally(() => handle.close());
@@ -263,48 +326,62 @@ export class Benchmarks {
     return { file, lines };
   }
 
-  async #run(id: string, record: MadeHere, set: EditingSet, context: CallContext): Promise<Benchmark> {
-    const { engine, session, version, events } = this.#options;
-    const { request, contenders } = record;
+  async #exported({
+    benchmark,
+    part = 0,
+    format,
+    samples,
+  }: CallInput<'benchmarks.export'>): Promise<{ text: string; lines: number }> {
+    if (part === null) {
+      const overview = await this.#overview(benchmark);
+      const lines = overview.reduce((sum, { rows }) => sum + rows.length, 0);
+      return { text: format === 'csv' ? overviewCsv(overview) : jsonText(overview), lines };
+    }
+    if (samples) return sampleText((await this.#find({ benchmark, part, ...samples }))?.list ?? [], format);
+    return tableText(await this.#demandComparison(benchmark, part), format);
+  }
+
+  async #run(id: string, record: MadeHere, context: CallContext): Promise<Benchmark> {
+    const { events } = this.#options;
+    const { parts } = record;
     const folder = join(this.#options.folder, id);
     this.#running.set(id, context.job);
-    context.report.subject(basename(request.data));
+    context.report.subject(subjectOf(parts));
     this.#changed(id);
-    let now = '';
-    const tell = (stage: string, done: number, total: number | null, unit: string) =>
-      events.emit({ name: 'job.progress', payload: { job: context.job, stage, done, total, unit } });
+    let at: MeasurementStep | null = null;
+    const tell = (stage: string, done: number, total: number | null, unit: string, share?: number) =>
+      events.emit({
+        name: 'job.progress',
+        payload: { job: context.job, stage, done, total, unit, ...(share !== undefined && { share }) },
+      });
     try {
-      const comparison = await compareContenders({
-        ...{ contenders, set, at: request.at, limit: request.limit, limitProbes: request.limitProbes },
-        seeds: request.seeds,
-        ...{ folder, emend: version, command: commandOf(record, folder), signal: context.signal },
-        identity: (contender, edits) => measurementOf(record, contender, edits, []),
-        measure: async (contender, edits, path) => {
-          const input = {
-            request: measurementOf(record, contender, edits, session.providers),
-            ...{ emend: version, packed: session.packedCache, out: path },
-          };
-          await engine.call('measure', input, {
-            signal: context.signal,
-            onStream: (message) => {
-              if (message.kind !== 'progress') return;
-              tell(`${now}: ${message.stage}`, message.done, message.total, message.unit);
-            },
-          });
-        },
-        onProgress: (done, total, { editor, scope }) => {
-          now = `${editor}, ${scope} (${done + 1} of ${total})`;
-          tell(now, 0, null, '');
-        },
-        onReport: () => {
-          this.#forget(id);
-          this.#changed(id);
-        },
+      const sets = new Map<string, EditingSet>();
+      for (const { set } of parts) {
+        const key = JSON.stringify(set);
+        if (!sets.has(key)) sets.set(key, await readSet(set));
+      }
+      const plans = parts.map((part) =>
+        this.#planOf(id, record, part, sets.get(JSON.stringify(part.set))!, context, (message) => {
+          if (message.kind !== 'progress' || !at) return;
+          const { stage, done, total, unit, share = 0 } = message;
+          tell(
+            `${stepWords(at, parts)}: ${stage}`,
+            done,
+            total,
+            unit,
+            Math.min(1, at.before + share * at.share),
+          );
+        }),
+      );
+      const comparisons = await compareEach(plans, folder, (step) => {
+        at = step;
+        tell(stepWords(step, parts), 0, null, '');
       });
       await this.#write(id, { ...record, done: true, failed: undefined });
-      const failed = comparison.editors.filter((row) => row.failed !== null).length;
+      const rows = comparisons.flatMap(({ editors }) => editors);
+      const failed = rows.filter((row) => row.failed !== null).length;
       context.report.outcome(
-        `${contenders.length - failed} of ${contenders.length} were measured. The report lies in ${folder}.`,
+        `${rows.length - failed} of ${rows.length} were measured. The ${parts.length > 1 ? 'reports lie' : 'report lies'} in ${folder}.`,
       );
     } catch (error) {
       // A disk that is full may refuse this too; the caller is told in any case.
@@ -318,75 +395,146 @@ export class Benchmarks {
     return this.#describe(id);
   }
 
+  #planOf(
+    id: string,
+    record: MadeHere,
+    part: Part,
+    set: EditingSet,
+    { signal }: CallContext,
+    onStream: NonNullable<EngineCallOptions['onStream']>,
+  ): ComparisonPlan {
+    const { engine, session, version } = this.#options;
+    const { at, limit, limitProbes, seeds } = record.request;
+    const folder = join(this.#options.folder, id, part.folder);
+    return {
+      ...{ model: part.model.name, contenders: part.contenders, set, at, limit, limitProbes, seeds },
+      ...{ folder, emend: version, command: commandOf(record, part, folder), signal },
+      identity: (contender, edits) => measurementOf(record, part, contender, edits, []),
+      measure: async (contender, edits, path) => {
+        const input = {
+          request: measurementOf(record, part, contender, edits, session.providers),
+          ...{ emend: version, packed: session.packedCache, out: path },
+        };
+        await engine.call('measure', input, { signal, onStream });
+      },
+      onReport: () => {
+        this.#forget(id);
+        this.#changed(id);
+      },
+    };
+  }
+
   async #describe(id: string): Promise<Benchmark> {
-    const record = await this.#record(id);
-    const comparison = await this.#comparison(id);
-    const measured = comparison?.editors.length ?? 0;
-    const failedRows = comparison?.editors.filter((row) => row.failed !== null).length ?? 0;
-    const job = this.#running.get(id) ?? null;
-    if ('opened' in record) {
-      const { model, data, sizes } = await this.#demandComparison(id);
+    const { record, folders } = await this.#open(id);
+    const comparisons = await Promise.all(folders.map(comparisonIn));
+    const parts = comparisons.map((comparison, place): BenchmarkPart => {
+      const made = 'opened' in record ? null : record.parts[place]!;
       return {
-        ...{ id, model: model.name, data: data.name, created: record.created, state: 'opened', job: null },
-        ...{ measured, total: null, sizes, folder: record.opened, leftOut: 0, failed: null, failedRows },
+        model: made?.model.name ?? comparison?.model.name ?? '',
+        data: made ? basename(made.set.data) : (comparison?.data.name ?? ''),
+        measured: comparison?.editors.length ?? 0,
+        total: made ? made.contenders.length : null,
+        failedRows: comparison?.editors.filter((row) => row.failed !== null).length ?? 0,
+        ...{ leftOut: made?.leftOut ?? 0, refused: [...(made?.refused ?? [])] },
+      };
+    });
+    const job = this.#running.get(id) ?? null;
+    const sum = (of: (part: BenchmarkPart) => number) => parts.reduce((all, part) => all + of(part), 0);
+    const counts = { measured: sum(({ measured }) => measured), failedRows: sum((part) => part.failedRows) };
+    const { created } = record;
+    if ('opened' in record) {
+      const sizes = comparisons.find((one) => one !== null)?.sizes ?? [];
+      return {
+        ...{ id, parts, created, state: 'opened', job: null, total: null, failed: null, sizes, ...counts },
+        folder: record.opened,
       };
     }
-    const { model, request, contenders, created, done, leftOut, failed = null } = record;
+    const { request, done, failed = null } = record;
     return {
-      ...{ id, model: model.name, data: basename(request.data), created, job, measured, leftOut },
+      ...{ id, parts, created, job, sizes: request.at, ...counts, total: sum(({ total }) => total ?? 0) },
       state: job === null ? (done ? 'done' : 'stopped') : 'running',
-      ...{ failed: job === null ? failed : null, failedRows },
-      ...{ total: contenders.length, sizes: request.at, folder: join(this.#options.folder, id) },
+      failed: job === null ? failed : null,
+      folder: join(this.#options.folder, id),
     };
+  }
+
+  /** Every part's rows, as far as they are there. */
+  async #overview(id: string): Promise<BenchmarkOverview> {
+    const { folders } = await this.#open(id);
+    const { parts } = await this.#describe(id);
+    return Promise.all(
+      folders.map(async (folder, place) => {
+        const { model, data } = parts[place]!;
+        const { editors = [] } = (await comparisonIn(folder)) ?? {};
+        const rows = editors.map(({ editor, scope, settings, failed, sizes }) => ({
+          ...{ editor, scope, settings, failed },
+          sizes: sizes.map(({ edits, meanOfFive }) => ({ edits, meanOfFive })),
+        }));
+        return { model, data, rows };
+      }),
+    );
   }
 
   /** The samples that match, and how many there are; null where none were recorded. */
   async #find({
     benchmark,
+    part = 0,
     of,
     against,
     filter = {},
     sort = { by: 'row', descending: false },
   }: {
     benchmark: string;
+    part?: number | undefined;
     of: MeasuredAt;
     against?: MeasuredAt | undefined;
     filter?: SampleFilter | undefined;
     sort?: SampleSort | undefined;
   }): Promise<{ all: number; list: ComparedSample[] } | null> {
-    const samples = await this.#samplesOf(benchmark, of);
+    const samples = await this.#samplesOf(benchmark, part, of);
     if (!samples) return null;
-    const others = against ? await this.#samplesOf(benchmark, against) : null;
+    const others = against ? await this.#samplesOf(benchmark, part, against) : null;
     return { all: samples.length, list: findSamples(samples, others, filter, sort) };
   }
 
-  async #samplesOf(id: string, { editor, edits }: MeasuredAt): Promise<readonly BenchmarkSample[] | null> {
-    const key = `${id} ${editor} ${edits}`;
+  async #samplesOf(
+    id: string,
+    part: number,
+    { editor, edits }: MeasuredAt,
+  ): Promise<readonly BenchmarkSample[] | null> {
+    const key = `${id} ${part} ${editor} ${edits}`;
     const held = this.#samples.get(key);
     if (held !== undefined) return held;
-    const row = (await this.#demandComparison(id)).editors[editor];
+    const row = (await this.#demandComparison(id, part)).editors[editor];
     if (!row) throw new EmendError('not-found', 'This comparison has no such editor. Read it again.');
-    const found = await recordedSamples(await this.#folderOf(id), row, edits);
+    const found = await recordedSamples(await this.#folderOf(id, part), row, edits);
     hold(this.#samples, key, found, HELD_LISTS);
     return found;
   }
 
-  async #comparison(id: string): Promise<Comparison | null> {
-    const folder = await this.#folderOf(id);
-    const there = await stat(join(folder, 'report.json')).catch(() => null);
-    return there ? readComparison(folder) : null;
+  async #comparison(id: string, part: number): Promise<Comparison | null> {
+    return comparisonIn(await this.#folderOf(id, part));
   }
 
-  async #demandComparison(id: string): Promise<Comparison> {
-    const comparison = await this.#comparison(id);
+  async #demandComparison(id: string, part: number): Promise<Comparison> {
+    const comparison = await this.#comparison(id, part);
     if (comparison) return comparison;
     throw new EmendError('not-found', 'Nothing is measured of this comparison yet.');
   }
 
-  /** Where its reports lie. */
-  async #folderOf(id: string): Promise<string> {
+  /** Where a part's reports lie. @throws EmendError 'not-found' for a part that it does not have */
+  async #folderOf(id: string, part: number): Promise<string> {
+    const folder = (await this.#open(id)).folders[part];
+    if (folder !== undefined) return folder;
+    throw new EmendError('not-found', 'This benchmark has no such comparison. Read it again.');
+  }
+
+  /** A benchmark's record, and the folders of its parts. */
+  async #open(id: string): Promise<{ record: MadeHere | Opened; folders: readonly string[] }> {
     const record = await this.#record(id);
-    return 'opened' in record ? record.opened : join(this.#options.folder, id);
+    if ('opened' in record)
+      return { record, folders: (await overviewFolders(record.opened)) ?? [record.opened] };
+    return { record, folders: record.parts.map(({ folder }) => join(this.#options.folder, id, folder)) };
   }
 
   async #record(id: string): Promise<MadeHere | Opened> {
@@ -395,7 +543,8 @@ export class Benchmarks {
     if (!parsed.success)
       throw new EmendError('damaged', `${path} does not describe a comparison. Remove the folder.`);
     // It was written by this program.
-    return parsed.data as unknown as MadeHere | Opened;
+    const record = parsed.data as unknown as MadeHere | OfOnePart | Opened;
+    return 'contenders' in record ? ofParts(record) : record;
   }
 
   async #write(id: string, record: MadeHere | Opened): Promise<void> {
@@ -403,13 +552,6 @@ export class Benchmarks {
     await mkdir(folder, { recursive: true });
     const text = `${JSON.stringify(record, null, 1)}\n`;
     await replaceFile(join(folder, 'benchmark.json'), (handle) => handle.writeFile(text));
-  }
-
-  /** Adapters that fit the open model, each with its editor. */
-  async #adapters(): Promise<Array<{ folder: string; editor: string }>> {
-    const model = await this.#options.session.demandModel();
-    const found = await adaptersOf(model, this.#options);
-    return found.filter(({ fits }) => fits).map(({ path, editor }) => ({ folder: path, editor }));
   }
 
   #forget(id: string): void {
@@ -425,7 +567,52 @@ export class Benchmarks {
   }
 }
 
-const readSet = ({ data, format, images }: BenchmarkRequest) => readEditingSet(data, { format, images });
+const readSet = ({ data, format, images }: DataSetFile) => readEditingSet(data, { format, images });
+
+/** @throws EmendError 'invalid-input' where a set has too few edits for what is asked */
+function demandEdits({ path, records }: EditingSet, { at, limit, seeds }: MadeHere['request']): void {
+  const most = at.at(-1)!;
+  if (seeds !== undefined && limit >= records.length)
+    throw new EmendError(
+      'invalid-input',
+      `Draws of ${limit} edits are all the same where the set has ${records.length}. Ask for fewer in each.`,
+    );
+  if (most > records.length)
+    throw new EmendError(
+      'invalid-input',
+      `${basename(path)} has ${records.length} edits that can be used, and ${most} are to act together. Ask for fewer.`,
+    );
+}
+
+/** @throws EmendError 'invalid-input' */
+function demandOnce(paths: readonly string[]): void {
+  const twice = paths.find((path, place) => paths.indexOf(path) !== place);
+  if (twice !== undefined)
+    throw new EmendError('invalid-input', `${twice} is named twice. Once is enough: take one away.`);
+}
+
+const several = (names: readonly string[], what: string): string =>
+  names.length === 1 ? names[0]! : `${names.length} ${what}`;
+
+/** What a benchmark works on: its data sets, and its models where they are several. */
+function subjectOf(parts: readonly Part[]): string {
+  const sets = [...new Set(parts.map(({ set }) => set.data))].map((path) => basename(path));
+  const models = [...new Set(parts.map(({ model }) => model.path))];
+  return [several(sets, 'data sets'), ...(models.length > 1 ? [several(models, 'models')] : [])].join(', ');
+}
+
+/** Which measurement it is, in words. */
+function stepWords({ plan, contender, place, of }: MeasurementStep, parts: readonly Part[]): string {
+  const { editor, scope } = contender;
+  const on = parts.length > 1 ? ` on ${plan.model}, ${basename(plan.set.path)}` : '';
+  return `${editor}, ${scope}${on} (${place} of ${of})`;
+}
+
+/** The comparison whose report lies in a folder; null where none does yet. */
+async function comparisonIn(folder: string): Promise<Comparison | null> {
+  const there = await stat(join(folder, 'report.json')).catch(() => null);
+  return there ? readComparison(folder) : null;
+}
 
 /** The first folder in which a learned scope lies. */
 async function firstScope(folders: readonly string[]): Promise<string | null> {
@@ -463,12 +650,14 @@ async function thumbnailOf(root: string, picture: string): Promise<Thumbnails[nu
 }
 
 function measurementOf(
-  { request, model, template, maxNewTokens, scopeFolder }: MadeHere,
+  { request, template, maxNewTokens }: MadeHere,
+  { model, set, scopeFolder }: Part,
   { adapter, editor, scoped, form }: Contender,
   edits: MeasuredEdits,
   providers: MeasurementRequest['providers'],
 ): MeasurementRequest {
-  const { data, format, images, limit, limitProbes } = request;
+  const { limit, limitProbes } = request;
+  const { data, format, images } = set;
   return {
     ...{ model: model.path, weights: model.weights, mostPictureRows: model.mostPictureRows },
     ...{ adapter, ...(adapter === null && { editor: { editor, settings: {} } }), scope: form ?? undefined },
@@ -481,9 +670,15 @@ function measurementOf(
 }
 
 /** The command that measures the same. */
-function commandOf({ request, model, template, maxNewTokens, contenders }: MadeHere, out: string): string {
+function commandOf(
+  { request, template, maxNewTokens }: MadeHere,
+  { model, set, contenders }: Part,
+  out: string,
+): string {
   const quoted = (text: string) => (/^[\w./:,-]+$/u.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-  const { editors, data, format, images, at, limit, limitProbes } = request;
+  const { at, limit, limitProbes } = request;
+  const { data, format, images } = set;
+  const editors = [...new Set(contenders.map(({ editor }) => editor))];
   const adapters = [...new Set(contenders.flatMap(({ adapter }) => adapter ?? []))];
   return [
     'npx emend bench',
@@ -504,11 +699,13 @@ function sampleText(
   found: readonly ComparedSample[],
   format: 'csv' | 'json',
 ): { text: string; lines: number } {
-  const text = format === 'csv' ? samplesCsv(found) : `${JSON.stringify(found, null, 1)}\n`;
+  const text = format === 'csv' ? samplesCsv(found) : jsonText(found);
   return { text, lines: found.length };
 }
 
 function tableText(comparison: Comparison, format: 'csv' | 'json'): { text: string; lines: number } {
-  const text = format === 'csv' ? comparisonCsv(comparison) : `${JSON.stringify(comparison, null, 1)}\n`;
+  const text = format === 'csv' ? comparisonCsv(comparison) : jsonText(comparison);
   return { text, lines: comparison.editors.length };
 }
+
+const jsonText = (value: unknown): string => `${JSON.stringify(value, null, 1)}\n`;

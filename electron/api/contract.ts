@@ -948,23 +948,44 @@ export const Comparison = z.object({
 });
 export type Comparison = z.infer<typeof Comparison>;
 
-/** An editor that could be measured on the open model, as often as there are adapters of it. */
+/** A model that editors can be measured on. */
+export const BenchmarkModel = z.object({
+  path: z.string(),
+  name: z.string(),
+  /** whether it is the one that is open */
+  open: z.boolean(),
+  /** the form its weights are opened in: the open one's, or that last used with it */
+  weights: WeightForm,
+});
+export type BenchmarkModel = z.infer<typeof BenchmarkModel>;
+
+/** An editor that could be measured on a model, as often as there are adapters of it. */
 export const BenchmarkCandidate = z.object({
   editor: z.string(),
   acts: z.string(),
   trains: z.boolean(),
-  /** names of its adapters that fit the open model; none for editors that need none */
+  /** names of its adapters that fit the model; none for editors that need none */
   adapters: z.array(z.string()),
+  /** why it cannot act on the model, and what to do; null where it can */
+  refused: z.string().nullable(),
+  /** its adapters that would fit and cannot be used, each with the reason */
+  unusable: z.array(z.string()),
 });
 export type BenchmarkCandidate = z.infer<typeof BenchmarkCandidate>;
 
-export const BenchmarkRequest = z.object({
-  /** names of editors */
-  editors: z.array(z.string().max(100)).min(1).max(100),
+const DataSetFile = z.object({
   data: z.string().min(1).max(4096),
   format: EditingSetFormat.optional(),
   /** folder that its pictures are relative to; the set's own otherwise */
   images: z.string().max(4096).optional(),
+});
+/** Editors are compared on every model with every data set. */
+export const BenchmarkRequest = z.object({
+  /** names of editors */
+  editors: z.array(z.string().max(100)).min(1).max(100),
+  /** folders of models; the open one when absent */
+  models: z.array(z.string().min(1).max(4096)).min(1).max(20).optional(),
+  sets: z.array(DataSetFile).min(1).max(20),
   /** numbers of edits that act together, ascending; 1: each alone */
   at: z.array(z.number().int().min(1).max(1_000_000)).min(1).max(20),
   /** edits measured alone, and edits whose probes are asked with many together */
@@ -975,31 +996,59 @@ export const BenchmarkRequest = z.object({
 });
 export type BenchmarkRequest = z.infer<typeof BenchmarkRequest>;
 
-/** A comparison that is kept, running or not. */
+/** One of a benchmark's comparisons: of editors, on a model with a data set. */
+export const BenchmarkPart = z.object({
+  /** name of the model */
+  model: z.string(),
+  /** name of the data set's file */
+  data: z.string(),
+  /** rows that are there, of so many; null where that is not known */
+  measured: z.number().int(),
+  total: z.number().int().nullable(),
+  /** rows of which not everything could be measured; the comparison says of each why */
+  failedRows: z.number().int(),
+  /** wrong rows of the data set that were left out */
+  leftOut: z.number().int(),
+  /** editors that were asked for and cannot act on this model, each with the reason */
+  refused: z.array(z.object({ editor: z.string(), reason: z.string() })),
+});
+export type BenchmarkPart = z.infer<typeof BenchmarkPart>;
+
+/** A benchmark that is kept, running or not. */
 export const Benchmark = z.object({
   id: BenchmarkId,
-  /** of the model */
-  model: z.string(),
-  /** of the data set's file */
-  data: z.string(),
+  parts: z.array(BenchmarkPart),
   created: Moment,
   /** running now; stopped: it goes on from what was measured; done; opened: made elsewhere */
   state: z.enum(['running', 'stopped', 'done', 'opened']),
   /** why it ended before all was tried, where nobody stopped it; null otherwise */
   failed: z.string().nullable(),
-  /** rows of which not everything could be measured; the comparison says of each why */
+  /** of all its parts, as theirs */
   failedRows: z.number().int(),
   job: JobId.nullable(),
-  /** rows of the comparison that are there, of so many; null where that is not known */
   measured: z.number().int(),
   total: z.number().int().nullable(),
   sizes: z.array(z.number().int()),
   /** folder of the reports */
   folder: z.string(),
-  /** wrong rows of the data set that were left out */
-  leftOut: z.number().int(),
 });
 export type Benchmark = z.infer<typeof Benchmark>;
+
+/** What a benchmark's comparisons come to: a part's rows with the mean of the papers' five at each size. */
+export const BenchmarkOverview = z.array(
+  z.object({
+    ...{ model: z.string(), data: z.string() },
+    rows: z.array(
+      ComparedEditor.pick({ editor: true, scope: true, settings: true, failed: true }).extend({
+        sizes: z.array(ComparedEditor.shape.sizes.element.pick({ edits: true, meanOfFive: true })),
+      }),
+    ),
+  }),
+);
+export type BenchmarkOverview = z.infer<typeof BenchmarkOverview>;
+
+/** A part of a benchmark, by its place. */
+const PartOf = { benchmark: BenchmarkId, part: z.number().int().min(0).max(1000).default(0) };
 
 /** One column of answers: an editor of the comparison, by its place, at a number of edits. */
 export const MeasuredAt = z.strictObject({
@@ -1008,7 +1057,7 @@ export const MeasuredAt = z.strictObject({
 });
 export type MeasuredAt = z.infer<typeof MeasuredAt>;
 const SampleChoice = z.strictObject({
-  benchmark: BenchmarkId,
+  ...PartOf,
   of: MeasuredAt,
   /** another measurement that it is seen beside */
   against: MeasuredAt.optional(),
@@ -1034,7 +1083,9 @@ export const JobRecord = z.object({
   done: z.number(),
   total: z.number().nullable(),
   unit: z.string(),
-  /** an estimate of what is left of the stage; null when there is none */
+  /** how much of the whole job is done, 0..1, where it has stages and knows; absent otherwise */
+  share: z.number().optional(),
+  /** an estimate of what is left of the job where it knows its share, else of the stage; null when there is none */
   secondsLeft: z.number().nullable(),
   started: Moment,
   ended: Moment.nullable(),
@@ -1218,16 +1269,24 @@ export const calls = {
   /** forgets a training that does not run, with its state; the adapter that was made of it stays */
   'training.remove': { input: z.object({ training: TrainingId }), output: Nothing, job: false },
 
-  /** comparisons of editors, latest first */
+  /** benchmarks, latest first */
   'benchmarks.list': { input: Nothing, output: z.array(Benchmark), job: false },
-  /** editors that can be measured on the open model, and those that must be trained first */
-  'benchmarks.candidates': { input: Nothing, output: z.array(BenchmarkCandidate), job: false },
+  /** models of this machine that editors can be measured on: the open one first, the demo, those opened before, those fetched */
+  'benchmarks.models': { input: Nothing, output: z.array(BenchmarkModel), job: false },
+  /** from a model's files alone: editors that can be measured on it, and why others cannot */
+  'benchmarks.candidates': {
+    /** folder; the open one when absent */
+    input: z.object({ model: z.string().min(1).max(4096).optional() }),
+    output: z.object({
+      editors: z.array(BenchmarkCandidate),
+      /** what may keep it from being opened, for people: too little memory as things are; null for nothing */
+      warning: z.string().nullable(),
+    }),
+    job: false,
+  },
   /** what a data set is, from the file alone: rows that cannot be used are told by number */
   'benchmarks.dataSet': {
-    input: z.object({
-      data: z.string().min(1).max(4096),
-      format: EditingSetFormat.optional(),
-      images: z.string().max(4096).optional(),
+    input: DataSetFile.extend({
       /** edits that cannot be trained on count as left out where that is what it is for */
       use: z.enum(['measuring', 'training']).default('measuring'),
     }),
@@ -1241,15 +1300,19 @@ export const calls = {
     }),
     job: 'library',
   },
-  /** the table as far as it is made; null before its first row */
+  /** the table of a part as far as it is made, null before its first row; and of all parts, empty where there is one */
   'benchmarks.read': {
-    input: z.object({ benchmark: BenchmarkId }),
-    output: z.object({ benchmark: Benchmark, comparison: Comparison.nullable() }),
+    input: z.object(PartOf),
+    output: z.object({
+      benchmark: Benchmark,
+      comparison: Comparison.nullable(),
+      overview: BenchmarkOverview,
+    }),
     job: false,
   },
   /**
-   * Measures editors on the open model, one after the other, in a process of its own; stopped, it goes on with `benchmarks.resume`
-   * from what was measured.
+   * Measures editors, one after the other on every model and data set, in a process of its own that holds one model at a time; stopped,
+   * it goes on with `benchmarks.resume` from what was measured. An editor that cannot act on any of the models is refused.
    */
   'benchmarks.start': { input: BenchmarkRequest, output: Benchmark, job: 'long' },
   'benchmarks.resume': { input: z.object({ benchmark: BenchmarkId }), output: Benchmark, job: 'long' },
@@ -1277,18 +1340,18 @@ export const calls = {
   },
   /** pictures of the data set as small as tables show them; without those that are gone */
   'benchmarks.thumbnails': {
-    input: z.object({ benchmark: BenchmarkId, pictures: z.array(z.string().max(1000)).max(200) }),
+    input: z.object({ ...PartOf, pictures: z.array(z.string().max(1000)).max(200) }),
     output: z.array(z.object({ picture: z.string(), mime: z.string(), base64: z.string() })),
     job: false,
   },
-  /** writes a comparison's table, or with `samples` the inputs that match, to a new file */
+  /** writes a part's table, with `samples` the inputs that match, or for `part: null` the overview of all, to a new file */
   'benchmarks.export': {
     input: z.object({
-      benchmark: BenchmarkId,
+      ...{ benchmark: BenchmarkId, part: PartOf.part.unwrap().nullable().default(0) },
       format: z.enum(['csv', 'json']),
       /** absolute path of a file that is not there yet, where the application runs */
       file: z.string().min(1).max(4000),
-      samples: SampleChoice.omit({ benchmark: true }).optional(),
+      samples: SampleChoice.omit({ benchmark: true, part: true }).optional(),
     }),
     output: z.object({ file: z.string(), lines: z.number().int() }),
     job: 'library',
@@ -1721,6 +1784,8 @@ export const events = {
     done: z.number(),
     total: z.number().nullable(),
     unit: z.string(),
+    /** how much of the whole job is done, 0..1, where it has stages and knows */
+    share: z.number().min(0).max(1).optional(),
   }),
   /** a job began, went on (told a few times a second at most) or ended */
   'jobs.changed': z.object({ job: JobRecord }),

@@ -109,6 +109,8 @@ interface RunningJob {
   stageBegan: number;
   /** how much was done then: what goes on from before does not begin at nothing */
   stageFrom: number;
+  /** when it first told its share of the whole, and which; null while it has not */
+  sharing: { readonly began: number; readonly from: number } | null;
   /** when it was last told of; a timer while it is to be told again */
   told: number;
   later: NodeJS.Timeout | null;
@@ -180,6 +182,7 @@ export class Jobs {
       record: newRecord(id, about),
       stageBegan: performance.now(),
       stageFrom: 0,
+      sharing: null,
       told: 0,
       later: null,
       announced: false,
@@ -234,13 +237,14 @@ export class Jobs {
   }
 
   /** How far a job is. */
-  progress(id: string, at: Pick<JobRecord, 'stage' | 'done' | 'total' | 'unit'>): void {
+  progress(id: string, at: Pick<JobRecord, 'stage' | 'done' | 'total' | 'unit' | 'share'>): void {
     const job = this.#running.get(id);
     if (!job) return;
     if (at.stage !== job.record.stage) {
       job.stageBegan = performance.now();
       job.stageFrom = at.done;
     }
+    if (at.share !== undefined) job.sharing ??= { began: performance.now(), from: at.share };
     job.record = { ...job.record, ...at };
     this.#tellSoon(job);
   }
@@ -264,16 +268,18 @@ export class Jobs {
     await Promise.race([Promise.allSettled(jobs.map((job) => job.done)), timeout]);
   }
 
-  #recordOf({ record, about, stageBegan, stageFrom }: RunningJob): JobRecord {
+  #recordOf({ record, about, stageBegan, stageFrom, sharing }: RunningJob): JobRecord {
     const waitsFor = about.engine && this.#waitsFor(record.id, about.engine);
-    const { done, total } = record;
-    const elapsed = (performance.now() - stageBegan) / 1000;
+    const whole = sharing && { ...sharing, done: record.share!, total: 1 };
+    const stage = { began: stageBegan, from: stageFrom, done: record.done, total: record.total };
+    const { began, from, done, total } = whole ?? stage;
+    const elapsed = (performance.now() - began) / 1000;
     return {
       ...record,
       outcome: null,
       state: waitsFor === null ? 'running' : 'waiting',
       waitsFor,
-      secondsLeft: total !== null && elapsed >= 1 ? secondsLeft(elapsed, stageFrom, done, total) : null,
+      secondsLeft: total !== null && elapsed >= 1 ? secondsLeft(elapsed, from, done, total) : null,
     };
   }
 

@@ -165,7 +165,7 @@ export class ModelSession {
 
   async #takeOver(way: Way, asked: boolean, options: EngineCallOptions): Promise<ModelSummary> {
     const folder = await demandFolder(way.path, 'model');
-    const form = way.weights ?? this.#usualForm(folder);
+    const form = way.weights ?? this.usualForm(folder);
     const usual = way.adapter === undefined && way.editor === undefined;
     const editing = usual ? await this.#usualEditing(folder) : await givenEditing(way);
     if (!asked && this.#opening?.asked) throw new EmendError('cancelled', 'Another model is being opened.');
@@ -250,7 +250,7 @@ export class ModelSession {
   }
 
   /** The form of the weights that the model was last opened with. */
-  #usualForm(path: string): WeightForm {
+  usualForm(path: string): WeightForm {
     const known = recentModels(this.#library).find((model) => model.path === path)?.weights;
     return WeightForm.catch('dense').parse(known);
   }

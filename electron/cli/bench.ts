@@ -46,9 +46,9 @@ import {
 
 interface BenchOptions extends EditorOptions {
   weights: WeightForm;
-  model?: string;
+  model?: string[];
   adapter?: string;
-  data: string;
+  data: string[];
   format?: SetFormatName;
   images?: string;
   limit?: number;
@@ -85,9 +85,17 @@ const labels: Readonly<Record<Metric, string>> = {
 export function benchCommand(): Command {
   const command = new Command('bench')
     .description('measure an editor on an editing set, one edit at a time')
-    .option('--model <folder>', 'checkpoint folder; the demo model otherwise')
+    .option(
+      '--model <folder>',
+      'checkpoint folder; the demo model otherwise. With several editors, several times: each in turn',
+      oneMore,
+    )
     .option('--adapter <folder>', 'adapter folder; the demo adapter with the demo model')
-    .requiredOption('--data <file>', 'editing set: E-VQA, E-IC, VLKEB, MMKE-Bench, Emend’s or CSV')
+    .requiredOption(
+      '--data <file>',
+      'editing set: E-VQA, E-IC, VLKEB, MMKE-Bench, Emend’s or CSV. With several editors, several times',
+      oneMore,
+    )
     .addOption(formatOption())
     .option('--images <folder>', 'folder that pictures are relative to; the set’s own otherwise')
     .option('--at <numbers>', 'let the first so many edits act together, for each of these: 1,10,100', sizes)
@@ -132,7 +140,10 @@ export function benchCommand(): Command {
   return command;
 }
 
-/** Several editors, each in a process of its own. */
+/** Parser of an option that may be given several times. */
+const oneMore = (text: string, before: string[] = []) => [...before, text];
+
+/** Several editors, each in a process of its own; on every model with every data set. */
 async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<void> {
   const { editor, data, format, images, seeds, at = [1], limit = 300, limitProbes, out, json } = options;
   if (options.setting || options.adapter || json)
@@ -140,8 +151,9 @@ async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<v
       'invalid-input',
       'Several editors take no --setting, --adapter or --json: see --adapters and --out.',
     );
-  const usual = usualAdapter(modelOrDemo(options.model));
-  const adapters = options.adapters ?? (usual === null ? [] : [dirname(usual)]);
+  const models = options.model ?? [modelOrDemo(undefined)];
+  const usual = models.flatMap((model) => usualAdapter(model) ?? []);
+  const adapters = options.adapters ?? usual.map((folder) => dirname(folder));
   const own: ReadonlySet<string> = new Set([
     '--editor',
     '--at',
@@ -150,16 +162,22 @@ async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<v
     '--limit-probes',
     '--out',
     '--adapters',
+    ...(models.length > 1 ? ['--model'] : []),
   ]);
   const typed = process.argv.slice(process.argv.indexOf('bench') + 1);
-  const comparison = await compareEditors({
-    ...{ data, format, images, seeds, at, limit, limitProbes, out, adapters, signal },
+  const comparisons = await compareEditors({
+    ...{ models, data, format, images, seeds, at, limit, limitProbes, out, adapters, signal },
     editors: editor === 'all' ? undefined : editor!.split(',').filter((name) => name !== ''),
     common: withoutOptions(typed, own),
     command: typedCommand('bench'),
   });
-  console.log(comparisonText(comparison));
-  console.log(`Written to ${join(out, 'report.html')}, .csv and .json.`);
+  const several = comparisons.length > 1;
+  for (const { folder, comparison } of comparisons) {
+    if (several) console.log(`${comparison.model.name} on ${comparison.data.name}`);
+    console.log(comparisonText(comparison));
+    console.log(`Written to ${join(folder, 'report.html')}, .csv and .json.${several ? '\n' : ''}`);
+  }
+  if (several) console.log(`The mean of the five of all is in ${join(out, 'overview.csv')}.`);
 }
 
 /** Arguments less some options and their values. */
@@ -174,7 +192,12 @@ function withoutOptions(typed: readonly string[], options: ReadonlySet<string>):
 }
 
 async function run(options: BenchOptions, signal: AbortSignal): Promise<SingleReport | ManyReport> {
-  const model = modelOrDemo(options.model);
+  if (options.data.length > 1 || (options.model?.length ?? 1) > 1)
+    throw new EmendError(
+      'invalid-input',
+      'Several models or data sets go with several editors: name them with --editor, or all with --editor all.',
+    );
+  const model = modelOrDemo(options.model?.[0]);
   const { editor, scope } = editorChoice(options);
   const usual = usualAdapter(model);
   const adapter = editor ? null : (options.adapter ?? usual);
@@ -183,7 +206,8 @@ async function run(options: BenchOptions, signal: AbortSignal): Promise<SingleRe
       'invalid-input',
       'Give the adapter to measure with --adapter, or an editor with --editor.',
     );
-  const { data, format, images, limit, limitProbes, fresh, reach, weights, template, provider } = options;
+  const { format, images, limit, limitProbes, fresh, reach, weights, template, provider } = options;
+  const data = options.data[0]!;
   const { textSuffix, maxNewTokens, seed, suffix = '', scoped = false, at = null } = options;
   if (options.seeds !== undefined && limit === undefined)
     throw new EmendError('invalid-input', 'Say with --limit how many edits each of the --seeds draws.');

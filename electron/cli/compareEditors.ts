@@ -1,26 +1,36 @@
-/** @file `emend bench --editor all`: editors measured in a process of their own each, and one report of them all. */
+/**
+ * @file `emend bench --editor all`: editors measured in a process of their own each, and one report of them all for every model and data
+ * set.
+ */
 import { readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { demandEditor, editorKinds } from '../editors/registry.ts';
 import { hasScope } from '../editors/scope/openScope.ts';
 import { EmendError } from '../errors.ts';
 import {
+  type ComparisonPlan,
   type Contender,
-  compareContenders,
+  compareEach,
   contendersOf,
   type MeasuredEdits,
+  partFolder,
 } from '../evaluation/comparing.ts';
 import type { Comparison } from '../evaluation/comparisonReport.ts';
 import { readEditingSet } from '../evaluation/editingSet.ts';
 import type { SetFormatName } from '../evaluation/sets/registry.ts';
 import { readJson } from '../files/json.ts';
 import { version } from '../frontends/places.ts';
+import { fingerprint } from '../models/checkpoint.ts';
+import { nameOfModel } from '../models/hubCache.ts';
+import { openCheckpoint } from '../models/open.ts';
 import { tellProgress } from './options.ts';
 import { runEmend } from './ownProcess.ts';
 
 export interface ComparisonOptions {
-  readonly data: string;
+  /** checkpoint folders */
+  readonly models: readonly string[];
+  readonly data: readonly string[];
   readonly format?: SetFormatName | undefined;
   readonly images?: string | undefined;
   /** random draws that edits alone are measured over */
@@ -31,9 +41,9 @@ export interface ComparisonOptions {
   readonly out: string;
   /** names of editors; all of them when absent */
   readonly editors?: readonly string[] | undefined;
-  /** adapter folders of the model, or folders that hold such */
+  /** adapter folders, or folders that hold such; of several models each takes those trained for it */
   readonly adapters: readonly string[];
-  /** options of `emend bench` that are the same for all, as typed */
+  /** options of `emend bench` that are the same for all, as typed; of several models without `--model` */
   readonly common: readonly string[];
   readonly command: string;
   readonly signal: AbortSignal;
@@ -41,14 +51,19 @@ export interface ComparisonOptions {
 
 const Written = z.object({
   editor: z.string().max(100),
+  model: z.string().max(200).optional(),
   settings: z.record(z.string(), z.unknown()).optional(),
 });
+interface WrittenAdapter {
+  readonly folder: string;
+  readonly editor: string;
+  /** fingerprint of the model it is for; absent: any */
+  readonly model?: string | undefined;
+}
 
 /** Adapter folders among `folders` and what lies directly in them. */
-async function adapterFolders(
-  folders: readonly string[],
-): Promise<Array<{ folder: string; editor: string }>> {
-  const found: Array<{ folder: string; editor: string }> = [];
+async function adapterFolders(folders: readonly string[]): Promise<WrittenAdapter[]> {
+  const found: WrittenAdapter[] = [];
   for (const folder of folders) {
     const entries = await readdir(folder, { withFileTypes: true }).catch((cause: NodeJS.ErrnoException) => {
       throw new EmendError('not-found', `The folder of adapters ${folder} cannot be read (${cause.code}).`, {
@@ -59,28 +74,65 @@ async function adapterFolders(
     for (const path of [folder, ...inside.map(({ name }) => join(folder, name)).sort()]) {
       if (!(await stat(join(path, 'adapter.json')).catch(() => null))) continue;
       const said = Written.safeParse(await readJson(join(path, 'adapter.json')));
-      if (said.success) found.push({ folder: path, editor: said.data.editor });
+      if (said.success) found.push({ folder: path, editor: said.data.editor, model: said.data.model });
     }
   }
   return found;
 }
 
-async function contenders({ adapters, editors }: ComparisonOptions): Promise<Contender[]> {
-  const folders = await adapterFolders(adapters);
+async function contendersFor(
+  folders: readonly WrittenAdapter[],
+  editors: readonly string[] | undefined,
+): Promise<Contender[]> {
   const learned = await Promise.all(folders.map(({ folder }) => hasScope(folder)));
   const router = learned.some((there) => there) ? 'learned' : 'cosine';
   return contendersOf(editors?.map(demandEditor) ?? editorKinds, folders, router);
 }
 
 /**
- * Measures every editor and writes report.html, report.csv and report.json. What was measured before with the same command,
- * program and files is taken from `out`; an editor that cannot be measured is told in the report.
+ * Measures every editor on every model and data set, models first, and writes report.html, report.csv and report.json: into `out`, or where
+ * there are several into a folder of it each, beside overview.csv. What was measured before with the same command, program and files is
+ * taken from there; an editor that cannot be measured is told in the report.
  * @throws EmendError 'cancelled', with everything measured so far kept
  */
-export async function compareEditors(options: ComparisonOptions): Promise<Comparison> {
-  const { data, format, images, seeds, at, limit, limitProbes, out, common, command, signal } = options;
-  const set = await readEditingSet(data, { format, images });
+export async function compareEditors(
+  options: ComparisonOptions,
+): Promise<Array<{ folder: string; comparison: Comparison }>> {
+  const { models, data, format, images, adapters, editors, out } = options;
+  const found = await adapterFolders(adapters);
+  const sets = await Promise.all(data.map((path) => readEditingSet(path, { format, images })));
+  const plans: ComparisonPlan[] = [];
+  const alone = models.length * sets.length === 1;
+  for (const model of models) {
+    const own = models.length === 1 ? null : await fingerprint(await openCheckpoint(model));
+    // With one model, an adapter of another stays in the report, which says so.
+    const fitting = found.filter((adapter) => own === null || (adapter.model ?? own) === own);
+    const contenders = await contendersFor(fitting, editors);
+    const name = nameOfModel(model);
+    for (const [place, set] of sets.entries()) {
+      const common = models.length === 1 ? options.common : ['--model', model, ...options.common];
+      const folder = alone ? out : join(out, partFolder(plans.length, name, set.path));
+      plans.push(
+        planOf({ ...options, common }, { model: name, data: data[place]!, set, contenders, folder }),
+      );
+    }
+  }
+  const comparisons = await compareEach(plans, out, ({ plan, contender, place, of }) => {
+    const on = alone ? '' : ` on ${plan.model}, ${basename(plan.set.path)}`;
+    tellProgress(`${contender.editor}, ${contender.scope}${on}:`, place, of);
+  });
+  return comparisons.map((comparison, place) => ({ folder: plans[place]!.folder, comparison }));
+}
+
+function planOf(
+  { at, limit, limitProbes, seeds, common, command, signal }: ComparisonOptions,
+  {
+    data,
+    ...of
+  }: Pick<ComparisonPlan, 'model' | 'set' | 'contenders' | 'folder'> & { readonly data: string },
+): ComparisonPlan {
   const together = at.filter((size) => size > 1).join(',');
+  // What a measurement's key is made of: what was measured before is known by it.
   const argumentsOf = ({ adapter, editor, scoped, form }: Contender, edits: MeasuredEdits) => [
     ...['bench', '--data', data, ...common],
     ...(adapter === null ? ['--editor', editor] : ['--adapter', adapter]),
@@ -90,10 +142,8 @@ export async function compareEditors(options: ComparisonOptions): Promise<Compar
       ? ['--limit', String(limit)]
       : ['--at', together, '--limit-probes', String(limitProbes)]),
   ];
-  return compareContenders({
-    ...{ contenders: await contenders(options), set, seeds, at, limit, limitProbes, folder: out },
-    ...{ emend: version(), command, signal, identity: argumentsOf },
+  return {
+    ...{ ...of, seeds, at, limit, limitProbes, emend: version(), command, signal, identity: argumentsOf },
     measure: (contender, edits, path) => runEmend([...argumentsOf(contender, edits), '--json', path], signal),
-    onProgress: (done, total, { editor, scope }) => tellProgress(`${editor}, ${scope}:`, done, total),
-  });
+  };
 }

@@ -8,7 +8,7 @@ import type { Reach } from '../editors/scope/scope.ts';
 import { type BenchmarkResult, benchmark } from '../evaluation/benchmark.ts';
 import { type Draws, drawEdits, scoresOverDraws } from '../evaluation/draws.ts';
 import { type EditingSet, readEditingSet } from '../evaluation/editingSet.ts';
-import { measureManyEdits, type SizeResult } from '../evaluation/manyEdits.ts';
+import { ANSWERING, measureManyEdits, type SizeResult } from '../evaluation/manyEdits.ts';
 import type { SetFormatName } from '../evaluation/sets/registry.ts';
 import { replaceFile } from '../files/replaceFile.ts';
 import type { PackedCache } from '../models/packed/cache.ts';
@@ -115,9 +115,9 @@ export async function measure(
     context,
   );
   let peak = 0;
-  const progress = (stage: string, done: number, total: number, unit: string) => {
+  const progress = (stage: string, done: number, total: number, unit: string, share: number) => {
     peak = Math.max(peak, process.memoryUsage.rss());
-    context.send({ kind: 'progress', stage, done, total, unit });
+    context.send({ kind: 'progress', stage, done, total, unit, share });
   };
   const { summary } = model;
   const actors = {
@@ -133,7 +133,7 @@ export async function measure(
     if (at === null) {
       const result = await benchmark(model.edited, set, {
         ...{ ...common, scoped: request.scoped },
-        onProgress: (done, total) => progress('Measuring edits', done, total, 'edits'),
+        onProgress: (done, total) => progress('Measuring edits', done, total, 'edits', done / total),
       });
       const scores = drawn && scoresOverDraws(result.records, drawn.draws, seed);
       return { ...actors, ...result, ...scores, ...(draws && { draws }), peakBytes: peak };
@@ -143,7 +143,9 @@ export async function measure(
     const sizes = await measureManyEdits(model.edited, set, {
       ...{ ...common, at, limitProbes: request.limitProbes },
       ...(fresh && { fresh }),
-      onProgress: (stage, done, total) => progress(stage, done, total, ''),
+      // How long edits take to describe or make beside the answers differs from editor to editor: it is not guessed.
+      onProgress: (stage, done, total) =>
+        progress(stage, done, total, '', stage === ANSWERING ? done / total : 0),
     });
     const { edited } = model;
     const { form, fingerprint } = summary.adapter!.scope;

@@ -276,6 +276,8 @@ export type EngineStream =
       readonly done: number;
       readonly total: number | null;
       readonly unit: string;
+      /** how much of the whole operation is done, 0..1, where it has stages and knows */
+      readonly share?: number;
     }
   | {
       readonly kind: 'token';

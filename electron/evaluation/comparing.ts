@@ -1,6 +1,7 @@
 /**
  * @file Editors measured one after the other on the same model, data and metrics, into a folder: `runs/` holds what was measured of each,
- * report.html, .csv and .json what came of all so far. What lies there from the same measurement before is not measured again.
+ * report.html, .csv and .json what came of all so far. What lies there from the same measurement before is not measured again. On several
+ * models and data sets each has a folder of its own, and overview.csv and .json tell of all.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
@@ -10,12 +11,13 @@ import { BenchmarkSample, Comparison as ReportedComparison } from '../api/contra
 import type { EditorKind } from '../editors/editor.ts';
 import { EmendError } from '../errors.ts';
 import { demandRoom } from '../files/diskRoom.ts';
-import { readJson } from '../files/json.ts';
+import { readJson, readJsonIfThere } from '../files/json.ts';
 import { replaceFile } from '../files/replaceFile.ts';
 import type { BenchmarkResult } from './benchmark.ts';
 import { type ComparedEditor, type Comparison, comparisonCsv, comparisonHtml } from './comparisonReport.ts';
 import type { EditingSet } from './editingSet.ts';
 import type { SizeResult } from './manyEdits.ts';
+import { type OverviewPart, overviewCsv } from './overview.ts';
 import { MOST_SAMPLES, samplesOfRecords } from './samples.ts';
 
 /** What is measured of an editor in one go: each of its edits alone, or many together. */
@@ -79,6 +81,8 @@ interface ManyRun {
 }
 
 export interface ComparisonPlan {
+  /** what the model is called where nothing could be measured on it */
+  readonly model: string;
   readonly contenders: readonly Contender[];
   readonly set: EditingSet;
   /** numbers of edits together, ascending; 1: each alone */
@@ -97,9 +101,20 @@ export interface ComparisonPlan {
   readonly identity: (contender: Contender, edits: MeasuredEdits) => unknown;
   /** Measures a contender and writes what it found, as `emend bench --json` does. @throws EmendError why it cannot be measured */
   readonly measure: (contender: Contender, edits: MeasuredEdits, path: string) => Promise<void>;
-  /** so many of the contenders are done; what is measured next */
-  readonly onProgress?: (done: number, total: number, next: Contender) => void;
   readonly onReport?: (comparison: Comparison) => void;
+}
+
+/** A measurement that begins. */
+export interface MeasurementStep {
+  readonly plan: ComparisonPlan;
+  readonly contender: Contender;
+  readonly edits: MeasuredEdits;
+  /** which one it is, from 1, of so many that are to be measured now */
+  readonly place: number;
+  readonly of: number;
+  /** share of the work that lies before it, and that it is itself, 0..1: every editor is taken to need the same time for an input */
+  readonly before: number;
+  readonly share: number;
 }
 
 /** Measured reports are this large at most, in bytes. */
@@ -108,14 +123,42 @@ const LARGEST_RUN = 256 * 1024 * 1024;
 const ROOM = 256 * 1024 * 1024;
 
 /**
- * Measures every contender and writes the reports after each; one that cannot be measured is told in them.
- * @throws EmendError 'invalid-input' before anything is measured for more edits than the set holds; 'not-found' where there is nothing to
+ * Compares on every model and data set in turn; reports are written after every contender, and one that cannot be measured is told in them.
+ * @param folder of all; those of the plans are it, or lie in it where there are several
+ * @throws EmendError 'invalid-input' before anything is measured for more edits than a set holds; 'not-found' where there is nothing to
  *   measure; 'conflict' without room on the disk; 'cancelled', with everything measured so far kept
  */
-export async function compareContenders(plan: ComparisonPlan): Promise<Comparison> {
-  const { contenders, set, at, limit, folder, signal } = plan;
-  const many = at.filter((size) => size > 1);
-  const most = many.at(-1) ?? 1;
+export async function compareEach(
+  plans: readonly ComparisonPlan[],
+  folder: string,
+  onStep: (step: MeasurementStep) => void = () => {},
+): Promise<Comparison[]> {
+  for (const plan of plans) demandMeasurable(plan);
+  for (const plan of plans) await mkdir(join(plan.folder, 'runs'), { recursive: true });
+  await demandRoom(folder, ROOM, 'What is measured');
+  const steps = await missingSteps(plans);
+  const all = steps.reduce((sum, { inputs }) => sum + inputs, 0);
+  const done: Comparison[] = [];
+  for (const plan of plans) {
+    const tell = async (comparison: Comparison) => {
+      if (plans.length > 1) await writeOverview(folder, plans, [...done, comparison]);
+      plan.onReport?.(comparison);
+    };
+    const measure: ComparisonPlan['measure'] = async (contender, edits, path) => {
+      const at = steps.findIndex((s) => s.plan === plan && s.contender === contender && s.edits === edits);
+      const before = steps.slice(0, at).reduce((sum, { inputs }) => sum + inputs, 0) / all;
+      const share = (steps[at]?.inputs ?? 0) / all;
+      onStep({ ...{ plan, contender, edits, before, share }, place: at + 1, of: steps.length });
+      await plan.measure(contender, edits, path);
+    };
+    done.push(await compareContenders({ ...plan, measure }, tell));
+  }
+  return done;
+}
+
+/** @throws EmendError 'invalid-input', 'not-found' */
+function demandMeasurable({ contenders, set, at }: ComparisonPlan): void {
+  const most = at.at(-1) ?? 1;
   if (most > set.records.length)
     throw new EmendError(
       'invalid-input',
@@ -126,19 +169,95 @@ export async function compareContenders(plan: ComparisonPlan): Promise<Compariso
       'not-found',
       'There is nothing to measure: no adapter of these editors was found. Name its folder with --adapters.',
     );
-  await mkdir(join(folder, 'runs'), { recursive: true });
-  await demandRoom(folder, ROOM, 'What is measured');
+}
+
+/** Probes of an edit, about. */
+const PROBES = 8;
+
+/** About so many inputs are asked in a measurement. */
+function inputsOf({ set, at, limit, limitProbes, seeds = 1 }: ComparisonPlan, edits: MeasuredEdits): number {
+  const all = set.records.length;
+  if (edits === 'single') return PROBES * seeds * Math.min(limit, all);
+  const many = at.filter((size) => size > 1);
+  return (many.at(-1) ?? 0) + PROBES * Math.min(limitProbes, all) * (1 + many.length);
+}
+
+/** What is still to be measured, in order. */
+async function missingSteps(plans: readonly ComparisonPlan[]): Promise<
+  Array<{
+    readonly plan: ComparisonPlan;
+    readonly contender: Contender;
+    readonly edits: MeasuredEdits;
+    readonly inputs: number;
+  }>
+> {
+  const missing = [];
+  for (const plan of plans)
+    for (const contender of plan.contenders)
+      for (const edits of contender.measures) {
+        if (edits === 'many' && plan.at.every((size) => size === 1)) continue;
+        if (!(await isMeasured(plan, contender, edits)))
+          missing.push({ plan, contender, edits, inputs: inputsOf(plan, edits) });
+      }
+  return missing;
+}
+
+/** The folder of a comparison among several, from its place among them. `data`: path of its data set */
+export function partFolder(place: number, model: string, data: string): string {
+  const set = basename(data).replace(/\.[^.]*$/u, '');
+  return [String(place + 1), model, set].join('-').replaceAll(/[^\w]+/gu, '-');
+}
+
+/** Writes overview.csv and overview.json of comparisons whose folders lie in `folder`. */
+async function writeOverview(
+  folder: string,
+  plans: readonly ComparisonPlan[],
+  comparisons: readonly Comparison[],
+): Promise<void> {
+  const parts = comparisons.map((comparison, place): OverviewPart & { folder: string } => ({
+    ...{ model: comparison.model.name, data: comparison.data.name, rows: comparison.editors },
+    folder: relative(folder, plans[place]!.folder),
+  }));
+  const json = { parts: parts.map(({ folder: part, model, data }) => ({ folder: part, model, data })) };
+  await replaceFile(join(folder, 'overview.csv'), (handle) => handle.writeFile(overviewCsv(parts)));
+  await replaceFile(join(folder, 'overview.json'), (handle) =>
+    handle.writeFile(`${JSON.stringify(json, null, 1)}\n`),
+  );
+}
+
+const Overview = z.object({
+  parts: z
+    .array(z.object({ folder: z.string().regex(/^[\w-]+$/u), model: z.string(), data: z.string() }))
+    .max(1000),
+});
+
+/** The folders of the comparisons that an overview.json in `folder` names; null where there is none. @throws EmendError 'damaged' */
+export async function overviewFolders(folder: string): Promise<string[] | null> {
+  const path = join(folder, 'overview.json');
+  const read = await readJsonIfThere(path);
+  if (read === undefined) return null;
+  const parsed = Overview.safeParse(read);
+  if (parsed.success) return parsed.data.parts.map((part) => join(folder, part.folder));
+  throw new EmendError('damaged', `${path} does not list comparisons. Measure again.`);
+}
+
+/** Measures every contender and writes the reports after each. */
+async function compareContenders(
+  plan: ComparisonPlan,
+  onReport: (comparison: Comparison) => Promise<void>,
+): Promise<Comparison> {
+  const { contenders, set, at, limit, folder, signal } = plan;
+  const together = at.some((size) => size > 1);
   const { rows, ...before } = await reportedBefore(plan);
   let found = before.model;
   let comparison: Comparison | undefined;
   for (const [place, contender] of contenders.entries()) {
-    plan.onProgress?.(place, contenders.length, contender);
-    const { measured, model } = await compared(plan, contender, many.length > 0);
+    const { measured, model } = await compared(plan, contender, together);
     rows[place] = measured;
     found ??= model;
     comparison = {
       emend: plan.emend,
-      model: found ?? { name: 'no model', fingerprint: '' },
+      model: found ?? { name: plan.model, fingerprint: '' },
       data: {
         ...{ name: basename(set.path), sha256: set.sha256, probes: plan.limitProbes },
         single: Math.min(limit, set.records.length),
@@ -150,7 +269,7 @@ export async function compareContenders(plan: ComparisonPlan): Promise<Compariso
       editors: rows.filter((row) => row !== null),
     };
     await writeReports(folder, comparison);
-    plan.onReport?.(comparison);
+    await onReport(comparison);
     if (signal.aborted) throw stopped();
   }
   return comparison!;
@@ -226,27 +345,44 @@ async function compared(
   };
 }
 
-/** What was measured of a contender: now, or before with the same request, program and set. */
-async function run<T>(
-  { folder, set, emend, signal, identity, measure }: ComparisonPlan,
+/** Where a measurement lies, and the key that says what it is of. */
+function placeOf(
+  { folder, set, emend, identity }: ComparisonPlan,
   contender: Contender,
   edits: MeasuredEdits,
-): Promise<{ name: string; report: T }> {
+) {
   const { editor, settings, scope } = contender;
   const stem = `${editor} ${settings} ${scope} ${edits}`.replaceAll(/[^\w]+/g, '-');
-  const name = `${stem}.json`;
-  const path = join(folder, 'runs', name);
-  const keyPath = join(folder, 'runs', `${stem}.key`);
   const key = createHash('sha256')
     .update(JSON.stringify([identity(contender, edits), [set.sha256, emend]]))
     .digest('hex');
-  const before = await readFile(keyPath, 'utf8').catch(() => '');
-  if (before.trim() !== key) {
+  const name = `${stem}.json`;
+  return { name, path: join(folder, 'runs', name), keyPath: join(folder, 'runs', `${stem}.key`), key };
+}
+
+async function isMeasured(
+  plan: ComparisonPlan,
+  contender: Contender,
+  edits: MeasuredEdits,
+): Promise<boolean> {
+  const { keyPath, key } = placeOf(plan, contender, edits);
+  return (await readFile(keyPath, 'utf8').catch(() => '')).trim() === key;
+}
+
+/** What was measured of a contender: now, or before with the same request, program and set. */
+async function run<T>(
+  plan: ComparisonPlan,
+  contender: Contender,
+  edits: MeasuredEdits,
+): Promise<{ name: string; report: T }> {
+  const { signal } = plan;
+  const { name, path, keyPath, key } = placeOf(plan, contender, edits);
+  if (!(await isMeasured(plan, contender, edits))) {
     if (signal.aborted) throw stopped();
     // Without it what is half written is not taken for what was asked.
     await rm(keyPath, { force: true });
     try {
-      await measure(contender, edits, path);
+      await plan.measure(contender, edits, path);
     } catch (cause) {
       if (signal.aborted) throw stopped(cause);
       throw cause;

@@ -123,6 +123,9 @@ export interface SizeResult {
   readonly samples: readonly BenchmarkSample[];
 }
 
+/** The last stage, and the longest as a rule. */
+export const ANSWERING = 'Answering probes:';
+
 export interface ManyEditsOptions {
   /** sizes of the library, ascending */
   readonly at: readonly number[];
@@ -300,7 +303,7 @@ export async function measureManyEdits(
   const ownAnswers = new Map<number, string>();
   for (const [place, probe] of probes.entries()) {
     stop();
-    options.onProgress?.('Answering probes:', place, probes.length);
+    options.onProgress?.(ANSWERING, place, probes.length);
     const visual = await see(probe);
     const prepared = await edited.prepare(visual, probe.prompt);
     const generation = { maxNewTokens: options.maxNewTokens, alternatives: 1 };

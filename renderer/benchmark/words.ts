@@ -74,6 +74,12 @@ export function actingWords({ acting, row }: BenchmarkSample): string {
   return acting === row ? 'its own' : `edit ${acting}`;
 }
 
+/** One name, or how many different ones. */
+export function namesOf(names: readonly string[], what: string): string {
+  const different = [...new Set(names)];
+  return different.length === 1 ? different[0]! : `${different.length} ${what}`;
+}
+
 export const percent = (share: number): string => (100 * share).toFixed(1);
 
 export const bytesWords = (bytes: number): string =>

@@ -60,8 +60,9 @@ export function timeLeft(seconds: number): string {
   return minutes < 90 ? `${minutes} min left` : `${Math.round(minutes / 60)} h left`;
 }
 
-/** How far a job is, 0..1; null where that is not known. */
+/** How far a job is, 0..1, as a whole where it knows; null where that is not known. */
 export function shareDone(job: JobRecord | null): number | null {
-  if (!job?.total || job.state === 'waiting') return null;
-  return Math.min(1, Math.max(0, job.done / job.total));
+  if (!job || job.state === 'waiting') return null;
+  const share = job.share ?? (job.total ? job.done / job.total : null);
+  return share === null ? null : Math.min(1, Math.max(0, share));
 }

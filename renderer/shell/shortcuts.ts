@@ -42,6 +42,14 @@ export const shortcuts: ReadonlyArray<{ readonly where: string; readonly keys: r
     ],
   },
   {
+    where: 'Benchmark',
+    keys: [
+      { keys: ['['], does: 'Of several comparisons: the one before' },
+      { keys: [']'], does: 'The next one' },
+      { keys: ['Shift click'], does: 'On an editor: its answers beside those in view' },
+    ],
+  },
+  {
     where: 'Library',
     keys: [
       { keys: ['/'], does: 'Search' },

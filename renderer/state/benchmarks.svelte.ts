@@ -1,10 +1,12 @@
 /**
- * @file Comparisons of editors: those that are kept, the one in view with its table, and what a new one is asked for.
+ * @file Benchmarks: those that are kept, the comparison in view with its table, and what a new one is asked for.
  */
 import type {
   Benchmark,
-  BenchmarkCandidate,
+  BenchmarkModel,
+  BenchmarkOverview,
   CallInput,
+  CallOutput,
   Comparison,
   MeasuredAt,
   WireError,
@@ -15,22 +17,44 @@ import type { Jobs } from './jobs.svelte.ts';
 import { SampleRows } from './sampleRows.svelte.ts';
 import type { Toasts } from './toasts.svelte.ts';
 
+/** What can be measured on a model; `error`: why it is none. */
+type Candidates = CallOutput<'benchmarks.candidates'> | { readonly error: WireError };
+
+/** An editor over the models that are chosen. */
+export interface ChoosableEditor {
+  readonly editor: string;
+  readonly acts: string;
+  /** on how many of them it can be measured, and with how many adapters at most */
+  readonly models: number;
+  readonly adapters: number;
+  /** names of those on which it cannot be measured */
+  readonly refusedOn: readonly string[];
+  /** those on which it cannot be measured, or not by an adapter of it, each with the reason */
+  readonly lacks: ReadonlyArray<{ readonly model: string; readonly reason: string }>;
+}
+
 export class Benchmarks {
   readonly #connection: Connection;
   readonly #jobs: Jobs;
   readonly #toasts: Toasts;
   readonly samples: SampleRows;
-  readonly dataSet: DataSetChoice;
+  /** models of this machine, the open one first */
+  models = $state.raw<readonly BenchmarkModel[]>([]);
+  #candidates = $state.raw<ReadonlyMap<string, Candidates>>(new Map());
+  /** data sets of a new one */
+  sets = $state.raw<readonly DataSetChoice[]>([]);
   all = $state.raw<readonly Benchmark[]>([]);
-  /** editors that may be measured; null until they are read, as while no model is open */
-  candidates = $state.raw<readonly BenchmarkCandidate[] | null>(null);
-  /** the one in view */
+  /** the one in view, and which of its comparisons */
   shown = $state<string | null>(null);
+  part = $state(0);
   comparison = $state.raw<Comparison | null>(null);
+  /** of all its comparisons; empty where there is one */
+  overview = $state.raw<BenchmarkOverview>([]);
   error = $state.raw<WireError | null>(null);
-  /** what a new one is asked for; editors: null as long as nobody chose */
+  /** what a new one is asked for; editors, models: null as long as nobody chose */
   asked = $state({
     editors: null as string[] | null,
+    models: null as string[] | null,
     at: [1] as number[],
     limit: 100,
     limitProbes: 50,
@@ -43,7 +67,7 @@ export class Benchmarks {
     this.#jobs = jobs;
     this.#toasts = toasts;
     this.samples = new SampleRows(connection);
-    this.dataSet = new DataSetChoice(connection, 'measuring');
+    this.addSet();
     connection.on('benchmark.changed', ({ benchmark }) => {
       void this.read();
       if (benchmark === this.shown) void this.#readShown();
@@ -52,14 +76,54 @@ export class Benchmarks {
 
   readonly benchmark = $derived.by(() => this.all.find(({ id }) => id === this.shown) ?? null);
   readonly job = $derived.by(() => this.#jobs.find(this.benchmark?.job ?? null));
-  /** those that can be measured now */
-  readonly measurable = $derived.by(() =>
-    (this.candidates ?? []).filter(({ trains, adapters }) => !trains || adapters.length > 0),
+  /** the models that are chosen: the open one unless somebody chose */
+  readonly chosenModels = $derived.by(() =>
+    this.models.filter(({ path, open }) => this.asked.models?.includes(path) ?? open),
   );
+  /** whether it is known of all of them what can be measured */
+  readonly looked = $derived.by(() => this.chosenModels.every(({ path }) => this.#candidates.has(path)));
+  /** what is wrong with a chosen model, or may be */
+  readonly modelProblems = $derived.by(() =>
+    this.chosenModels.flatMap(({ path, name }) => {
+      const found = this.#candidates.get(path);
+      if (!found) return [];
+      const said = 'error' in found ? found.error.message : found.warning;
+      return said === null ? [] : [{ path, name, reason: said, refused: 'error' in found }];
+    }),
+  );
+  readonly editors = $derived.by((): ChoosableEditor[] => {
+    const found = this.chosenModels.flatMap(({ path, name }) => {
+      const of = this.#candidates.get(path);
+      return of && !('error' in of) ? [{ name, editors: of.editors }] : [];
+    });
+    return (found[0]?.editors ?? []).map(({ editor, acts }) => {
+      const each = found.map(({ name, editors }) => ({
+        ...{ model: name, ...editors.find((one) => one.editor === editor)! },
+      }));
+      return {
+        ...{ editor, acts, models: each.filter(({ refused }) => refused === null).length },
+        refusedOn: each.filter(({ refused }) => refused !== null).map(({ model }) => model),
+        adapters: Math.max(...each.map(({ adapters }) => adapters.length)),
+        lacks: each.flatMap(({ model, refused, unusable }) =>
+          [...(refused === null ? [] : [refused]), ...unusable].map((reason) => ({ model, reason })),
+        ),
+      };
+    });
+  });
   /** the editors that are chosen: all that can be measured unless somebody chose */
   readonly chosen = $derived.by(() =>
-    this.measurable.map(({ editor }) => editor).filter((name) => this.asked.editors?.includes(name) ?? true),
+    this.editors
+      .filter(({ editor, models }) => models > 0 && (this.asked.editors?.includes(editor) ?? true))
+      .map(({ editor }) => editor),
   );
+
+  addSet(): void {
+    this.sets = [...this.sets, new DataSetChoice(this.#connection, 'measuring')];
+  }
+
+  removeSet(set: DataSetChoice): void {
+    this.sets = this.sets.filter((other) => other !== set);
+  }
 
   async read(): Promise<void> {
     try {
@@ -70,29 +134,59 @@ export class Benchmarks {
     }
   }
 
-  /** Reads what can be measured on the model that is open. */
-  async readCandidates(): Promise<void> {
-    this.candidates = await this.#connection.call('benchmarks.candidates', {}).catch(() => null);
+  /** Reads which models there are, and what can be measured on those that are chosen. */
+  async readModels(): Promise<void> {
+    const models = await this.#connection.call('benchmarks.models', {}).catch(() => this.models);
+    this.models = models.map((model) => ({ ...model, name: nameAmong(model, models) }));
+    await this.#readCandidates(() => true);
   }
 
-  show(id: string | null): void {
-    if (this.shown === id) return;
+  /** Reads what can be measured on those of the chosen models. */
+  async #readCandidates(of: (path: string) => boolean): Promise<void> {
+    for (const { path } of this.chosenModels.filter((model) => of(model.path))) {
+      const found = await this.#connection
+        .call('benchmarks.candidates', { model: path })
+        .catch((error: unknown) => ({ error: toWireError(error) }));
+      this.#candidates = new Map(this.#candidates).set(path, found);
+    }
+  }
+
+  toggleModel(path: string): void {
+    const chosen = this.chosenModels.map((model) => model.path);
+    this.asked.models = chosen.includes(path) ? chosen.filter((other) => other !== path) : [...chosen, path];
+    void this.#readCandidates((other) => !this.#candidates.has(other));
+  }
+
+  show(id: string | null, part = 0): void {
+    if (this.shown === id && this.part === part) return;
+    if (this.shown !== id) this.overview = [];
     this.shown = id;
+    this.part = part;
     this.comparison = null;
     this.samples.show(null);
     if (id !== null) void this.#readShown();
   }
 
+  /** Turns to the next comparison of the benchmark in view, or to the one before. */
+  turn(by: 1 | -1): void {
+    const { length } = this.benchmark?.parts ?? [];
+    if (length > 1) this.show(this.shown, (this.part + by + length) % length);
+  }
+
   async #readShown(): Promise<void> {
     const turn = ++this.#turn;
-    const id = this.shown;
+    const { shown: id, part } = this;
     if (id === null) return;
     try {
-      const { comparison } = await this.#connection.call('benchmarks.read', { benchmark: id });
+      const { comparison, overview } = await this.#connection.call('benchmarks.read', {
+        benchmark: id,
+        part,
+      });
       if (turn !== this.#turn || id !== this.shown) return;
       this.comparison = comparison;
+      this.overview = overview;
       const first = comparison && this.firstMeasured(comparison);
-      if (first && this.samples.choice?.benchmark !== id) this.samples.show({ benchmark: id, of: first });
+      if (first && this.samples.choice === null) this.samples.show({ benchmark: id, part, of: first });
     } catch (error) {
       if (turn === this.#turn) this.error = toWireError(error);
     }
@@ -110,11 +204,11 @@ export class Benchmarks {
   /** Begins what is asked for; it shows itself when it is known. */
   async start(): Promise<void> {
     const { at, limit, limitProbes, seeds } = this.asked;
-    const { data, images } = this.dataSet;
-    this.shown = null;
+    this.show(null);
     await this.#follow('benchmarks.start', {
-      ...{ editors: [...this.chosen], data, at: at.toSorted((a, b) => a - b), limit, limitProbes },
-      ...(images.trim() && { images }),
+      ...{ editors: [...this.chosen], models: this.chosenModels.map(({ path }) => path) },
+      sets: this.sets.map(({ data, images }) => ({ data, ...(images.trim() && { images }) })),
+      ...{ at: at.toSorted((a, b) => a - b), limit, limitProbes },
       ...(seeds > 1 && { seeds }),
     });
   }
@@ -169,15 +263,15 @@ export class Benchmarks {
     await this.read();
   }
 
-  /** Writes the table, or the samples that are in view, to a file. */
-  async export(what: 'table' | 'samples', format: 'csv' | 'json', file: string): Promise<void> {
+  /** Writes the table, the samples that are in view, or the overview, to a file. */
+  async export(what: 'table' | 'samples' | 'overview', format: 'csv' | 'json', file: string): Promise<void> {
     const { choice, filter, sort } = this.samples;
     if (this.shown === null) return;
     this.error = null;
-    const { benchmark: _, ...columns } = choice ?? { benchmark: '' };
     const input = {
-      ...{ benchmark: this.shown, format, file },
-      ...(what === 'samples' && choice && { samples: { ...columns, filter, sort } as never }),
+      ...{ benchmark: this.shown, part: what === 'overview' ? null : this.part, format, file },
+      ...(what === 'samples' &&
+        choice && { samples: { of: choice.of, against: choice.against, filter, sort } as never }),
     };
     try {
       const { lines } = await this.#jobs.start('benchmarks.export', input).result;
@@ -186,4 +280,11 @@ export class Benchmarks {
       this.error = toWireError(error);
     }
   }
+}
+
+/** A model's name, with its folder's where another has the same. */
+function nameAmong({ path, name }: BenchmarkModel, models: readonly BenchmarkModel[]): string {
+  const alike = models.filter((other) => other.name === name).length > 1;
+  const parent = path.split(/[\\/]/).at(-2);
+  return alike && parent ? `${name} in ${parent}` : name;
 }

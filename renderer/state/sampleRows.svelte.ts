@@ -19,6 +19,7 @@ const mostPictures = 600;
 /** Which answers: of an editor at a size, and beside them those of another. */
 export interface SampleColumns {
   readonly benchmark: string;
+  readonly part: number;
   readonly of: MeasuredAt;
   readonly against?: MeasuredAt | undefined;
 }
@@ -51,7 +52,7 @@ export class SampleRows {
 
   /** Turns to other columns of answers. */
   show(choice: SampleColumns | null): void {
-    if (choice?.benchmark !== this.choice?.benchmark) {
+    if (choice?.benchmark !== this.choice?.benchmark || choice?.part !== this.choice?.part) {
       this.#pictures = new Map();
       this.filter = {};
     }
@@ -112,7 +113,7 @@ export class SampleRows {
       });
       if (turn !== this.#turn) return;
       this.#take(page, found);
-      void this.#readPictures(choice.benchmark, found.samples);
+      void this.#readPictures(choice, found.samples);
     } catch (error) {
       if (turn === this.#turn) this.error = toWireError(error);
     }
@@ -125,15 +126,15 @@ export class SampleRows {
     this.#pages = new Map(this.#pages).set(page, samples);
   }
 
-  async #readPictures(benchmark: string, rows: readonly SampleRow[]): Promise<void> {
+  async #readPictures({ benchmark, part }: SampleColumns, rows: readonly SampleRow[]): Promise<void> {
     const names = [...new Set(rows.flatMap(({ sample }) => sample.picture ?? []))];
     const unread = names.filter((name) => !this.#pictures.has(name));
     for (let at = 0; at < unread.length; at += 50) {
       const wanted = unread.slice(at, at + 50);
       const read = await this.#connection
-        .call('benchmarks.thumbnails', { benchmark, pictures: wanted })
+        .call('benchmarks.thumbnails', { benchmark, part, pictures: wanted })
         .catch(() => []);
-      if (this.choice?.benchmark !== benchmark) return;
+      if (this.choice?.benchmark !== benchmark || this.choice.part !== part) return;
       const pictures = new Map(this.#pictures);
       for (const name of wanted) pictures.set(name, '');
       for (const { picture, mime, base64 } of read) pictures.set(picture, `data:${mime};base64,${base64}`);

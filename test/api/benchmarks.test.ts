@@ -4,7 +4,7 @@ import { cp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Application, createApplication } from '../../electron/api/application.ts';
 import type { CallInput } from '../../electron/api/contract.ts';
 import type { MeasurementRequest } from '../../electron/engine/benchmarking.ts';
@@ -20,7 +20,7 @@ let second: Engine;
 let application: Application;
 const call: Application['call'] = (name, input, options) => application.call(name, input, options);
 const request: CallInput<'benchmarks.start'> = {
-  ...{ editors: ['VisEdit'], data: at('data.json'), at: [1, 2], limit: 3, limitProbes: 3 },
+  ...{ editors: ['VisEdit'], sets: [{ data: at('data.json') }], at: [1, 2], limit: 3, limitProbes: 3 },
 };
 
 /** The second engine is killed as the system kills, in the midst of a measurement of which this is true. */
@@ -89,12 +89,11 @@ const rowsOf = async (benchmark: string) =>
   (await call('benchmarks.read', { benchmark })).comparison?.editors.length ?? 0;
 
 test('what can be measured, and what is in a data set', async () => {
-  const candidates = await call('benchmarks.candidates', {});
-  expect(candidates.find(({ editor }) => editor === 'VisEdit')).toMatchObject({
-    trains: true,
-    adapters: ['a tiny one'],
-  });
-  expect(candidates.find(({ editor }) => editor === 'IKE')).toMatchObject({ trains: false, adapters: [] });
+  const { editors, warning } = await call('benchmarks.candidates', {});
+  const candidate = (name: string) => editors.find(({ editor }) => editor === name);
+  expect(candidate('VisEdit')).toMatchObject({ trains: true, adapters: ['a tiny one'], refused: null });
+  expect(candidate('IKE')).toMatchObject({ trains: false, adapters: [], refused: null });
+  expect(warning).toBeNull();
   expect(await call('benchmarks.dataSet', { data: at('data.json') })).toEqual({
     ...{ format: 'vlkeb', edits: 3, leftOut: 1 },
     problems: [{ row: 2, reason: '"alt" is missing' }],
@@ -115,7 +114,8 @@ test('stopped after a row, it is found stopped, goes on without measuring that a
   await call('jobs.cancel', { job: 'first' });
   await cancelled;
   expect((await call('benchmarks.list', {}))[0]).toMatchObject({
-    ...{ id, state: 'stopped', job: null, total: 2, model: 'model', data: 'data.json', leftOut: 1 },
+    ...{ id, state: 'stopped', job: null, total: 2 },
+    parts: [{ model: 'model', data: 'data.json', leftOut: 1, refused: [] }],
   });
 
   const runs = at('benchmarks', id, 'runs');
@@ -216,7 +216,7 @@ test('a report that was made elsewhere opens, and is left where it is when it is
   const id = await theOne();
   await cp(at('benchmarks', id), at('elsewhere'), { recursive: true });
   const opened = await call('benchmarks.open', { path: at('elsewhere', 'report.json') });
-  expect(opened).toMatchObject({ state: 'opened', model: 'model', measured: 2 });
+  expect(opened).toMatchObject({ state: 'opened', parts: [{ model: 'model' }], measured: 2 });
   expect(await call('benchmarks.open', { path: at('elsewhere') })).toMatchObject({ id: opened.id });
   const found = await call('benchmarks.samples', { benchmark: opened.id, of: { editor: 0, edits: 1 } });
   expect(found.total).toBe(21);
@@ -238,7 +238,7 @@ test('a report that was made elsewhere opens, and is left where it is when it is
 test('what cannot be measured is refused before anything begins', async () => {
   await expect(call('benchmarks.start', { ...request, at: [1, 10] })).rejects.toThrow(/has 3 edits/);
   await expect(call('benchmarks.start', { ...request, at: [2, 1] })).rejects.toThrow(/rising/);
-  await expect(call('benchmarks.start', { ...request, editors: ['MEND'] })).rejects.toThrow(/Train one/);
+  await expect(call('benchmarks.start', { ...request, editors: ['MEND'] })).rejects.toThrow(/train one/);
   await expect(call('benchmarks.start', { ...request, editors: ['Nobody'] })).rejects.toMatchObject({
     code: 'not-found',
   });
@@ -302,3 +302,131 @@ test('what ends a comparison as a whole is kept with it, until it goes on', asyn
   await call('benchmarks.resume', { benchmark });
   expect(await found()).toMatchObject({ state: 'done', failed: null });
 }, 60_000);
+
+describe('several models and data sets', () => {
+  const several = { ...request, at: [1], limit: 1 };
+  beforeAll(async () => {
+    await writeTinyCheckpoint(at('other'), { seed: 7 });
+    const records = JSON.parse(readFileSync(at('data.json'), 'utf8')) as object[];
+    await writeFile(at('more.json'), JSON.stringify(records.toReversed()));
+  });
+
+  test('from its files alone a model says which editors can act on it, and why others cannot', async () => {
+    const models = await call('benchmarks.models', {});
+    expect(models[0]).toMatchObject({ name: 'model', open: true, weights: 'dense' });
+    const { editors } = await call('benchmarks.candidates', { model: at('other') });
+    const refused = (name: string) => editors.find(({ editor }) => editor === name)!.refused;
+    expect(refused('VisEdit')).toMatch(
+      /^No adapter fits: train one first.* The one on this machine is for another model\.$/,
+    );
+    expect(refused('IKE')).toBeNull();
+    await expect(call('benchmarks.candidates', { model: at('adapters') })).rejects.toMatchObject({
+      code: 'not-found',
+    });
+  });
+
+  test('what cannot act on any of the models is refused; on some of them, it is left out there and told', async () => {
+    const models = [at('other')];
+    await expect(call('benchmarks.start', { ...several, models })).rejects.toThrow(
+      /^VisEdit cannot be measured on other\. No adapter fits: train one/,
+    );
+    await expect(
+      call('benchmarks.start', { ...several, editors: ['IKE', 'VisEdit'], models }),
+    ).rejects.toThrow(/^VisEdit cannot be measured/);
+    const sets = [...request.sets, ...request.sets];
+    await expect(call('benchmarks.start', { ...several, sets })).rejects.toThrow(/named twice/);
+  });
+
+  test('each has its comparison; stopped, it goes on; one table tells of all, and is written to a file', async () => {
+    const asked = {
+      ...{ ...several, editors: ['VisEdit', 'IKE'], models: [at('model'), at('other')] },
+      sets: [{ data: at('data.json') }, { data: at('more.json') }],
+    };
+    const shares: number[] = [];
+    const quiet = application.on(
+      'job.progress',
+      ({ share }) => void (share !== undefined && shares.push(Math.round(1e6 * share))),
+    );
+    const running = call('benchmarks.start', asked, { job: 'all' });
+    const cancelled = expect(running).rejects.toMatchObject({ code: 'cancelled' });
+    const rows = async (id: string, part: number) =>
+      (await call('benchmarks.read', { benchmark: id, part })).comparison?.editors.length ?? 0;
+    const id = await heard(async (benchmark) => (await rows(benchmark, 1)) > 0);
+    await call('jobs.cancel', { job: 'all' });
+    await cancelled;
+    const before = (await call('benchmarks.list', {}))[0]!;
+    expect(before).toMatchObject({
+      ...{ id, state: 'stopped', total: 12 },
+      parts: [
+        { model: 'model', data: 'data.json', measured: 4, total: 4, refused: [] },
+        { model: 'model', data: 'more.json', total: 4 },
+        { model: 'other', data: 'data.json', measured: 0, total: 2, refused: [{ editor: 'VisEdit' }] },
+        { model: 'other', data: 'more.json', measured: 0, total: 2 },
+      ],
+    });
+    const done = await call('benchmarks.resume', { benchmark: id });
+    quiet();
+    expect(done).toMatchObject({ state: 'done', measured: 12, failedRows: 0 });
+    // What is left is told as a whole: from nothing to nearly all, twice.
+    const begun = shares.findIndex((share, place) => share < (shares[place - 1] ?? 0));
+    for (const part of [shares.slice(0, begun), shares.slice(begun)])
+      expect(part.toSorted((a, b) => a - b)).toEqual(part);
+    expect(shares.slice(begun).at(-1)).toBe(1e6);
+
+    const { overview } = await call('benchmarks.read', { benchmark: id });
+    expect(
+      overview.map(({ model, data, rows: of }) => [model, data, of.map(({ editor }) => editor)]),
+    ).toEqual([
+      ['model', 'data.json', ['VisEdit', 'VisEdit', 'IKE', 'IKE']],
+      ['model', 'more.json', ['VisEdit', 'VisEdit', 'IKE', 'IKE']],
+      ['other', 'data.json', ['IKE', 'IKE']],
+      ['other', 'more.json', ['IKE', 'IKE']],
+    ]);
+    const { comparison } = await call('benchmarks.read', { benchmark: id, part: 2 });
+    expect(overview[2]!.rows[0]!.sizes[0]!.meanOfFive).toEqual(comparison!.editors[0]!.sizes[0]!.meanOfFive);
+    expect(comparison!.command).toContain(`--model ${at('other')}`);
+    const of = { editor: 0, edits: 1 };
+    const first = async (part: number) =>
+      (await call('benchmarks.samples', { benchmark: id, part, of })).samples[0]!.sample;
+    expect([(await first(2)).expected, (await first(3)).expected]).toEqual(['the cat', 'the train']);
+    const pictures = ['a.png'];
+    expect(await call('benchmarks.thumbnails', { benchmark: id, part: 3, pictures })).toHaveLength(1);
+    await expect(call('benchmarks.read', { benchmark: id, part: 4 })).rejects.toMatchObject({
+      code: 'not-found',
+    });
+
+    const file = at('overview.csv');
+    await call('benchmarks.export', { benchmark: id, part: null, format: 'csv', file });
+    const lines = readFileSync(file, 'utf8').trim().split('\n');
+    expect(lines).toHaveLength(1 + 2 * 12);
+    expect(lines[1]).toMatch(/^model,data\.json,VisEdit,no scope,adapter a tiny one,1,teacherForced,[\d.]+,/);
+    expect(readFileSync(at('benchmarks', id, 'overview.csv'), 'utf8')).toBe(readFileSync(file, 'utf8'));
+
+    // As a whole it opens where it was made elsewhere, too.
+    await cp(at('benchmarks', id), at('all elsewhere'), { recursive: true });
+    await rm(at('all elsewhere', 'benchmark.json'));
+    const opened = await call('benchmarks.open', { path: at('all elsewhere') });
+    expect(opened).toMatchObject({ state: 'opened', measured: 12, parts: { length: 4 } });
+    const there = await call('benchmarks.read', { benchmark: opened.id, part: 3 });
+    expect(there.overview).toEqual(overview);
+    expect(there.comparison!.data.name).toBe('more.json');
+  }, 240_000);
+});
+
+test('a benchmark that was recorded when it was of one model and one data set goes on', async () => {
+  const id = '2026-01-01-00-00-00-abcd';
+  const { sets, ...asked } = { ...request, at: [1], limit: 1 };
+  const done = await call('benchmarks.start', { ...asked, sets });
+  await rename(at('benchmarks', done.id), at('benchmarks', id));
+  const path = at('benchmarks', id, 'benchmark.json');
+  const { parts, request: of, ...rest } = JSON.parse(readFileSync(path, 'utf8'));
+  const { folder, set, refused, ...part } = parts[0];
+  await writeFile(path, JSON.stringify({ ...rest, ...part, done: false, request: { ...of, ...set } }));
+  const runs = at('benchmarks', id, 'runs');
+  const times = async () =>
+    Promise.all((await readdir(runs)).map(async (name) => (await stat(join(runs, name))).mtimeMs));
+  const before = await times();
+  expect(await call('benchmarks.resume', { benchmark: id })).toMatchObject({ state: 'done', measured: 2 });
+  expect(await times()).toEqual(before);
+  expect((await call('benchmarks.read', { benchmark: id })).overview).toEqual([]);
+});

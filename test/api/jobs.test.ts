@@ -20,6 +20,18 @@ test('what goes on from before takes as long for the rest as it did since', asyn
   });
 });
 
+test('a job that knows its share of the whole says what is left of it all, whatever its stages are', async () => {
+  const jobs = new Jobs({});
+  await jobs.run('j', about, async () => {
+    const at = { done: 9, total: 10, unit: 'edits' };
+    jobs.progress('j', { ...at, stage: 'the first', share: 0 });
+    await delay(1100);
+    jobs.progress('j', { ...at, stage: 'the second', share: 0.01 });
+    expect(jobs.list()[0]).toMatchObject({ stage: 'the second', share: 0.01 });
+    expect(jobs.list()[0]!.secondsLeft).toBeGreaterThan(99);
+  });
+});
+
 test('a job is told of when it begins, goes on and ends, with what is left of it', async () => {
   const told: JobRecord[] = [];
   const jobs = new Jobs({ onChange: (job) => told.push(job) });

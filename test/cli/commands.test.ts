@@ -614,6 +614,41 @@ describe('emend bench', () => {
     );
   }, 240_000);
 
+  it('compares them on several models, each in a folder of its own, with one table of all', async () => {
+    await arrange(2);
+    const folder = at('adapters-of-both');
+    await writeTinyAdapter(join(folder, 'own'), model, 0.9);
+    const other = at('second model');
+    await writeTinyCheckpoint(other, { seed: 5 });
+    const out = at('both');
+    const command = [
+      ...['bench', '--editor', 'VisEdit,IKE', '--model', model, '--model', other, '--provider', 'cpu'],
+      ...['--data', at('set.json'), '--adapters', folder, '--out', out, '--limit', '1'],
+      ...['--max-new-tokens', '2'],
+    ];
+    const said = await succeed(...command);
+    expect(said).toMatch(/^second model on set\.json$/m);
+    const parts = JSON.parse(await readFile(join(out, 'overview.json'), 'utf8')).parts as Array<{
+      folder: string;
+    }>;
+    const editors = await Promise.all(
+      parts.map(async (part) => {
+        const report = JSON.parse(await readFile(join(out, part.folder, 'report.json'), 'utf8'));
+        return report.editors.map(({ editor, failed }: { editor: string; failed: string | null }) => {
+          expect(failed).toBeNull();
+          return editor;
+        });
+      }),
+    );
+    // The adapter is for the first model alone.
+    expect(editors).toEqual([
+      ['VisEdit', 'VisEdit', 'IKE', 'IKE'],
+      ['IKE', 'IKE'],
+    ]);
+    expect((await readFile(join(out, 'overview.csv'), 'utf8')).trim().split('\n')).toHaveLength(1 + 2 * 6);
+    await fail(/name them with --editor/, ...command.slice(0, 1), ...command.slice(3));
+  }, 240_000);
+
   it('refuses an adapter of another model', async () => {
     const [bench, , , ...rest] = await arrange(1);
     const other = at('other-model');

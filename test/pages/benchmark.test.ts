@@ -1,7 +1,7 @@
 /** @file The benchmark page: an empty state, a form that says what it lacks, a table as it is made, answers side by side, reload, stop. */
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import type { Backend } from '../../electron/api/contract.ts';
@@ -15,14 +15,17 @@ import { fixture } from '../support/fixtures.ts';
 vi.mock('electron', async () => (await import('../support/fakeElectron.ts')).electron);
 
 const home = mkdtempSync(join(tmpdir(), 'emend-benchmark-page-'));
-const poll = <T>(value: () => T | Promise<T>) => expect.poll(value, { timeout: 150_000, interval: 100 });
+const poll = <T>(value: () => T | Promise<T>) =>
+  expect.poll(value, { timeout: Number(process.env.PATIENCE ?? 150_000), interval: 100 });
 let browser: Browser;
 let desktop: Desktop;
 let page: Page;
 
 beforeAll(async () => {
   const model = join(home, 'models', 'tiny');
+  const other = join(home, 'models', 'other');
   await writeTinyCheckpoint(model);
+  await writeTinyCheckpoint(other, { seed: 9 });
   await writeTinyAdapter(join(home, 'models', 'a tiny adapter'), model, 0.9999);
   mkdirSync(join(home, 'edits'));
   for (const name of ['a.png', 'b.png', 'c.png'])
@@ -34,6 +37,7 @@ beforeAll(async () => {
   };
   const rows = [record, { ...record, alt: '' }, { ...record, image: 'b.png', alt: 'the train' }];
   writeFileSync(join(home, 'edits', 'data.json'), JSON.stringify(rows));
+  writeFileSync(join(home, 'edits', 'more.json'), JSON.stringify(rows.toReversed()));
   browser = await openBrowser();
   desktop = await launchDesktop({ browser, home, size: { width: 1280, height: 900 } });
   page = desktop.page;
@@ -42,13 +46,15 @@ beforeAll(async () => {
     (window as unknown as { emend: Backend }).emend.call('settings.set', { maxNewTokens: 2 }),
   );
   await page.getByRole('link', { name: 'Models' }).click();
-  await page.getByLabel('Folder', { exact: true }).fill(model);
-  await page.getByRole('button', { name: 'Open', exact: true }).click();
-  await page
-    .getByRole('region', { name: 'Open model', exact: true })
-    .getByText('tiny')
-    .first()
-    .waitFor({ timeout: 60_000 });
+  for (const folder of [other, model]) {
+    await page.getByLabel('Folder', { exact: true }).fill(folder);
+    await page.getByRole('button', { name: 'Open', exact: true }).click();
+    await page
+      .getByRole('region', { name: 'Open model', exact: true })
+      .getByText(basename(folder), { exact: true })
+      .first()
+      .waitFor({ timeout: 60_000 });
+  }
 }, 120_000);
 afterAll(async () => {
   await desktop?.quit();
@@ -64,7 +70,7 @@ test('editors are chosen, a set is looked at, and every answer is there beside a
   // what must be trained first cannot be chosen; the adapter beside the model can
   expect(await form.getByLabel('MEND', { exact: false }).isDisabled()).toBe(true);
   expect(await form.getByLabel('VisEdit').isChecked()).toBe(true);
-  for (const box of await form.getByRole('checkbox').all())
+  for (const box of await form.getByRole('list', { name: 'Editors' }).getByRole('checkbox').all())
     if ((await box.isChecked()) && !(await box.isDisabled())) await box.uncheck();
   await poll(() => form.getByText('Choose an editor.').isVisible()).toBe(true);
   await form.getByLabel('VisEdit').check();
@@ -113,7 +119,7 @@ test('editors are chosen, a set is looked at, and every answer is there beside a
   await page.getByRole('dialog').getByLabel('New file').fill(file);
   await page.getByRole('dialog').getByRole('button', { name: 'Export', exact: true }).click();
   await poll(() => page.getByText('lines are written to').count()).toBeGreaterThan(0);
-  expect(readFileSync(file, 'utf8')).toContain('reliability');
+  expect(readFileSync(file, 'utf8')).toContain('What is the animal?');
 
   expect(desktop.problems).toEqual([]);
 }, 400_000);
@@ -129,7 +135,7 @@ test('a benchmark that waits says for what; one whose process is killed says so 
   await page.getByRole('button', { name: 'New benchmark' }).click();
   await form.getByLabel('Data set').fill(join(home, 'edits', 'data.json'));
   await form.getByLabel('Data set').blur();
-  for (const box of await form.getByRole('checkbox').all())
+  for (const box of await form.getByRole('list', { name: 'Editors' }).getByRole('checkbox').all())
     if ((await box.isChecked()) && !(await box.isDisabled())) await box.uncheck();
   await form.getByLabel('VisEdit').check();
   await form.getByLabel('Measured').fill('1');
@@ -159,10 +165,72 @@ test('a benchmark that waits says for what; one whose process is killed says so 
   expect(desktop.problems).toEqual([]);
 }, 400_000);
 
+test('several models and sets: what cannot act is told before, one table tells of all, and any is looked at', async () => {
+  await page.getByRole('button', { name: 'New benchmark' }).click();
+  const form = page.getByRole('form', { name: 'New benchmark' });
+  const models = form.getByRole('list', { name: 'Models' });
+  await poll(() => models.getByLabel('tiny').isChecked()).toBe(true);
+  await models.getByLabel('tiny').uncheck();
+  await poll(() => form.getByText('Choose a model.').isVisible()).toBe(true);
+  await models.getByLabel('other').check();
+  // VisEdit has an adapter for the other model alone.
+  await poll(() => form.getByLabel('VisEdit').isDisabled()).toBe(true);
+  await poll(() => form.getByRole('list', { name: 'Left out', exact: true }).textContent()).toMatch(
+    /VisEdit: No adapter fits: train one first/,
+  );
+  await models.getByLabel('tiny').check();
+  await poll(() => form.getByLabel('VisEdit').isDisabled()).toBe(false);
+  await poll(() => form.getByRole('list', { name: 'Left out', exact: true }).textContent()).toMatch(
+    /VisEdit on other: No adapter fits: train one first.*DualEdit, KE, MEND on tiny, other: /,
+  );
+  await form.getByLabel('VisEdit').check();
+  await form.getByLabel('IKE').check();
+  await form.getByRole('button', { name: 'Add a data set' }).click();
+  await poll(() => form.getByText('Name a data set.').isVisible()).toBe(true);
+  await form.getByLabel('Data set 2', { exact: true }).fill(join(home, 'edits', 'more.json'));
+  await form.getByLabel('Data set 2', { exact: true }).blur();
+  await poll(() => form.getByText('4 comparisons, one after the other').isVisible()).toBe(true);
+  await page.screenshot({ path: join(projectFolder, 'test-output', 'benchmark-form.png') });
+  await form.getByRole('button', { name: 'Measure' }).click();
+
+  const all = page.getByRole('region', { name: 'All comparisons' });
+  await poll(() => all.getByRole('heading').textContent()).toBe('2 models on 2 data sets');
+  await poll(() => all.getByRole('button', { name: 'Export…' }).isVisible()).toBe(true);
+  await poll(() => all.locator('tbody tr').count()).toBe(4);
+  const figures = async (line: string) => {
+    const cells = await all.locator('tbody tr', { hasText: line }).locator('td').allTextContents();
+    return cells.map((text) => /^[\d.]+$/.test(text.trim()));
+  };
+  expect(await figures('IKE no scope')).toEqual([true, true, true, true]);
+  expect(await figures('VisEdit no scope')).toEqual([true, true, false, false]);
+
+  await page.getByRole('region', { name: 'Comparison on data.json' }).waitFor();
+  const choice = page.getByRole('combobox', { name: 'Comparison in view' });
+  await page.keyboard.press(']');
+  const second = page.getByRole('region', { name: 'Comparison on more.json' });
+  await poll(() => second.locator('tbody tr').count()).toBe(4);
+  await all.getByRole('button', { name: 'other more.json' }).click();
+  await poll(() => choice.inputValue()).toBe('3');
+  await poll(() => second.locator('tbody tr').count()).toBe(2);
+  await poll(() => second.getByText('VisEdit was left out').isVisible()).toBe(true);
+  const answers = page.getByRole('region', { name: 'Answers' });
+  await poll(() => answers.locator('tbody tr.row').first().textContent()).toContain('What is the animal?');
+  await poll(() => answers.locator('tbody img').count()).toBeGreaterThan(0);
+  await page.screenshot({ path: join(projectFolder, 'test-output', 'benchmark-several.png') });
+
+  await all.getByRole('button', { name: 'Export…' }).click();
+  const file = join(home, 'overview.csv');
+  await page.getByRole('dialog').getByLabel('New file').fill(file);
+  await page.getByRole('dialog').getByRole('button', { name: 'Export', exact: true }).click();
+  await poll(() => page.getByText(`written to ${file}`).count()).toBeGreaterThan(0);
+  expect(readFileSync(file, 'utf8')).toMatch(/^other,more\.json,IKE,no scope,,1,exactMatch,/m);
+  expect(desktop.problems).toEqual([]);
+}, 400_000);
+
 test('what is removed is gone; without any the page is as it began', async () => {
   const remove = page.getByRole('button', { name: 'Remove' });
   const form = page.getByRole('form', { name: 'New benchmark' });
-  for (let left = 3; left > 0; left--) {
+  for (let left = 4; left > 0; left--) {
     await poll(() => remove.isVisible()).toBe(true);
     await remove.click();
   }

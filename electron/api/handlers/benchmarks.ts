@@ -15,10 +15,19 @@ const typed = <T extends { data: string; images?: string | undefined }>(request:
 export function benchmarkHandlers(benchmarks: Benchmarks): HandlersOf<'benchmarks'> {
   return {
     'benchmarks.list': () => benchmarks.list(),
-    'benchmarks.candidates': () => benchmarks.candidates(),
+    'benchmarks.models': () => benchmarks.models(),
+    'benchmarks.candidates': ({ model }) => benchmarks.candidates(model && typedPath(model)),
     'benchmarks.dataSet': (input) => benchmarks.dataSet(typed(input)),
-    'benchmarks.read': ({ benchmark }) => benchmarks.read(benchmark),
-    'benchmarks.start': (request, context) => benchmarks.start(typed(request), context),
+    'benchmarks.read': ({ benchmark, part }) => benchmarks.read(benchmark, part),
+    'benchmarks.start': ({ models, sets, ...request }, context) =>
+      benchmarks.start(
+        {
+          ...request,
+          ...(models && { models: models.map((path) => typedPath(path)) }),
+          sets: sets.map(typed),
+        },
+        context,
+      ),
     'benchmarks.resume': ({ benchmark }, context) => benchmarks.resume(benchmark, context),
     'benchmarks.open': ({ path }) => benchmarks.openReport(typedPath(path)),
     'benchmarks.remove': async ({ benchmark }) => {
