@@ -155,19 +155,8 @@ export function trainCommand(): Command {
     .addOption(weightsOption())
     .addOption(providerOption('cuda where it loads, else cpu, when not given'))
     .action((options: TrainOptions, self: Command) => {
-      const chosen = trainable.find(({ name }) => name === options.editor)!;
-      const settings = settingsGiven(chosen, self);
-      // Not required of `train scope`, which commander would ask them of too.
-      const lacking = (['data', 'out'] as const).filter((name) => options[name] === undefined);
-      const unset = chosen.fields.filter(
-        ({ key, default: otherwise, optional }) =>
-          otherwise === null && !optional && settings[key] === undefined,
-      );
-      for (const option of [...lacking, ...unset.map(({ key }) => key)].map(optionOf))
-        self.error(`error: required option '${option}' not specified`);
-      return untilInterrupted((signal) =>
-        train({ rate: chosen.training.rate ?? USUAL_RATE, ...options }, settings, signal),
-      );
+      const request = trainingRequest(options, self);
+      return untilInterrupted((signal) => train(options, request, signal));
     });
   for (const option of settingOptions()) command.addOption(option);
   return command;
@@ -193,13 +182,19 @@ function settingsGiven(
   return given;
 }
 
-async function train(
-  options: TrainOptions & { readonly rate: number },
-  settings: Record<string, SettingValue>,
-  signal: AbortSignal,
-): Promise<void> {
-  const work = options.work ?? join(options.out, 'training');
-  const request: TrainingRequest = {
+/** What is trained by the options given to `emend train`. @throws EmendError 'invalid-input'; CommanderError for an option that lacks */
+export function trainingRequest(options: TrainOptions, self: Command): TrainingRequest {
+  const { name, training, fields } = trainable.find((one) => one.name === options.editor)!;
+  const settings = settingsGiven({ name, training, fields }, self);
+  // Not required of `train scope`, which commander would ask them of too.
+  const lacking = (['data', 'out'] as const).filter((option) => options[option] === undefined);
+  const unset = fields.filter(
+    ({ key, default: otherwise, optional }) => otherwise === null && !optional && settings[key] === undefined,
+  );
+  for (const option of [...lacking, ...unset.map(({ key }) => key)].map(optionOf))
+    self.error(`error: required option '${option}' not specified`);
+  const { rate = training.rate ?? USUAL_RATE } = options;
+  return {
     editor: options.editor,
     name: options.name ?? basename(resolve(options.out)),
     model: modelOrDemo(options.model),
@@ -222,12 +217,15 @@ async function train(
     options: {
       edits: options.batch,
       accumulate: options.accumulate,
-      optimizer: usualOptimizer(options.rate, options.warmUp, options.steps),
+      optimizer: usualOptimizer(rate, options.warmUp, options.steps),
       steps: options.steps,
       seed: options.seed,
     },
   };
+}
 
+async function train(options: TrainOptions, request: TrainingRequest, signal: AbortSignal): Promise<void> {
+  const work = options.work ?? join(options.out, 'training');
   const smooth = new Map<string, number>();
   const started = performance.now();
   let first: { readonly step: number; readonly at: number } | undefined;

@@ -1,0 +1,90 @@
+/**
+ * @file How the demo's editors are trained: the commands, in the order in which one needs another.
+ */
+import { join } from 'node:path';
+import { EmendError } from '../errors.ts';
+
+/** A run of `emend train`. */
+export interface EditorTraining {
+  readonly editor: string;
+  readonly steps: number;
+  /** of the adapter that comes of it; its state and record lie in `training` below */
+  readonly folder: string;
+  /** what stands behind `emend train` */
+  readonly args: readonly string[];
+}
+
+export const demoEditors = ['VisEdit', 'DualEdit', 'MEND', 'KE', 'LTE', 'SERAC'] as const;
+export type DemoEditor = (typeof demoEditors)[number];
+
+/** Settings that VisEdit's and DualEdit's adapters share. */
+const rows =
+  '--layer 0 --batch 8 --warm-up 50 --middle 512 --influence-middle 320 --heads 8 --attention row-kinds ' +
+  '--start similarity --scale 1 --rows 160 --sampled 12 --image-generality-weight 1.5 --provider cpu';
+const visEdit = `${rows} --influence-pictures one --influence-weight 0.1 --attribution-weight 0.1 --locality-weight 1.5`;
+
+/**
+ * The trainings of these editors into a folder, on edits that are composed as they are needed. VisEdit's goes on twice from its own weights, at a
+ * lower rate each time; DualEdit's begins with VisEdit's, the shipped one's where that is not trained too.
+ * @param steps of KE, LTE and SERAC
+ */
+export function editorTrainings(
+  out: string,
+  steps: number,
+  editors: readonly DemoEditor[] = demoEditors,
+): EditorTraining[] {
+  const data = join(import.meta.dirname, 'editingSource.ts');
+  const training = (
+    editor: DemoEditor,
+    name: string,
+    count: number,
+    options: string,
+    from?: string,
+  ): EditorTraining => {
+    const folder = join(out, name);
+    const args = ['--editor', editor, '--data', data, '--extended', '--out', folder, '--name', name];
+    if (from !== undefined) args.push('--from', from);
+    return { editor, steps: count, folder, args: [...args, '--steps', String(count), ...options.split(' ')] };
+  };
+  const at = (name: string) => join(out, name);
+  const shown = '--batch 4 --rate 1e-3';
+  const of: Record<DemoEditor, () => EditorTraining[]> = {
+    VisEdit: () => [
+      training('VisEdit', 'visedit-begun', 6800, `${visEdit} --rate 6e-4`),
+      training('VisEdit', 'visedit-further', 2600, `${visEdit} --rate 4e-4`, at('visedit-begun')),
+      training('VisEdit', 'visedit-demo', 3600, `${visEdit} --rate 3e-4`, at('visedit-further')),
+    ],
+    DualEdit: () => [
+      training(
+        'DualEdit',
+        'dualedit-demo',
+        2000,
+        `${rows} --text-layer 2 --influence-weight 0 --attribution-weight 0 --locality-weight 0.3 --rate 4e-4`,
+        editors.includes('VisEdit')
+          ? at('visedit-demo')
+          : join(import.meta.dirname, '../../resources/demo-adapter'),
+      ),
+    ],
+    MEND: () => [
+      training(
+        'MEND',
+        'mend-demo',
+        160,
+        '--batch 2 --rate 1e-5 --warm-up 10 --rank 64 --edit-rate 3e-4 --locality-weight 0.3 --provider cpu',
+      ),
+    ],
+    KE: () => [training('KE', 'ke-demo', steps, shown)],
+    LTE: () => [training('LTE', 'lte-demo', steps, shown)],
+    SERAC: () => [training('SERAC', 'serac-demo', steps, shown)],
+  };
+  return demoEditors.filter((editor) => editors.includes(editor)).flatMap((editor) => of[editor]());
+}
+
+/** Editors by their names, as VisEdit,MEND. @throws EmendError 'invalid-input' */
+export function demoEditorsNamed(text: string): DemoEditor[] {
+  return text.split(',').map((name) => {
+    const found = demoEditors.find((editor) => editor === name);
+    if (found) return found;
+    throw new EmendError('invalid-input', `--editor ${name}: give some of ${demoEditors.join(',')}`);
+  });
+}
