@@ -422,8 +422,8 @@ function descriptionOf(
 }
 
 /** What trains where nothing was asked for: webgpu and its like compile anew for the shapes of a step, which takes longer than the step on a processor. */
-function usualProviders(): Provider[] {
-  return availableProviders().filter((name) => name === 'cuda' || name === 'cpu');
+export function usualProviders(available: readonly Provider[] = availableProviders()): Provider[] {
+  return (['cuda', 'cpu'] as const).filter((name) => available.includes(name));
 }
 
 /** Opens the model for a training, cut after some layers, or after every one from a layer on, and closes it again. */

@@ -4,7 +4,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { readAdapter } from '../../electron/editors/registry.ts';
 import { editSourceFromFile } from '../../electron/evaluation/editSource.ts';
 import { readTrainingCurve } from '../../electron/evaluation/trainingCurve.ts';
@@ -15,6 +15,7 @@ import {
   runTraining,
   type TrainingHooks,
   type TrainingRequest,
+  usualProviders,
 } from '../../electron/evaluation/trainingRun.ts';
 import { fingerprint } from '../../electron/models/checkpoint.ts';
 import { openCheckpoint } from '../../electron/models/open.ts';
@@ -166,6 +167,18 @@ test('another training does not go on in the same folder, and what cannot be tra
     code: 'unsupported',
   });
 }, 240_000);
+
+test('where none is named it trains on cuda or the processor, whatever the platform would take first', async () => {
+  expect(usualProviders(['dml', 'coreml', 'webgpu', 'cpu'])).toEqual(['cpu']);
+  expect(usualProviders(['webgpu', 'cpu', 'cuda'])).toEqual(['cuda', 'cpu']);
+  expect(usualProviders()).toContain('cpu');
+  const opened = vi.spyOn(VisionLanguageModel, 'open');
+  const asked = { ...request, providers: [], validation: null, options: { ...request.options, steps: 1 } };
+  await runTraining(asked, at('anywhere'), at('out'), hooks());
+  expect(opened).toHaveBeenCalled();
+  for (const [, options] of opened.mock.calls) expect(options?.providers).toEqual(usualProviders());
+  opened.mockRestore();
+}, 120_000);
 
 test('an editor that is not trained one layer at a time is trained on packed weights, and says so', async () => {
   const mend = {
