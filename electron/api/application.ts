@@ -153,7 +153,19 @@ export function createApplication(options: ApplicationOptions): Application {
   seeded.catch(() => undefined);
 
   const adaptersFolder = options.adaptersFolder ?? join(dirname(library.file), 'adapters');
-  const parts: Parts = { library, engine, session, events, jobs, resources, status, seeded, adaptersFolder };
+  const parts: Parts = {
+    library,
+    engine,
+    second,
+    version,
+    session,
+    events,
+    jobs,
+    resources,
+    status,
+    seeded,
+    adaptersFolder,
+  };
   const endpointFile = options.endpointFile ?? join(dirname(library.file), 'endpoint.json');
   const endpoint = new Endpoint(endpointFile, chatService(parts));
   const trainings = new Trainings({

@@ -50,6 +50,7 @@ import type { EngineCallOptions, EngineClient } from './engineClient.ts';
 import { type MeasuredModel, measurableModels, measurableOn, measuredModel } from './measurable.ts';
 import type { Parts } from './parts.ts';
 import { type CallContext, wireError } from './router.ts';
+import { shellQuoted } from './typedPath.ts';
 
 /** Reports are this large at most, in bytes. */
 const LARGEST_REPORT = 64 * 1024 * 1024;
@@ -675,23 +676,22 @@ function commandOf(
   { model, set, contenders }: Part,
   out: string,
 ): string {
-  const quoted = (text: string) => (/^[\w./:,-]+$/u.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
   const { at, limit, limitProbes } = request;
   const { data, format, images } = set;
   const editors = [...new Set(contenders.map(({ editor }) => editor))];
   const adapters = [...new Set(contenders.flatMap(({ adapter }) => adapter ?? []))];
   return [
     'npx emend bench',
-    `--editor ${quoted(editors.length === 1 ? `${editors[0]},` : editors.join(','))}`,
-    `--model ${quoted(model.path)} --data ${quoted(data)}`,
+    `--editor ${shellQuoted(editors.length === 1 ? `${editors[0]},` : editors.join(','))}`,
+    `--model ${shellQuoted(model.path)} --data ${shellQuoted(data)}`,
     ...(format ? [`--format ${format}`] : []),
-    ...(images ? [`--images ${quoted(images)}`] : []),
+    ...(images ? [`--images ${shellQuoted(images)}`] : []),
     `--at ${at.join(',')} --limit ${limit} --limit-probes ${limitProbes} --max-new-tokens ${maxNewTokens}`,
     ...(request.seeds ? [`--seeds ${request.seeds}`] : []),
     ...(model.weights === 'dense' ? [] : [`--weights ${model.weights}`]),
     ...(template === 'plain' ? [] : [`--template ${template}`]),
-    ...(adapters.length > 0 ? [`--adapters ${adapters.map(quoted).join(' ')}`] : []),
-    `--out ${quoted(out)}`,
+    ...(adapters.length > 0 ? [`--adapters ${adapters.map(shellQuoted).join(' ')}`] : []),
+    `--out ${shellQuoted(out)}`,
   ].join(' ');
 }
 

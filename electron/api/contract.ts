@@ -203,6 +203,68 @@ export const ModalityReport = z.object({
 });
 export type ModalityReport = z.infer<typeof ModalityReport>;
 
+/** Kinds of inputs beside edits: these should act on the first two, and not on the others. */
+export const GateKind = z.enum([
+  'text-generality',
+  'image-generality',
+  'text-locality',
+  'image-locality',
+  'same-picture',
+  'same-question',
+]);
+export type GateKind = z.infer<typeof GateKind>;
+/** What of an edit and of an input is compared at a layer's output; the last two as DualEdit's published code does. */
+export const GateRepresentation = z.enum([
+  'visual',
+  'textual',
+  'lastPromptToken',
+  'lastToken',
+  'lastTokenAsked',
+]);
+export type GateRepresentation = z.infer<typeof GateRepresentation>;
+/** Cosine similarities of edits with inputs, and how well one threshold tells apart where edits should act (DualEdit eq. 4, Fig. 4). */
+export const GateReport = z.object({
+  emend: z.string(),
+  model: z.object({ name: z.string(), fingerprint: z.string() }),
+  data: z.object({ name: z.string(), sha256: z.string(), edits: z.number().int() }),
+  /** the command that measures it again */
+  command: z.string(),
+  findings: z.array(
+    z.object({
+      layer: z.number().int(),
+      representation: GateRepresentation,
+      /** null where there are no generality or no locality inputs */
+      separation: z
+        .object({
+          threshold: z.number(),
+          /** shares of generality inputs at or above it and of locality inputs below it, and their mean, 0..1 */
+          acts: z.number(),
+          staysOut: z.number(),
+          balancedAccuracy: z.number(),
+          /** probability that a generality input is more similar to its edit than a locality input to its */
+          auc: z.number(),
+        })
+        .nullable(),
+      /** the similarities that the bars go from and to */
+      histogram: z.object({ from: z.number(), to: z.number() }),
+      kinds: z.partialRecord(
+        GateKind,
+        z.object({
+          count: z.number().int(),
+          mean: z.number(),
+          /** 5, 25, 50, 75 and 95 % */
+          quantiles: z.array(z.number()),
+          /** share at or above the threshold, 0..1 */
+          letThrough: z.number().nullable(),
+          /** inputs in each bar */
+          histogram: z.array(z.number()),
+        }),
+      ),
+    }),
+  ),
+});
+export type GateReport = z.infer<typeof GateReport>;
+
 /** A layer to edit on the open model, with what it is proposed from. */
 export const LayerProposal = z.object({
   /** what an editor would change: the picture's rows or the question's */
@@ -1472,6 +1534,17 @@ export const calls = {
     }),
     output: ModalityReport,
     job: true,
+  },
+  /** what a gate compares over an editing set, on the unedited open model, in a process of its own */
+  'attribution.gate': {
+    input: DataSetFile.extend({
+      /** edits taken, from the first */
+      limit: z.number().int().min(1).max(100_000).default(100),
+      /** ascending; all without */
+      layers: z.array(z.number().int().min(0).max(1000)).min(1).max(1000).optional(),
+    }),
+    output: z.object({ report: GateReport, seconds: z.number() }),
+    job: 'long',
   },
   'attribution.propose': {
     input: z.strictObject({

@@ -84,6 +84,7 @@ const titles: Readonly<Record<string, string>> = {
   'attribution.modules': 'the attribution of',
   'attribution.visual': 'the attribution of',
   'attribution.modality': 'the attribution of',
+  'attribution.gate': 'the gate on',
   'attribution.propose': 'the layer proposal from',
   'models.open': 'the opening of',
   'models.inspect': 'a look at',

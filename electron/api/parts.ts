@@ -12,6 +12,9 @@ import type { ModelSession } from './modelSession.ts';
 export interface Parts {
   readonly library: Library;
   readonly engine: EngineClient;
+  /** the engine for what takes long, in a process of its own; the first where there is none */
+  readonly second: EngineClient;
+  readonly version: string;
   readonly session: ModelSession;
   readonly events: Events;
   readonly jobs: Jobs;

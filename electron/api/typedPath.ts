@@ -18,3 +18,7 @@ export function typedPath(text: string, home = homedir()): string {
   if (path === '~') return home;
   return /^~[\\/]/.test(path) ? join(home, path.slice(2)) : path;
 }
+
+/** A word of a command as a shell reads it back. */
+export const shellQuoted = (text: string): string =>
+  /^[\w./:,-]+$/u.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

@@ -1,20 +1,16 @@
 /** @file `emend attribute gate`: what a gate compares of edits and inputs, and how well that tells them apart (DualEdit Fig. 4). */
 import { mkdir } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { Command } from 'commander';
 import { z } from 'zod';
+import { measureGate } from '../engine/gating.ts';
 import { EmendError } from '../errors.ts';
-import { leftOut, readEditingSet } from '../evaluation/editingSet.ts';
-import { type GateReport, gateReport, gateText, writeGateReport } from '../evaluation/gateReport.ts';
-import { gateSimilarities } from '../evaluation/gateSimilarity.ts';
+import { leftOut } from '../evaluation/editingSet.ts';
+import { gateText, writeGateReport } from '../evaluation/gateReport.ts';
 import type { SetFormatName } from '../evaluation/sets/registry.ts';
 import { readJson } from '../files/json.ts';
 import { version } from '../frontends/places.ts';
-import { fingerprint } from '../models/checkpoint.ts';
-import { nameOfModel } from '../models/hubCache.ts';
-import { openCheckpoint } from '../models/open.ts';
 import type { WeightForm } from '../models/packed/form.ts';
-import { VisionLanguageModel } from '../models/visionLanguageModel.ts';
 import type { Provider } from '../tensor/session.ts';
 import {
   formatOption,
@@ -24,7 +20,7 @@ import {
   pictureRowsOption,
   providerOption,
   suffixOption,
-  tellProgress,
+  tellOpening,
   typedCommand,
   untilInterrupted,
   weightsOption,
@@ -72,57 +68,35 @@ export function gateCommand(): Command {
 }
 
 async function gate(options: GateCommandOptions, signal: AbortSignal): Promise<void> {
-  const { data, format, images, limit, suffix = '', textSuffix, out, provider } = options;
-  const folder = modelOrDemo(options.model);
-  const layers = await layersOf(options, (await openCheckpoint(folder)).backbone.decoder.layers);
+  const { data, format, images, limit, suffix = '', textSuffix, pictureRows, out, provider } = options;
+  const { weights, packed } = inForm(options.weights);
+  if (options.layers && options.adapter !== undefined)
+    throw new EmendError('invalid-input', 'Give either --layers or --adapter.');
+  const layers = options.adapter === undefined ? options.layers : [await textLayerOf(options.adapter)];
   if (out !== undefined)
     await mkdir(out, { recursive: true }).catch((cause) => {
       throw new EmendError('invalid-input', `The folder ${out} cannot be made.`, { cause });
     });
-  const set = await readEditingSet(data, { format, images, limit });
-  const told = leftOut(set);
-  if (told) console.error(told);
-  const model = await VisionLanguageModel.open(folder, {
-    providers: provider ? [provider] : [],
-    ...inForm(options.weights),
-    cuts: layers,
-    pictureRows: options.pictureRows,
-    signal,
-  });
-  let report: GateReport;
-  try {
-    const found = await gateSimilarities(model, set, {
-      ...{ suffix, textSuffix, signal },
-      onProgress: (done, total) => tellProgress('Comparing', done, total),
-    });
-    report = gateReport(found, {
-      emend: version(),
-      model: { name: nameOfModel(folder), fingerprint: await fingerprint(model.checkpoint) },
-      data: { name: basename(data), sha256: set.sha256, edits: set.records.length },
-      command: typedCommand('attribute'),
-    });
-  } finally {
-    await model.dispose();
-  }
+  const report = await measureGate(
+    {
+      ...{ model: modelOrDemo(options.model), weights, pictureRows, providers: provider ? [provider] : [] },
+      ...{ data, format, images, layers: layers ?? null, limit, suffix, textSuffix },
+    },
+    {
+      ...{ emend: version(), packed, command: typedCommand('attribute') },
+      onSet: (set) => {
+        const told = leftOut(set);
+        if (told) console.error(told);
+      },
+    },
+    { signal, send: tellOpening },
+  );
   if (out !== undefined) await writeGateReport(out, report);
   const written = out === undefined ? '' : `\nWritten to ${join(out, 'gate.html')}, gate.csv and gate.json.`;
   print(report, `${gateText(report)}${written}`, options.json);
 }
 
-/** @throws EmendError 'invalid-input' for layers that this decoder cannot be cut after, and for an adapter without a text layer */
-async function layersOf({ layers, adapter }: GateCommandOptions, count: number): Promise<number[]> {
-  if (layers && adapter !== undefined)
-    throw new EmendError('invalid-input', 'Give either --layers or --adapter.');
-  const every = Array.from({ length: count - 1 }, (_, layer) => layer);
-  const chosen = adapter === undefined ? (layers ?? every) : [await textLayerOf(adapter)];
-  const beyond = chosen.find((layer) => layer > count - 2);
-  if (beyond === undefined) return chosen;
-  throw new EmendError(
-    'invalid-input',
-    `Layer ${beyond} cannot be compared at: this model takes layers 0 to ${count - 2}.`,
-  );
-}
-
+/** @throws EmendError 'invalid-input' for an adapter without a text layer */
 async function textLayerOf(adapter: string): Promise<number> {
   const Described = z.object({ textLayer: z.number().int().min(0) });
   const path = join(adapter, 'adapter.json');

@@ -36,6 +36,7 @@ import {
 } from './attributing.ts';
 import { benchmarkOperations } from './benchmarking.ts';
 import { compare } from './comparing.ts';
+import { gateOperations } from './gating.ts';
 import { makingOf, OpenModel, summarise } from './openModel.ts';
 import type {
   EngineEdit,
@@ -177,6 +178,7 @@ async function decideAlone(
 export const operations: OperationTable = {
   ...trainingOperations,
   ...benchmarkOperations,
+  ...gateOperations,
 
   async open(input, context) {
     // Where both do not fit, the model that is open goes first.

@@ -17,6 +17,7 @@ import type { Perturbation } from '../attribution/visualContribution.ts';
 import type { EditorChoice } from '../editors/registry.ts';
 import type { ScopeForm } from '../editors/scope/openScope.ts';
 import type { Reach, ScopeInput } from '../editors/scope/scope.ts';
+import type { GateReport } from '../evaluation/gateReport.ts';
 import type { TrainingPoint, TrainingValidation } from '../evaluation/trainingCurve.ts';
 import type { TrainingRequest } from '../evaluation/trainingRun.ts';
 import type { Actors } from '../library/database.ts';
@@ -29,6 +30,7 @@ import type { WeightForm } from '../models/packed/form.ts';
 import type { Provider } from '../tensor/session.ts';
 import type { MeasurementRequest } from './benchmarking.ts';
 import type { ComparisonRequest } from './comparing.ts';
+import type { GateRequest } from './gating.ts';
 
 /** An edit as the engine needs it. `signal` spares recomputing what the library already holds. */
 export interface EngineEdit {
@@ -112,6 +114,11 @@ export interface EngineOperations {
       provider: Provider;
       refusals: ReadonlyArray<{ provider: Provider; reason: string }>;
     };
+  };
+  /** Measures what a gate compares over an editing set. Opens a model of its own. */
+  measureGate: {
+    input: { request: GateRequest; emend: string; packed: PackedCache; command: string };
+    output: GateReport;
   };
   /** Trains an editor's adapters, in a folder; goes on where the training in it was left. Opens a model of its own. */
   train: {

@@ -2,8 +2,26 @@
  * @file What was found, as files: tables, the numbers as they are, drawings and maps.
  */
 
+import type { GateReport } from '../../electron/api/contract.ts';
+
+const gateHeads = [
+  ...['layer', 'representation', 'threshold', 'balancedAccuracy', 'auc', 'kind', 'count', 'mean'],
+  ...['q05', 'q25', 'median', 'q75', 'q95', 'letThrough'],
+];
+
 /** Columns of a table, each with a value a line. */
 export type Columns = ReadonlyArray<readonly [name: string, values: ReadonlyArray<number | string>]>;
+
+/** What a gate compares: a line for each layer, representation and kind of input, as `emend attribute gate` writes it. */
+export function gateColumns({ findings }: GateReport): Columns {
+  const lines = findings.flatMap(({ layer, representation, separation, kinds }) =>
+    Object.entries(kinds).map(([kind, { count, mean, quantiles, letThrough }]) => [
+      ...[layer, representation, separation?.threshold ?? '', separation?.balancedAccuracy ?? ''],
+      ...[separation?.auc ?? '', kind, count, mean, ...quantiles, letThrough ?? ''],
+    ]),
+  );
+  return gateHeads.map((name, at) => [name, lines.map((cells) => cells[at]!)] as const);
+}
 
 /** A table as CSV: a line of names, then a line for each value. */
 export function asCsv(columns: Columns): string {
@@ -29,7 +47,15 @@ export function save(name: string, content: Blob): void {
 }
 
 /** What of its look a drawing needs where the page's style does not reach. */
-const looks = ['fill', 'stroke', 'stroke-width', 'font-size', 'font-family', 'text-anchor'] as const;
+const looks = [
+  'fill',
+  'stroke',
+  'stroke-width',
+  'stroke-dasharray',
+  'font-size',
+  'font-family',
+  'text-anchor',
+] as const;
 
 /** Drawings under one another as a PNG, at twice their size, as they look now. */
 export async function drawingsAsPng(drawings: readonly SVGSVGElement[]): Promise<Blob> {

@@ -16,6 +16,7 @@ const names: Readonly<Record<string, string>> = {
   'attribution.modules': 'Module contribution',
   'attribution.visual': 'Visual contribution',
   'attribution.modality': 'Modalities',
+  'attribution.gate': 'Gate',
   'attribution.propose': 'Layer proposal',
   'edits.retireMany': 'Retire',
   'edits.restoreMany': 'Restore',

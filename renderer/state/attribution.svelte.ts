@@ -8,6 +8,7 @@ import type {
   CallOutput,
   Edit,
   EditFilter,
+  GateReport,
   LayerProposal,
   ModalityReport,
   ModuleReport,
@@ -18,11 +19,14 @@ import type {
 } from '../../electron/api/contract.ts';
 import { type Connection, toWireError } from '../backend.ts';
 import type { Condition } from './condition.svelte.ts';
+import { DataSetChoice } from './dataSet.svelte.ts';
 import type { Jobs } from './jobs.svelte.ts';
 import type { Pictures } from './pictures.svelte.ts';
 
-export const attributionViews = ['visual', 'modules', 'modality', 'layer'] as const;
+export const attributionViews = ['visual', 'modules', 'modality', 'gate', 'layer'] as const;
 export type AttributionView = (typeof attributionViews)[number];
+
+const callOf = { visual: 'visual', modules: 'modules', modality: 'modality', gate: 'gate', layer: 'propose' };
 
 /** Every edit that is not retired. */
 const usedEdits: EditFilter = { status: ['draft', 'checked', 'failed', 'stale', 'committed'] };
@@ -48,6 +52,11 @@ export class Attribution {
   visual = $state.raw<VisualReport | null>(null);
   modality = $state.raw<ModalityReport | null>(null);
   proposal = $state.raw<LayerProposal | null>(null);
+  /** what a gate compares, over a data set: of its first so many edits, at layers as “3,5,7”, all where nothing is typed */
+  readonly gateSet: DataSetChoice;
+  gateLimit = $state(100);
+  gateLayers = $state('');
+  gate = $state.raw<{ readonly report: GateReport; readonly seconds: number } | null>(null);
   error = $state.raw<WireError | null>(null);
   #turn = 0;
   #suggested = '';
@@ -57,15 +66,25 @@ export class Attribution {
     this.#jobs = jobs;
     this.#pictures = pictures;
     this.#condition = condition;
+    this.gateSet = new DataSetChoice(connection, 'measuring');
   }
 
-  /** the attribution that runs, wherever it was begun */
+  /** the attribution of what is in view that runs, wherever it was begun */
   readonly job = $derived.by(
-    () => this.#jobs.running.find(({ kind }) => kind.startsWith('attribution.')) ?? null,
+    () => this.#jobs.running.find(({ kind }) => kind === `attribution.${callOf[this.view]}`) ?? null,
   );
   readonly takesSet = $derived.by(() => this.view !== 'visual');
+  /** what keeps the gate from being measured, in words; '' for nothing */
+  readonly gateLacks = $derived.by(() => {
+    if (this.gateSet.lacks) return this.gateSet.lacks;
+    const last = (this.#condition.model?.layers ?? 2) - 2;
+    const layers = listOf(this.gateLayers);
+    if (layers?.every((layer) => layer <= last)) return '';
+    return `Give layers from 0 to ${last}, such as ${Math.min(1, last)},${last}, or none for all.`;
+  });
   readonly canRun = $derived.by(() => {
     if (!this.#condition.canAsk || this.job) return false;
+    if (this.view === 'gate') return this.gateLacks === '';
     if (this.overLibrary && this.takesSet) return this.editsUsed > 0;
     return this.picture !== null && this.prompt.trim() !== '';
   });
@@ -134,6 +153,10 @@ export class Attribution {
     this.error = null;
     const turn = this.#turn;
     const { view, edit, picture, variant, rows } = this;
+    if (view === 'gate') {
+      await this.#measureGate();
+      return;
+    }
     const prompt = this.prompt.trim();
     const one = {
       ...(picture && { picture: picture.id }),
@@ -155,6 +178,22 @@ export class Attribution {
     } else {
       const found = await this.#call('attribution.propose', { of, rows }, turn);
       if (found) this.proposal = found;
+    }
+  }
+
+  /** It is of a set, whatever picture is looked at meanwhile. */
+  async #measureGate(): Promise<void> {
+    const { data, images } = this.gateSet;
+    const layers = listOf(this.gateLayers) ?? [];
+    this.gate = null;
+    try {
+      this.gate = await this.#jobs.start('attribution.gate', {
+        ...{ data, ...(images.trim() && { images }), limit: this.gateLimit },
+        ...(layers.length > 0 && { layers }),
+      }).result;
+    } catch (thrown) {
+      const error = toWireError(thrown);
+      if (error.code !== 'cancelled') this.error = error;
     }
   }
 
@@ -181,4 +220,12 @@ export class Attribution {
     this.error = null;
     return ++this.#turn;
   }
+}
+
+/** Layers typed as “3,5,7”, ascending, each once; none for nothing; null for what is no list. */
+function listOf(text: string): number[] | null {
+  if (text.trim() === '') return [];
+  const parts = text.split(',').map((part) => part.trim());
+  if (parts.some((part) => !/^\d{1,4}$/.test(part))) return null;
+  return [...new Set(parts.map(Number))].toSorted((a, b) => a - b);
 }

@@ -93,6 +93,7 @@ const operations: OperationTable = {
     if (exit !== undefined) process.exit(exit);
     return null;
   },
+  measureGate: unused,
   train: unused,
   keepTrained: unused,
   exportWeights: unused,

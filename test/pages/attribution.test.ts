@@ -1,5 +1,5 @@
 /** @file The attribution screen on the demo model: maps before and with an edit, bars, a proposed layer, files, stopping, narrow windows. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
@@ -10,6 +10,7 @@ import { type Program, startProgram } from '../../electron/frontends/program.ts'
 import { type Served, serve } from '../../electron/serve.ts';
 import { beyondWindow } from '../support/beyondWindow.ts';
 import { openBrowser } from '../support/browser.ts';
+import { fixture } from '../support/fixtures.ts';
 
 const PATIENCE = 60_000;
 const folder = mkdtempSync(join(tmpdir(), 'emend-pages-'));
@@ -151,6 +152,73 @@ test('bars of layers for a key token typed and a wrong one, and of modalities', 
   expect(await chart(/^Attention of the last/)).toHaveLength(8);
 });
 
+test('what a gate compares of a data set is measured beside the app, seen by layer, and saved', async () => {
+  for (const name of ['a.png', 'b.png', 'c.png']) cpSync(fixture(`images/${name}`), join(folder, name));
+  const record = {
+    ...{ src: 'What is the animal?', rephrase: 'Which animal is it?', pred: '', alt: 'the cat' },
+    ...{ image: 'a.png', image_rephrase: 'b.png', loc: 'Is there a tree?', loc_ans: 'yes' },
+    ...{ m_loc: 'c.png', m_loc_q: 'What is the fruit?', m_loc_a: 'an apple' },
+  };
+  writeFileSync(
+    join(folder, 'gate.json'),
+    JSON.stringify([record, { ...record, image: 'b.png', alt: 'the train' }, { ...record, alt: '' }]),
+  );
+  await show('Gate');
+  await page.getByLabel('Data set').fill(join(folder, 'gate.json'));
+  await page.getByLabel('Data set').blur();
+  await page.getByText('E-VQA, 2 edits.').waitFor();
+  await page.getByRole('textbox', { name: 'Layers' }).fill('1,99');
+  await page.getByText('Give layers from 0 to 6').waitFor();
+  await page.getByRole('textbox', { name: 'Layers' }).fill('5, 1');
+  const compare = page.getByRole('button', { name: 'Compare', exact: true });
+  // stopped while its engine is held
+  held = [];
+  await compare.click();
+  await poll(async () => (await call('jobs.list', {}))[0]).toMatchObject({
+    ...{ kind: 'attribution.gate', ended: null },
+  });
+  await found().getByRole('button', { name: 'Stop' }).click();
+  const waiting = held;
+  held = null;
+  for (const send of waiting) send();
+  await poll(() => compare.isEnabled()).toBe(true);
+  expect(await found().getByRole('alert').count()).toBe(0);
+
+  await compare.click();
+  const table = found().getByRole('table', { name: /^At layer \d, what the threshold lets through$/ });
+  await table.waitFor();
+  const { report } = await call('attribution.gate', { data: join(folder, 'gate.json'), layers: [1, 5] });
+  expect(report.findings.map(({ layer }) => layer)).toEqual([...Array(5).fill(1), ...Array(5).fill(5)]);
+  const bars = await chart(/^How well one threshold/);
+  expect(bars).toHaveLength(2);
+  await page.getByRole('slider', { name: 'Layer' }).fill('1');
+  const row = table.getByRole('row', { name: /^Mean visual row/ });
+  const visual = report.findings.find(
+    ({ layer, representation }) => layer === 5 && representation === 'visual',
+  )!;
+  await poll(() => row.getByRole('cell').allTextContents()).toEqual(
+    expect.arrayContaining([
+      visual.separation!.threshold.toFixed(3),
+      (100 * visual.separation!.balancedAccuracy).toFixed(1),
+    ]),
+  );
+  // text locality has no picture to compare
+  expect(await row.getByRole('cell').allTextContents()).toContain('–');
+  // two edits' inputs of two kinds, in shares
+  const shares = (await chart(/^Mean visual row/)).map(([act]) => Number.parseFloat(act!));
+  expect(shares.reduce((a, b) => a + b)).toBeCloseTo(100, -1);
+  const csv = (await saved('Save CSV')).content.toString().trim().split('\n');
+  expect(csv[0]).toMatch(/^layer,representation,threshold,/);
+  expect(csv).toHaveLength(
+    1 + report.findings.reduce((sum, { kinds }) => sum + Object.keys(kinds).length, 0),
+  );
+  const json = await saved('Save JSON');
+  expect(json.name).toBe('attribution-gate.json');
+  expect(JSON.parse(json.content.toString()).findings).toEqual(report.findings);
+  const png = await saved('Save PNG');
+  expect(png.content.length).toBeGreaterThan(5000);
+});
+
 test('an edit’s maps lie beside one another before, with it, and its influence', async () => {
   const [sample] = (await call('pictures.samples', {})).filter(({ correction }) => correction !== null);
   const { id } = await call('edits.create', {
@@ -224,7 +292,7 @@ test('it runs as a job that is listed and can be stopped', async () => {
 
 test('a window of 480 pixels, dark or light, shows all of it, and nothing lies beyond its edge', async () => {
   await page.setViewportSize({ width: 480, height: 800 });
-  for (const view of ['Picture', 'Layers', 'Modalities', 'Which layer to edit']) {
+  for (const view of ['Picture', 'Layers', 'Modalities', 'Gate', 'Which layer to edit']) {
     await show(view);
     expect(await beyondWindow(page), view).toEqual([]);
   }

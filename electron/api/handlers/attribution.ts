@@ -3,18 +3,27 @@
  */
 import type { z } from 'zod';
 import { codePerturbation, paperPerturbation } from '../../attribution/visualContribution.ts';
+import type { GateRequest } from '../../engine/gating.ts';
 import type { AttributedInputs, EngineEdit } from '../../engine/protocol.ts';
 import { editState } from '../../library/edits.ts';
 import { selectedEdits } from '../../library/lists.ts';
-import type { Calls } from '../contract.ts';
+import type { Calls, GateReport } from '../contract.ts';
 import { unlessAborted } from '../jobs.ts';
 import { type Parts, relay } from '../parts.ts';
 import type { CallContext, HandlersOf } from '../router.ts';
+import { shellQuoted, typedPath } from '../typedPath.ts';
 
 type Of = z.output<Calls['attribution.modules']['input']>['of'];
 type One = z.output<Calls['attribution.visual']['input']>['of'];
 
-export function attributionHandlers({ library, engine, session, events }: Parts): HandlersOf<'attribution'> {
+export function attributionHandlers({
+  library,
+  engine,
+  second,
+  session,
+  events,
+  version,
+}: Parts): HandlersOf<'attribution'> {
   /** An input's picture and prompt, and the edit that is to act on it. */
   const inputOf = (of: One, bytes: (id: string) => Uint8Array) => {
     const state = of.edit === undefined ? null : editState(library, of.edit);
@@ -73,10 +82,50 @@ export function attributionHandlers({ library, engine, session, events }: Parts)
       await ready(of, context);
       return engine.call('attributeModality', { of: asked.of, noise }, options(context));
     },
+    'attribution.gate': async ({ limit, layers, ...set }, context) => {
+      const started = performance.now();
+      const { path, weights, pictureRows } = await unlessAborted(session.demandModel(), context.signal);
+      const data = typedPath(set.data);
+      const images = set.images === undefined ? undefined : typedPath(set.images);
+      const request = {
+        ...{
+          model: path,
+          weights,
+          pictureRows: pictureRows.limit ?? undefined,
+          providers: session.providers,
+        },
+        ...{ data, format: set.format, images, layers: layers ?? null, limit, suffix: '', textSuffix: '' },
+      };
+      const input = { request, emend: version, packed: session.packedCache, command: gateCommandOf(request) };
+      const report = await second.call('measureGate', input, options(context));
+      return { report: report as GateReport, seconds: (performance.now() - started) / 1000 };
+    },
     'attribution.propose': async ({ of, limit, rows, seed }, context) => {
       const asked = inputsOf(of, limit);
       await ready(of, context);
       return engine.call('proposeLayer', { of: asked.of, rows, seed }, options(context));
     },
   };
+}
+
+/** The command that measures the same. */
+function gateCommandOf({
+  model,
+  weights,
+  pictureRows,
+  data,
+  format,
+  images,
+  layers,
+  limit,
+}: GateRequest): string {
+  return [
+    `npx emend attribute gate --model ${shellQuoted(model)} --data ${shellQuoted(data)}`,
+    ...(format ? [`--format ${format}`] : []),
+    ...(images ? [`--images ${shellQuoted(images)}`] : []),
+    ...(layers ? [`--layers ${layers.join(',')}`] : []),
+    `--limit ${limit}`,
+    ...(pictureRows ? [`--picture-rows ${pictureRows}`] : []),
+    ...(weights === 'dense' ? [] : [`--weights ${weights}`]),
+  ].join(' ');
 }
