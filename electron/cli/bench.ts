@@ -160,6 +160,7 @@ async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<v
     '--data',
     '--limit',
     '--limit-probes',
+    '--seeds',
     '--out',
     '--adapters',
     ...(models.length > 1 ? ['--model'] : []),

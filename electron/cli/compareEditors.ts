@@ -139,7 +139,7 @@ function planOf(
     ...(scoped ? ['--scoped'] : []),
     ...(form === null ? [] : ['--scope', form]),
     ...(edits === 'single'
-      ? ['--limit', String(limit)]
+      ? ['--limit', String(limit), ...(seeds === undefined ? [] : ['--seeds', String(seeds)])]
       : ['--at', together, '--limit-probes', String(limitProbes)]),
   ];
   return {

@@ -585,7 +585,7 @@ describe('emend bench', () => {
     const out = at('comparison');
     const command = [
       ...['bench', '--model', model, ...rest, '--editor', 'VisEdit,IKE', '--adapters', folder, '--out', out],
-      ...['--at', '1,2', '--limit', '1', '--limit-probes', '1', '--max-new-tokens', '3'],
+      ...['--at', '1,2', '--limit', '1', '--seeds', '2', '--limit-probes', '1', '--max-new-tokens', '3'],
     ];
     const said = await succeed(...command);
     expect(said).toMatch(/^VisEdit, no scope +[\d.]+ \/ [\d.]+ +–$/m);
