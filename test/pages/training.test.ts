@@ -69,6 +69,7 @@ test('a training is asked for, seen as it goes, paused, kept, opened, and found 
   await form.getByLabel('Steps between measurements').fill('2');
   await form.getByRole('button', { name: 'More settings' }).click();
   await form.getByLabel('Edits a batch').fill('1');
+  await form.getByLabel('Pictures on disk').fill('1.5');
   // Its fields are made of what may be set of the editor.
   await form.getByLabel('Width', { exact: true }).fill('');
   await poll(() => form.getByText('Give a value for “Width”.').isVisible()).toBe(true);
@@ -79,6 +80,7 @@ test('a training is asked for, seen as it goes, paused, kept, opened, and found 
   const run = page.getByRole('region', { name: 'Training page adapter' });
   await poll(() => run.getByRole('figure').count()).toBeGreaterThan(5);
   await poll(() => run.getByText('Mean of the five, edits held out').first().isVisible()).toBe(true);
+  expect(await run.locator('code').textContent()).toContain('--picture-cache 1.5');
   await run.getByRole('button', { name: 'Pause' }).click();
   await poll(() => run.getByText(/Paused at step \d+ of 3,000/).isVisible()).toBe(true);
   await page.screenshot({ path: join(projectFolder, 'test-output', 'training.png') });
