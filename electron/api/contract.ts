@@ -1240,7 +1240,8 @@ const Done = z.object({});
 /**
  * Calls marked `job` may take long: they take a job id of the caller's choosing, send `job.progress` under it and can be
  * stopped with `jobs.cancel`, upon which they fail with code `cancelled` and leave the library as it was. `library`: a job
- * that does not need the engine, and so waits for no other. `long`: one of the second engine, which serves no other. `bulk`: as `library`, over at once as a rule: it is listed where it takes long;
+ * that does not need the engine, and so waits for no other. `long`: one of the second engine, which serves no other. `long over sets`: this
+ * where it is over several inputs, else of the first. `bulk`: as `library`, over at once as a rule: it is listed where it takes long;
  * stopped, what was done stays.
  */
 export const calls = {
@@ -1501,7 +1502,7 @@ export const calls = {
       variant: ModuleReport.shape.variant.default('code'),
     }),
     output: ModuleReport,
-    job: true,
+    job: 'long over sets',
   },
   'attribution.visual': {
     input: z.strictObject({
@@ -1533,7 +1534,7 @@ export const calls = {
         .nullable(),
     }),
     output: ModalityReport,
-    job: true,
+    job: 'long over sets',
   },
   /** what a gate compares over an editing set, on the unedited open model, in a process of its own */
   'attribution.gate': {
@@ -1554,7 +1555,7 @@ export const calls = {
       seed: Seed,
     }),
     output: LayerProposal,
-    job: true,
+    job: 'long over sets',
   },
 
   'edits.create': {

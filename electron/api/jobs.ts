@@ -52,8 +52,15 @@ export interface JobSubject {
   readonly quick: boolean;
 }
 
+/** Whether what is worked on is a set of inputs: edits of the library, or of a file. */
+export const isSet = (of: object): boolean => 'select' in of || 'file' in of;
+
 /** A job's subject, from the fields of its input that say what a call works on. */
-export function subjectOf(kind: string, input: unknown, job: true | 'long' | 'library' | 'bulk'): JobSubject {
+export function subjectOf(
+  kind: string,
+  input: unknown,
+  job: true | 'long' | 'long over sets' | 'library' | 'bulk',
+): JobSubject {
   const outer = input as Record<string, unknown>;
   const fields = { ...outer, ...(outer['of'] as Record<string, unknown> | undefined) };
   const number = [fields['edit'], fields['id']].find((value) => typeof value === 'number') ?? null;
@@ -69,7 +76,8 @@ export function subjectOf(kind: string, input: unknown, job: true | 'long' | 'li
   else if (asked !== undefined) subject = `“${shortened(asked)}”`;
   else if (select) subject = several;
   else if (typeof fields['data'] === 'string') subject = basename(fields['data']);
-  const engine = job === true ? 'first' : job === 'long' ? 'second' : null;
+  const long = job === 'long' || (job === 'long over sets' && isSet(fields));
+  const engine = long ? 'second' : job === true || job === 'long over sets' ? 'first' : null;
   return { kind, subject, edit: number, engine, quick: job === 'bulk' };
 }
 

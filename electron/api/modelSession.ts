@@ -359,6 +359,16 @@ export class ModelSession {
     throw new EmendError('conflict', 'No model is open. Open one first.');
   }
 
+  /** How the open model is opened once more, without an editor. @throws EmendError as `demandModel` */
+  async demandOpening(): Promise<EngineOperations['open']['input']> {
+    const { path, weights, pictureRows } = await this.demandModel();
+    const { promptTemplate: template } = readSettings(this.#library);
+    return {
+      ...{ path, adapter: null, providers: this.providers, template, weights },
+      ...{ mostPictureRows: pictureRows.limit ?? undefined, packed: this.packedCache },
+    };
+  }
+
   /** As `demandModel`, for what needs an adapter. @throws EmendError 'conflict' without one */
   async demandAdapter(): Promise<NonNullable<ModelSummary['adapter']>> {
     const { adapter, name } = await this.demandModel();

@@ -1,6 +1,7 @@
 /**
  * @file What the engine can do, one function per operation of the protocol.
  */
+import { setPriority } from 'node:os';
 import { basename } from 'node:path';
 import type { Answer, InfluenceMap, Routing } from '../api/contract.ts';
 import type { Prepared } from '../editors/editedModel.ts';
@@ -80,6 +81,25 @@ function loaded(): OpenModel {
 function open(): OpenModel {
   loaded().takeShared();
   return loaded();
+}
+
+/** Nice value of a process that works on a model of its own: anything a person waits for goes first. */
+const BEHIND_OTHERS = 10;
+
+/** Works on the open model, or on one that is opened for this alone. */
+async function onModel<T>(
+  alone: EngineOperations['open']['input'] | undefined,
+  context: OperationContext,
+  work: (model: OpenModel) => Promise<T>,
+): Promise<T> {
+  if (!alone) return work(open());
+  setPriority(BEHIND_OTHERS);
+  const model = await OpenModel.open(alone, context);
+  try {
+    return await work(model);
+  } finally {
+    await model.dispose();
+  }
 }
 
 function stopIfAsked(context: OperationContext): void {
@@ -327,10 +347,13 @@ export const operations: OperationTable = {
     return { texts };
   },
 
-  attributeModules: (input, context) => attributeModules(open(), input, context),
+  attributeModules: (input, context) =>
+    onModel(input.model, context, (model) => attributeModules(model, input, context)),
   attributeVisual: (input, context) => attributeVisual(open(), input, context),
-  attributeModality: (input, context) => attributeModality(open(), input, context),
-  proposeLayer: (input, context) => proposeEditLayer(open(), input, context),
+  attributeModality: (input, context) =>
+    onModel(input.model, context, (model) => attributeModality(model, input, context)),
+  proposeLayer: (input, context) =>
+    onModel(input.model, context, (model) => proposeEditLayer(model, input, context)),
 
   async ask({ picture, prompt, edits, maxNewTokens, sampling }, context) {
     const model = open();

@@ -84,6 +84,9 @@ export interface EngineSampling {
   readonly seed: number;
 }
 
+/** A model that is opened for an operation alone and closed after it; absent: it is of the one that is open. */
+type ModelAlone = EngineOperations['open']['input'];
+
 /** Every operation: what goes in, what comes out, what is streamed meanwhile under the name `progress` or others. */
 export interface EngineOperations {
   open: {
@@ -193,6 +196,7 @@ export interface EngineOperations {
    */
   attributeModules: {
     input: {
+      model?: ModelAlone | undefined;
       of: AttributedInputs;
       token: string | null;
       control: string | null;
@@ -216,13 +220,19 @@ export interface EngineOperations {
   /** `noise` null: attention alone */
   attributeModality: {
     input: {
+      model?: ModelAlone | undefined;
       of: AttributedInputs;
       noise: { readonly level: number; readonly draws: number; readonly seed: number } | null;
     };
     output: ModalityReport;
   };
   proposeLayer: {
-    input: { of: AttributedInputs; rows: 'visual' | 'text'; seed: number };
+    input: {
+      model?: ModelAlone | undefined;
+      of: AttributedInputs;
+      rows: 'visual' | 'text';
+      seed: number;
+    };
     output: LayerProposal;
   };
   ask: {

@@ -31,6 +31,14 @@ const callOf = { visual: 'visual', modules: 'modules', modality: 'modality', gat
 /** Every edit that is not retired. */
 const usedEdits: EditFilter = { status: ['draft', 'checked', 'failed', 'stale', 'committed'] };
 
+/** What was found of an input, or of several. */
+interface Found {
+  readonly visual?: VisualReport | null;
+  readonly modules?: ModuleReport | null;
+  readonly modality?: ModalityReport | null;
+  readonly proposal?: LayerProposal | null;
+}
+
 export class Attribution {
   readonly #connection: Connection;
   readonly #jobs: Jobs;
@@ -48,10 +56,9 @@ export class Attribution {
   control = $state('');
   variant = $state<'paper' | 'code'>('paper');
   rows = $state<'visual' | 'text'>('visual');
-  modules = $state.raw<ModuleReport | null>(null);
-  visual = $state.raw<VisualReport | null>(null);
-  modality = $state.raw<ModalityReport | null>(null);
-  proposal = $state.raw<LayerProposal | null>(null);
+  /** of the one input, and of the library's edits: this stays whatever input is looked at meanwhile */
+  #ofOne = $state.raw<Found>({});
+  #ofSet = $state.raw<Found>({});
   /** what a gate compares, over a data set: of its first so many edits, at layers as “3,5,7”, all where nothing is typed */
   readonly gateSet: DataSetChoice;
   gateLimit = $state(100);
@@ -59,6 +66,7 @@ export class Attribution {
   gate = $state.raw<{ readonly report: GateReport; readonly seconds: number } | null>(null);
   error = $state.raw<WireError | null>(null);
   #turn = 0;
+  #setTurn = 0;
   #suggested = '';
 
   constructor(connection: Connection, jobs: Jobs, pictures: Pictures, condition: Condition) {
@@ -74,6 +82,13 @@ export class Attribution {
     () => this.#jobs.running.find(({ kind }) => kind === `attribution.${callOf[this.view]}`) ?? null,
   );
   readonly takesSet = $derived.by(() => this.view !== 'visual');
+  /** whether the library's edits are looked into */
+  readonly whole = $derived.by(() => this.overLibrary && this.takesSet);
+  readonly #found = $derived.by(() => (this.whole ? this.#ofSet : this.#ofOne));
+  readonly visual = $derived.by(() => this.#found.visual ?? null);
+  readonly modules = $derived.by(() => this.#found.modules ?? null);
+  readonly modality = $derived.by(() => this.#found.modality ?? null);
+  readonly proposal = $derived.by(() => this.#found.proposal ?? null);
   /** what keeps the gate from being measured, in words; '' for nothing */
   readonly gateLacks = $derived.by(() => {
     if (this.gateSet.lacks) return this.gateSet.lacks;
@@ -85,7 +100,7 @@ export class Attribution {
   readonly canRun = $derived.by(() => {
     if (!this.#condition.canAsk || this.job) return false;
     if (this.view === 'gate') return this.gateLacks === '';
-    if (this.overLibrary && this.takesSet) return this.editsUsed > 0;
+    if (this.whole) return this.editsUsed > 0;
     return this.picture !== null && this.prompt.trim() !== '';
   });
   /** edits of the library a mean would be over */
@@ -148,11 +163,18 @@ export class Attribution {
     this.#change();
   }
 
+  /** Proposes for an editor that changes other rows. */
+  takeRows(rows: 'visual' | 'text'): void {
+    this.#change();
+    this.rows = rows;
+    this.#setTurn++;
+    this.#ofSet = { ...this.#ofSet, proposal: null };
+  }
+
   async run(): Promise<void> {
     if (!this.canRun) return;
     this.error = null;
-    const turn = this.#turn;
-    const { view, edit, picture, variant, rows } = this;
+    const { view, edit, picture, variant, rows, whole } = this;
     if (view === 'gate') {
       await this.#measureGate();
       return;
@@ -163,22 +185,28 @@ export class Attribution {
       ...(prompt && { prompt }),
       ...(this.acts && edit && { edit: edit.id }),
     };
-    const of = this.overLibrary ? { select: { filter: usedEdits } } : one;
+    const of = whole ? { select: { filter: usedEdits } } : one;
     if (view === 'visual') {
-      const found = await this.#call('attribution.visual', { of: one, variant }, turn);
-      if (found) this.visual = found;
+      const visual = await this.#call('attribution.visual', { of: one, variant }, whole);
+      this.#take(whole, visual && { visual });
     } else if (view === 'modules') {
-      const [token, control] = [this.token.trim(), this.control.trim()];
+      const [token, control] = whole ? ['', ''] : [this.token.trim(), this.control.trim()];
       const keys = { ...(token && { token }), ...(control && { control }) };
-      const found = await this.#call('attribution.modules', { of, ...keys }, turn);
-      if (found) this.modules = found;
+      const modules = await this.#call('attribution.modules', { of, ...keys }, whole);
+      this.#take(whole, modules && { modules });
     } else if (view === 'modality') {
-      const found = await this.#call('attribution.modality', { of, noise: {} }, turn);
-      if (found) this.modality = found;
+      const modality = await this.#call('attribution.modality', { of, noise: {} }, whole);
+      this.#take(whole, modality && { modality });
     } else {
-      const found = await this.#call('attribution.propose', { of, rows }, turn);
-      if (found) this.proposal = found;
+      const proposal = await this.#call('attribution.propose', { of, rows }, whole);
+      this.#take(whole, proposal && { proposal });
     }
+  }
+
+  #take(whole: boolean, found: Found | null): void {
+    if (!found) return;
+    if (whole) this.#ofSet = { ...this.#ofSet, ...found };
+    else this.#ofOne = { ...this.#ofOne, ...found };
   }
 
   /** It is of a set, whatever picture is looked at meanwhile. */
@@ -201,22 +229,26 @@ export class Attribution {
     if (this.job) void this.#jobs.cancel(this.job.id);
   }
 
-  async #call<N extends CallName>(name: N, input: CallInput<N>, turn: number): Promise<CallOutput<N> | null> {
+  /** Null where it failed, was stopped, or is no longer what is asked. */
+  async #call<N extends CallName>(
+    name: N,
+    input: CallInput<N>,
+    whole: boolean,
+  ): Promise<CallOutput<N> | null> {
+    const turn = whole ? this.#setTurn : this.#turn;
+    const current = () => turn === (whole ? this.#setTurn : this.#turn);
     try {
       const found = await this.#jobs.start(name, input).result;
-      return turn === this.#turn ? found : null;
+      return current() ? found : null;
     } catch (thrown) {
       const error = toWireError(thrown);
-      if (turn === this.#turn && error.code !== 'cancelled') this.error = error;
+      if (current() && error.code !== 'cancelled') this.error = error;
       return null;
     }
   }
 
   #change(): number {
-    this.modules = null;
-    this.visual = null;
-    this.modality = null;
-    this.proposal = null;
+    this.#ofOne = {};
     this.error = null;
     return ++this.#turn;
   }

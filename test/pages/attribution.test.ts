@@ -265,6 +265,12 @@ test('a layer is proposed over the library’s edits with its reason, and anothe
   const proposed = await call('attribution.propose', { of: { select: { filter: {} } } });
   await found().getByText(`Layer ${proposed.layer}`, { exact: true }).waitFor();
   await found().getByText(proposed.why).waitFor();
+  // it stays while one input is looked at
+  await page.getByRole('radio', { name: 'One input' }).check();
+  await page.getByRole('textbox', { name: 'Question' }).fill('Which fruit is it?');
+  await poll(() => found().getByText(proposed.why).count()).toBe(0);
+  await page.getByRole('radio', { name: '1 edit', exact: true }).check();
+  await found().getByText(proposed.why).waitFor();
   await page.getByLabel('Layer to take').selectOption('5');
   const json = JSON.parse((await saved('Save JSON')).content.toString());
   expect(json).toMatchObject({ chosenLayer: 5, of: 'library', result: { layer: proposed.layer } });

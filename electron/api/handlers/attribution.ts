@@ -8,7 +8,7 @@ import type { AttributedInputs, EngineEdit } from '../../engine/protocol.ts';
 import { editState } from '../../library/edits.ts';
 import { selectedEdits } from '../../library/lists.ts';
 import type { Calls, GateReport } from '../contract.ts';
-import { unlessAborted } from '../jobs.ts';
+import { isSet, unlessAborted } from '../jobs.ts';
 import { type Parts, relay } from '../parts.ts';
 import type { CallContext, HandlersOf } from '../router.ts';
 import { shellQuoted, typedPath } from '../typedPath.ts';
@@ -52,14 +52,20 @@ export function attributionHandlers({
     await unlessAborted<unknown>(session.demandModel(), signal);
     if ('edit' in of && of.edit !== undefined) await session.demandAdapter();
   };
+  /** Where an input is attributed: with others in a process of its own, so that what is asked meanwhile is answered. */
+  const placeFor = async (of: Of) =>
+    isSet(of) && second !== engine
+      ? { at: second, model: await session.demandOpening() }
+      : { at: engine, model: undefined };
   const options = ({ job, signal }: CallContext) => ({ signal, onStream: relay(events, job) });
 
   return {
     'attribution.modules': async ({ of, limit, token, control, variant }, context) => {
       const asked = inputsOf(of, limit);
       await ready(of, context);
-      const input = { ...asked, variant, token: token ?? null, control: control ?? null };
-      return engine.call('attributeModules', input, options(context));
+      const { at, model } = await placeFor(of);
+      const input = { ...asked, model, variant, token: token ?? null, control: control ?? null };
+      return at.call('attributeModules', input, options(context));
     },
     'attribution.visual': async ({ of, layers, variant, level, draws, radius, seed }, context) => {
       const asked = inputOf(of, session.pictureReader());
@@ -80,7 +86,8 @@ export function attributionHandlers({
     'attribution.modality': async ({ of, limit, noise }, context) => {
       const asked = inputsOf(of, limit);
       await ready(of, context);
-      return engine.call('attributeModality', { of: asked.of, noise }, options(context));
+      const { at, model } = await placeFor(of);
+      return at.call('attributeModality', { of: asked.of, model, noise }, options(context));
     },
     'attribution.gate': async ({ limit, layers, ...set }, context) => {
       const started = performance.now();
@@ -103,7 +110,8 @@ export function attributionHandlers({
     'attribution.propose': async ({ of, limit, rows, seed }, context) => {
       const asked = inputsOf(of, limit);
       await ready(of, context);
-      return engine.call('proposeLayer', { of: asked.of, rows, seed }, options(context));
+      const { at, model } = await placeFor(of);
+      return at.call('proposeLayer', { of: asked.of, model, rows, seed }, options(context));
     },
   };
 }
