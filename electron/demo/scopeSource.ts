@@ -34,7 +34,7 @@ export function openScopeSource(options: { seed: number; families: number; withh
     return promise;
   };
   return {
-    name: `demo world scenes, more of things never shown, seed ${seed}${withheld ? `, every ${withheld}th thing withheld` : ''}`,
+    name: `demo world scenes, half disguised, more of things never shown, seed ${seed}${withheld ? `, every ${withheld}th thing withheld` : ''}`,
     families,
     family(index) {
       const wanted = ask(index);

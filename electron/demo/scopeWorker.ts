@@ -37,6 +37,12 @@ const [ASKS, FOREIGN] = [7, 2];
 /** Share of families about a thing the model was never shown, beside those that chance picks. */
 const UNTAUGHT_SHARE = 0.25;
 
+/**
+ * Share of families whose thing is drawn upside down or in exchanged colours: another thing to the eye, so that the scope learns to compare
+ * more than the things there are.
+ */
+const DISGUISED_SHARE = 0.5;
+
 /** A family of scenes, not yet rendered. `loadSprites()` must have been awaited. */
 export function composeFamily({ index, seed, withheld }: ScopeRequest): {
   scenes: Scene[];
@@ -50,7 +56,7 @@ export function composeFamily({ index, seed, withheld }: ScopeRequest): {
   const shown = random.pick(random.chance(UNTAUGHT_SHARE) && strange.length > 0 ? strange : pool);
   const counting = !shown.mass && random.chance(0.12);
   let scene = composeScene(random, counting ? { repeat: shown, exclude } : { include: [shown], exclude });
-  if (random.chance(0.15)) scene = disguised(scene, shown.name, random);
+  if (random.chance(DISGUISED_SHARE)) scene = disguised(scene, shown.name, random);
   // Restyled, a scene has another background, of which nothing can be asked then.
   const keepColour = random.chance(0.2);
   const restyled = restyleScene(scene, random, keepColour);
