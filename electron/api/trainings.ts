@@ -6,6 +6,7 @@ import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { demandEditor } from '../editors/registry.ts';
 import { parseSettings, settingFields } from '../editors/settings.ts';
+import type { TrainingFolders } from '../engine/protocol.ts';
 import { EmendError } from '../errors.ts';
 import { readTrainingCurve } from '../evaluation/trainingCurve.ts';
 import {
@@ -120,10 +121,9 @@ export class Trainings {
   /** @throws EmendError 'conflict' while it runs, and where nothing was kept yet */
   async keep(id: string, context: CallContext): Promise<Training> {
     this.#demandStill(id);
-    const { engine, session } = this.#options;
     context.report.subject(`“${(await this.read(id)).name}”`);
-    const input = { folder: this.#folderOf(id), out: this.#adapterOf(id), packed: session.packedCache };
-    await engine.call('keepTrained', input, this.#callOptions(id, context));
+    const folders = this.#foldersOf(id);
+    await this.#options.engine.call('keepTrained', folders, this.#callOptions(id, context));
     context.report.outcome(`The adapter lies in ${this.#adapterOf(id)}.`);
     this.#changed(id);
     return this.read(id);
@@ -137,18 +137,13 @@ export class Trainings {
   }
 
   async #run(id: string, request: RecordedRequest, context: CallContext): Promise<Training> {
-    const { engine, session, pictureCache } = this.#options;
     this.#running.set(id, { job: context.job, request, asked: new Date().toISOString() });
     context.report.subject(`“${request.name}”`);
     this.#changed(id);
     try {
-      const [folder, out] = [this.#folderOf(id), this.#adapterOf(id)];
-      await engine.call(
-        'train',
-        { request, folder, out, packed: session.packedCache, pictureCache },
-        this.#callOptions(id, context),
-      );
-      context.report.outcome(`The adapter lies in ${out}.`);
+      const folders = this.#foldersOf(id);
+      await this.#options.engine.call('train', { request, ...folders }, this.#callOptions(id, context));
+      context.report.outcome(`The adapter lies in ${folders.out}.`);
     } catch (error) {
       // A disk that is full may refuse this too; the caller is told in any case.
       if (!context.signal.aborted)
@@ -195,6 +190,14 @@ export class Trainings {
 
   #folderOf(id: string): string {
     return join(this.#options.folder, id);
+  }
+
+  #foldersOf(id: string): TrainingFolders {
+    const { session, pictureCache } = this.#options;
+    return {
+      ...{ folder: this.#folderOf(id), out: this.#adapterOf(id) },
+      ...{ packed: session.packedCache, pictureCache },
+    };
   }
 
   #adapterOf(id: string): string {

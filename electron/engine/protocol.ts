@@ -88,6 +88,16 @@ export interface EngineSampling {
 type ModelAlone = EngineOperations['open']['input'];
 
 /** Every operation: what goes in, what comes out, what is streamed meanwhile under the name `progress` or others. */
+/** Where a training lies, and what it shares with others. */
+export interface TrainingFolders {
+  readonly folder: string;
+  /** of the adapter that is made of it */
+  readonly out: string;
+  readonly packed: PackedCache;
+  /** where visual embeddings are kept for all trainings */
+  readonly pictureCache: string;
+}
+
 export interface EngineOperations {
   open: {
     input: {
@@ -125,18 +135,11 @@ export interface EngineOperations {
   };
   /** Trains an editor's adapters, in a folder; goes on where the training in it was left. Opens a model of its own. */
   train: {
-    input: {
-      request: TrainingRequest;
-      folder: string;
-      out: string;
-      packed: PackedCache;
-      /** where visual embeddings are kept for all trainings */
-      pictureCache: string;
-    };
+    input: { request: TrainingRequest } & TrainingFolders;
     output: null;
   };
   /** Makes an adapter folder of the best weights so far of the training in `folder`. */
-  keepTrained: { input: { folder: string; out: string; packed: PackedCache }; output: null };
+  keepTrained: { input: TrainingFolders; output: null };
   /** Measures an editor over an editing set and writes the report to `out`. Opens a model of its own. */
   measure: {
     input: { request: MeasurementRequest; emend: string; packed: PackedCache; out: string };

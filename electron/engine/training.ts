@@ -3,15 +3,17 @@
  */
 import { setPriority } from 'node:os';
 import { finishTraining, runTraining, type TrainingHooks } from '../evaluation/trainingRun.ts';
-import type { PackedCache } from '../models/packed/cache.ts';
-import type { OperationContext, OperationTable } from './protocol.ts';
+import type { OperationContext, OperationTable, TrainingFolders } from './protocol.ts';
 
 /** Nice value of a process that trains: anything a person waits for goes first. */
 const BEHIND_OTHERS = 10;
 
-function hooksOf({ signal, send }: OperationContext, packed: PackedCache): TrainingHooks {
+function hooksOf(
+  { signal, send }: OperationContext,
+  { packed, pictureCache }: TrainingFolders,
+): TrainingHooks {
   return {
-    ...{ signal, packed },
+    ...{ signal, packed, pictureCache },
     progress: (stage, done, total, unit) => send({ kind: 'progress', stage, done, total, unit }),
     onPoint: (point) => send({ kind: 'training', point }),
     onValidation: (validation) => send({ kind: 'validation', validation }),
@@ -19,13 +21,13 @@ function hooksOf({ signal, send }: OperationContext, packed: PackedCache): Train
 }
 
 export const trainingOperations: Pick<OperationTable, 'train' | 'keepTrained'> = {
-  async train({ request, folder, out, packed, pictureCache }, context) {
+  async train({ request, ...folders }, context) {
     setPriority(BEHIND_OTHERS);
-    await runTraining(request, folder, out, { ...hooksOf(context, packed), pictureCache });
+    await runTraining(request, folders.folder, folders.out, hooksOf(context, folders));
     return null;
   },
-  async keepTrained({ folder, out, packed }, context) {
-    await finishTraining(folder, out, hooksOf(context, packed));
+  async keepTrained(folders, context) {
+    await finishTraining(folders.folder, folders.out, hooksOf(context, folders));
     return null;
   },
 };

@@ -3,6 +3,8 @@
  */
 
 import { cosine, lastPromptToken } from '../editors/scope/cosine.ts';
+import { seeEdits } from '../editors/training/batch.ts';
+import type { FrozenVision } from '../editors/training/cachedVision.ts';
 import type { TrainingEdit } from '../editors/training/edits.ts';
 import { EmendError } from '../errors.ts';
 import type { Visual } from '../models/picture.ts';
@@ -47,14 +49,13 @@ export function bestThreshold(
  */
 export async function calibrateRouter(
   model: VisionLanguageModel,
+  vision: FrozenVision,
   edits: readonly TrainingEdit[],
 ): Promise<RouterCalibration> {
   const wanted = new Map<number, number[]>(model.cuts.map((layer) => [layer, []]));
   const unwanted = new Map<number, number[]>(model.cuts.map((layer) => [layer, []]));
   for (const edit of edits) {
-    const [own, rephrased, other] = await Promise.all(
-      [edit.pixels, edit.rephrasePixels, edit.localityPixels].map((pixels) => model.visualEmbeddings(pixels)),
-    );
+    const [own, rephrased, other] = await seeEdits(vision, [edit]);
     const at = async (visual: Visual, prompt: string) => {
       const encoded = model.prompts.encodePrompt({ prompt, image: true });
       const prefill = await model.prefill(await model.lay(encoded, visual));

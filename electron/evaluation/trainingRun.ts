@@ -14,6 +14,7 @@ import { EditedModel } from '../editors/editedModel.ts';
 import type { EditorNeeds } from '../editors/editor.ts';
 import { demandEditor } from '../editors/registry.ts';
 import { optionsOf, parseSettings, settingFields } from '../editors/settings.ts';
+import { visionFor } from '../editors/training/cachedVision.ts';
 import type {
   EditorTraining,
   TrainingOptions,
@@ -23,6 +24,7 @@ import type { EditSource } from '../editors/training/edits.ts';
 import { trainEditor } from '../editors/training/trainEditor.ts';
 import { EmendError } from '../errors.ts';
 import { demandRoom } from '../files/diskRoom.ts';
+import type { FloatCacheLimits } from '../files/floatCache.ts';
 import { readJson } from '../files/json.ts';
 import { replaceFile } from '../files/replaceFile.ts';
 import { fingerprint } from '../models/checkpoint.ts';
@@ -192,8 +194,7 @@ export async function runTraining(
   const from = request.from === undefined ? null : await readAdapterFiles(request.from, z.looseObject({}));
   const began = progress.seconds;
   const curve = new TrainingCurve(folder, options.steps, options.edits * (options.accumulate ?? 1));
-  const { pictureCacheGb = USUAL_PICTURE_CACHE_GB } = request;
-  const pictureCache = pictureCacheGb > 0 && hooks.pictureCache;
+  const pictureCache = pictureCacheOf(request, hooks);
   await withModel(request, needs, hooks, async (model) => {
     const source = await openTrainingSource(request, model, options.seed, request.extended, hooks.onSet);
     const own = await fingerprint(model.checkpoint);
@@ -205,9 +206,7 @@ export async function runTraining(
         statePath: join(folder, 'state.safetensors'),
         ...(layerwise && { keptBelow: join(folder, 'below') }),
         ...(from && { from }),
-        ...(pictureCache && {
-          pictureCache: { folder: pictureCache, limitBytes: pictureCacheGb * 1e9 },
-        }),
+        ...(pictureCache && { pictureCache }),
         signal: hooks.signal,
         ...(validation && { saveEvery: Math.min(validation.every, 250) }),
         onStep(step: TrainingProgress) {
@@ -316,10 +315,12 @@ export async function finishTraining(folder: string, out: string, hooks: Trainin
   const checkpoint = await openCheckpoint(request.model);
   const settings = parseSettings(request.editor, training.settings, request.settings);
   const lowest = training.needs(settings, checkpoint).cuts[0] ?? 0;
+  const own = await fingerprint(checkpoint);
   const router = await withModel(request, { from: lowest }, hooks, async (model) => {
     const source = await openTrainingSource(request, model, options.seed + 1, true);
     try {
-      return await calibrateRouter(model, await source.batch(0, CALIBRATED));
+      const vision = await visionFor(source, model, own, pictureCacheOf(request, hooks));
+      return await calibrateRouter(model, vision, await source.batch(0, CALIBRATED));
     } finally {
       await source.close();
     }
@@ -359,6 +360,13 @@ function withoutFolders({ model, data, images, from, validation, ...request }: T
 }
 
 const Written = z.looseObject({ model: z.string(), weightsSha256: z.string().optional() });
+
+function pictureCacheOf(
+  { pictureCacheGb = USUAL_PICTURE_CACHE_GB }: TrainingRequest,
+  { pictureCache: folder }: TrainingHooks,
+): FloatCacheLimits | null {
+  return folder !== undefined && pictureCacheGb > 0 ? { folder, limitBytes: pictureCacheGb * 1e9 } : null;
+}
 
 /** The command that trains the same again, into the folder `out`. */
 export function commandOf(

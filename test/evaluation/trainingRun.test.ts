@@ -94,14 +94,14 @@ test('a stopped training goes on where it was, keeps its best weights, and makes
   await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
   expect((await readTrainingRun(at('parts'))).progress).toMatchObject({ step: 3, finished: false });
   // What it has so far can be kept, as it stands.
-  await finishTraining(at('parts'), at('kept'), hooks());
+  const seen = vi.spyOn(VisionLanguageModel.prototype, 'visualEmbeddings');
+  await finishTraining(at('parts'), at('kept'), hooks({ pictureCache }));
+  // Its router is calibrated on pictures that are known.
+  expect(seen).not.toHaveBeenCalled();
+  seen.mockRestore();
   await runTraining(request, at('parts'), at('parts', 'adapter'), hooks({ pictureCache }));
   const kept = await readdir(pictureCache, { recursive: true });
   expect(kept.filter((name) => /[0-9a-f]{64}$/.test(name))).toHaveLength(2);
-  await runTraining({ ...request, pictureCacheGb: 0, validation: null }, at('without'), at('out'), {
-    ...hooks({ pictureCache: at('no-pictures') }),
-  });
-  expect(existsSync(at('no-pictures'))).toBe(false);
   const parts = await readTrainingCurve(at('parts'));
   const lasting = (point: (typeof whole.points)[number]) => ({ ...point, editsPerSecond: 0 });
   expect(parts.points.map(lasting)).toEqual(whole.points.map(lasting));
@@ -149,7 +149,10 @@ test('of the edits held out none is trained on, and where that leaves none it is
 });
 
 test('another training does not go on in the same folder, and what cannot be trained is told', async () => {
-  await runTraining({ ...request, validation: null }, at('same'), at('out'), hooks());
+  const pictureCache = at('no-pictures');
+  const asked = { ...request, pictureCacheGb: 0, validation: null };
+  await runTraining(asked, at('same'), at('out'), hooks({ pictureCache }));
+  expect(existsSync(pictureCache)).toBe(false);
   const other = { ...request, validation: null, options: { ...request.options, seed: 99, steps: 5 } };
   await expect(runTraining(other, at('same'), at('out'), hooks())).rejects.toMatchObject({
     code: 'conflict',
@@ -173,8 +176,9 @@ test('where none is named it trains on cuda or the processor, whatever the platf
   expect(usualProviders(['webgpu', 'cpu', 'cuda'])).toEqual(['cuda', 'cpu']);
   expect(usualProviders()).toContain('cpu');
   const opened = vi.spyOn(VisionLanguageModel, 'open');
-  const asked = { ...request, providers: [], validation: null, options: { ...request.options, steps: 1 } };
-  await runTraining(asked, at('anywhere'), at('out'), hooks());
+  const stopped = hooks({ signal: AbortSignal.abort() });
+  const run = runTraining({ ...request, providers: [] }, at('anywhere'), at('out'), stopped);
+  await expect(run).rejects.toMatchObject({ code: 'cancelled' });
   expect(opened).toHaveBeenCalled();
   for (const [, options] of opened.mock.calls) expect(options?.providers).toEqual(usualProviders());
   opened.mockRestore();

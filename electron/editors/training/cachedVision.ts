@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { FloatCache, type FloatCacheLimits } from '../../files/floatCache.ts';
 import type { Pixels, Visual } from '../../models/picture.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
+import type { EditSource } from './edits.ts';
 
 /** The vision side of a model without any change of its weights, such as the model itself. */
 export interface FrozenVision {
@@ -72,4 +73,14 @@ export class CachedVision implements FrozenVision {
     if (mask) hash.update(mask);
     return hash.digest('hex');
   }
+}
+
+/** What sees the pictures of a source: where they come again each once, as far as they can be kept; `limits` null: nothing is kept. */
+export async function visionFor(
+  { repeats = false }: EditSource,
+  model: VisionLanguageModel,
+  modelFingerprint: string,
+  limits: FloatCacheLimits | null,
+): Promise<FrozenVision> {
+  return repeats ? CachedVision.open(model, modelFingerprint, limits) : model;
 }

@@ -6,7 +6,7 @@ import { EmendError } from '../../errors.ts';
 import { fingerprint } from '../../models/checkpoint.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { type Evaluation, meanEvaluation, TrainingState } from '../../training/trainer.ts';
-import { CachedVision } from './cachedVision.ts';
+import { visionFor } from './cachedVision.ts';
 import type {
   EditorInTraining,
   TrainedWeights,
@@ -34,7 +34,7 @@ export async function trainEditor(
   const modelFingerprint = await fingerprint(model.checkpoint);
   const first = await source.batch(0, edits);
   const { from, keptBelow, pictureCache = null } = run;
-  const vision = source.repeats ? await CachedVision.open(model, modelFingerprint, pictureCache) : model;
+  const vision = await visionFor(source, model, modelFingerprint, pictureCache);
   const editor = await begin({ model, modelFingerprint, vision, first, seed, from, keptBelow });
   try {
     const state = new TrainingState(editor.parameters, options.optimizer, editor.kept);
