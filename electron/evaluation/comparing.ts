@@ -139,16 +139,22 @@ export async function compareEach(
   const steps = await missingSteps(plans);
   const all = steps.reduce((sum, { inputs }) => sum + inputs, 0);
   const done: Comparison[] = [];
+  // What was measured before stays in the overview until its turn comes.
+  const before = await Promise.all(plans.map((plan) => reportIn(plan.folder)));
   for (const plan of plans) {
     const tell = async (comparison: Comparison) => {
-      if (plans.length > 1) await writeOverview(folder, plans, [...done, comparison]);
+      const known = [...done, comparison, ...before.slice(done.length + 1)];
+      if (plans.length > 1) await writeOverview(folder, plans, known);
       plan.onReport?.(comparison);
     };
     const measure: ComparisonPlan['measure'] = async (contender, edits, path) => {
       const at = steps.findIndex((s) => s.plan === plan && s.contender === contender && s.edits === edits);
-      const before = steps.slice(0, at).reduce((sum, { inputs }) => sum + inputs, 0) / all;
+      const passed = steps.slice(0, at).reduce((sum, { inputs }) => sum + inputs, 0);
       const share = (steps[at]?.inputs ?? 0) / all;
-      onStep({ ...{ plan, contender, edits, before, share }, place: at + 1, of: steps.length });
+      onStep({
+        ...{ plan, contender, edits, before: passed / all, share },
+        ...{ place: at + 1, of: steps.length },
+      });
       await plan.measure(contender, edits, path);
     };
     done.push(await compareContenders({ ...plan, measure }, tell));
@@ -212,12 +218,13 @@ export function partFolder(place: number, model: string, data: string): string {
 async function writeOverview(
   folder: string,
   plans: readonly ComparisonPlan[],
-  comparisons: readonly Comparison[],
+  comparisons: ReadonlyArray<Comparison | null>,
 ): Promise<void> {
-  const parts = comparisons.map((comparison, place): OverviewPart & { folder: string } => ({
-    ...{ model: comparison.model.name, data: comparison.data.name, rows: comparison.editors },
-    folder: relative(folder, plans[place]!.folder),
-  }));
+  const parts = comparisons.flatMap((comparison, place): Array<OverviewPart & { folder: string }> => {
+    if (!comparison) return [];
+    const { model, data, editors: rows } = comparison;
+    return [{ model: model.name, data: data.name, rows, folder: relative(folder, plans[place]!.folder) }];
+  });
   const json = { parts: parts.map(({ folder: part, model, data }) => ({ folder: part, model, data })) };
   await replaceFile(join(folder, 'overview.csv'), (handle) => handle.writeFile(overviewCsv(parts)));
   await replaceFile(join(folder, 'overview.json'), (handle) =>
@@ -239,6 +246,12 @@ export async function overviewFolders(folder: string): Promise<string[] | null> 
   const parsed = Overview.safeParse(read);
   if (parsed.success) return parsed.data.parts.map((part) => join(folder, part.folder));
   throw new EmendError('damaged', `${path} does not list comparisons. Measure again.`);
+}
+
+/** The report in a folder; null where there is none that can be read. */
+async function reportIn(folder: string): Promise<Comparison | null> {
+  const read = await readJson(join(folder, 'report.json'), LARGEST_RUN).catch(() => null);
+  return ReportedComparison.safeParse(read).data ?? null;
 }
 
 /** Measures every contender and writes the reports after each. */
@@ -286,8 +299,7 @@ async function reportedBefore({
   command,
   set,
 }: ComparisonPlan): Promise<{ rows: Array<ComparedEditor | null>; model: Comparison['model'] | null }> {
-  const path = join(folder, 'report.json');
-  const read = ReportedComparison.safeParse(await readJson(path, LARGEST_RUN).catch(() => null)).data;
+  const read = await reportIn(folder);
   const same = read?.emend === emend && read.command === command && read.data.sha256 === set.sha256;
   const rows = contenders.map(
     (contender) =>
