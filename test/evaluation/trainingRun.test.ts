@@ -94,7 +94,7 @@ test('a stopped training goes on where it was, keeps its best weights, and makes
   await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
   expect((await readTrainingRun(at('parts'))).progress).toMatchObject({ step: 3, finished: false });
   // What it has so far can be kept, as it stands.
-  const seen = vi.spyOn(VisionLanguageModel.prototype, 'visualEmbeddings');
+  const seen = vi.spyOn(VisionLanguageModel.prototype, 'visualEmbeddingsOf');
   await finishTraining(at('parts'), at('kept'), hooks({ pictureCache }));
   // Its router is calibrated on pictures that are known.
   expect(seen).not.toHaveBeenCalled();
