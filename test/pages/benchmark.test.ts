@@ -15,8 +15,7 @@ import { fixture } from '../support/fixtures.ts';
 vi.mock('electron', async () => (await import('../support/fakeElectron.ts')).electron);
 
 const home = mkdtempSync(join(tmpdir(), 'emend-benchmark-page-'));
-const poll = <T>(value: () => T | Promise<T>) =>
-  expect.poll(value, { timeout: Number(process.env.PATIENCE ?? 150_000), interval: 100 });
+const poll = <T>(value: () => T | Promise<T>) => expect.poll(value, { timeout: 150_000, interval: 100 });
 let browser: Browser;
 let desktop: Desktop;
 let page: Page;
