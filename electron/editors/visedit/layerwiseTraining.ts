@@ -4,14 +4,7 @@
  * and kept on disk.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import {
-  openSafetensors,
-  readTensor,
-  type WritableTensor,
-  writeSafetensors,
-} from '../../files/safetensors.ts';
+import { FloatCache } from '../../files/floatCache.ts';
 import { addedName } from '../../models/decoder.ts';
 import { LayerwiseDecoder } from '../../models/layerwise.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
@@ -171,28 +164,25 @@ export class LayerwiseFrozen {
   readonly #head: Session;
   readonly #editLayer: number;
   readonly #entering: readonly number[];
-  readonly #folder: string;
+  readonly #cache: FloatCache;
   /** of the model, the form of its weights and the edit layer */
   readonly #of: string;
-  #keptBytes: number;
 
   private constructor(parts: {
     model: VisionLanguageModel;
     head: Session;
     editLayer: number;
     entering: readonly number[];
-    folder: string;
+    cache: FloatCache;
     of: string;
-    keptBytes: number;
   }) {
     this.#model = parts.model;
     this.#layers = new LayerwiseDecoder(parts.model.decoder, parts.model.weights);
     this.#head = parts.head;
     this.#editLayer = parts.editLayer;
     this.#entering = parts.entering;
-    this.#folder = parts.folder;
+    this.#cache = parts.cache;
     this.#of = parts.of;
-    this.#keptBytes = parts.keptBytes;
   }
 
   /** `entering` as in `FrozenModel`: with any, the decoder is run to the last of them whatever is kept. */
@@ -203,9 +193,7 @@ export class LayerwiseFrozen {
     entering: readonly number[],
     folder: string,
   ): Promise<LayerwiseFrozen> {
-    await mkdir(folder, { recursive: true });
-    let keptBytes = 0;
-    for (const name of await readdir(folder)) keptBytes += (await stat(join(folder, name))).size;
+    const cache = await FloatCache.open({ folder, limitBytes: MOST_KEPT });
     const { decoder } = model;
     const graph = new Graph();
     const weight = decoder.weightsOf(graph);
@@ -213,7 +201,7 @@ export class LayerwiseFrozen {
     graph.output('logits', decoder.head(decoder.finalNorm(rows, weight), weight));
     const of = `${modelFingerprint} ${model.form} ${editLayer}`;
     const head = await Session.create(graph, decoder.session);
-    return new LayerwiseFrozen({ model, head, editLayer, entering, folder, of, keptBytes });
+    return new LayerwiseFrozen({ model, head, editLayer, entering, cache, of });
   }
 
   async run(batch: LaidBatch): Promise<Record<string, Value>> {
@@ -249,7 +237,8 @@ export class LayerwiseFrozen {
         const own = last.subarray(place * part, (place + 1) * part);
         const logits = await this.#logits(own, asked(sequence));
         found[sequence] = { hidden: hidden!.slice(place * part, (place + 1) * part), logits };
-        await this.#keep(batch, sequence, asked(sequence), found[sequence]);
+        const { hidden: below, logits: before } = found[sequence];
+        await this.#cache.keep(this.#nameOf(batch, sequence, asked(sequence)), [below, before]);
       }
     }
     const hidden = joined(found.map((each) => each!.hidden));
@@ -275,7 +264,7 @@ export class LayerwiseFrozen {
     return floatsOf(logits!);
   }
 
-  #path(batch: LaidBatch, sequence: number, asked: readonly number[]): string {
+  #nameOf(batch: LaidBatch, sequence: number, asked: readonly number[]): string {
     const hash = createHash('sha256').update(`${this.#of} ${asked.join()}`);
     const own = sequencesOf(batch.feeds, [sequence]);
     for (const name of Object.keys(own).toSorted()) {
@@ -283,34 +272,15 @@ export class LayerwiseFrozen {
       const { buffer, byteOffset, byteLength } = data as Float32Array;
       hash.update(`${name} ${byteLength} `).update(new Uint8Array(buffer, byteOffset, byteLength));
     }
-    return join(this.#folder, `${hash.digest('hex')}.safetensors`);
+    return hash.digest('hex');
   }
 
   async #read(batch: LaidBatch, sequence: number, asked: readonly number[]): Promise<Kept | null> {
-    const path = this.#path(batch, sequence, asked);
-    if (!(await stat(path).catch(() => null))) return null;
-    const file = await openSafetensors(path);
-    const read = async (name: string) => (await readTensor(file, name)).data as Float32Array;
-    return {
-      hidden: await read('hidden'),
-      logits: asked.length > 0 ? await read('logits') : new Float32Array(0),
-    };
-  }
-
-  async #keep(
-    batch: LaidBatch,
-    sequence: number,
-    asked: readonly number[],
-    { hidden, logits }: Kept,
-  ): Promise<void> {
-    const bytes = 4 * (hidden.length + logits.length);
-    if (this.#keptBytes + bytes > MOST_KEPT) return;
-    this.#keptBytes += bytes;
-    const tensors = new Map<string, WritableTensor>([
-      ['hidden', { dtype: 'F32', shape: [hidden.length], data: hidden }],
-    ]);
-    if (logits.length > 0) tensors.set('logits', { dtype: 'F32', shape: [logits.length], data: logits });
-    await writeSafetensors(this.#path(batch, sequence, asked), tensors);
+    const { hidden, vocab } = this.#model.decoder;
+    const below = batch.sizes.rows * hidden;
+    const name = this.#nameOf(batch, sequence, asked);
+    const found = await this.#cache.read(name, below + asked.length * vocab);
+    return found && { hidden: found.subarray(0, below), logits: found.subarray(below) };
   }
 
   async dispose(): Promise<void> {
