@@ -45,7 +45,7 @@ export function contendersOf(
   adapters: ReadonlyArray<{ readonly folder: string; readonly editor: string }>,
   router: 'learned' | 'cosine',
 ): Contender[] {
-  return kinds.flatMap(({ name: editor, acts, untrained }): Contender[] => {
+  return kinds.flatMap(({ name: editor, acts, untrained, trainedScope }): Contender[] => {
     // Some need no training and can be trained: both stand side by side.
     const opened = [
       ...(untrained ? [{ adapter: null, settings: '' }] : []),
@@ -53,19 +53,22 @@ export function contendersOf(
         .filter((one) => one.editor === editor)
         .map(({ folder }) => ({ adapter: folder, settings: `adapter ${basename(folder)}` })),
     ];
-    // In its published form an editor without training has no scope, or one of its own, with many edits too.
-    const published = untrained && untrained.scope !== 'routed' ? untrained.scope : null;
-    return opened.flatMap((one): Contender[] => [
-      {
-        ...{ editor, acts, ...one, scoped: false, form: null },
-        scope: published === 'own' ? 'its own scope' : 'no scope',
-        measures: published ? ['single', 'many'] : ['single'],
-      },
-      {
-        ...{ editor, acts, ...one, scoped: true, form: published ? router : null },
-        ...{ scope: 'behind the router', measures: ['single', 'many'] },
-      },
-    ]);
+    return opened.flatMap((one): Contender[] => {
+      // In its published form an editor may have no scope, or one of its own, with many edits too.
+      const usual = one.adapter === null ? untrained!.scope : (trainedScope ?? untrained?.scope ?? 'routed');
+      const published = usual !== 'routed';
+      return [
+        {
+          ...{ editor, acts, ...one, scoped: false, form: null },
+          scope: usual === 'own' ? 'its own scope' : 'no scope',
+          measures: published ? ['single', 'many'] : ['single'],
+        },
+        {
+          ...{ editor, acts, ...one, scoped: true, form: published ? router : null },
+          ...{ scope: 'behind the router', measures: ['single', 'many'] },
+        },
+      ];
+    });
   });
 }
 

@@ -107,3 +107,27 @@ test('what cannot be measured at all is refused before anything is', async () =>
   });
   expect(measured).toEqual([]);
 });
+
+test('each editor is measured as published, and behind the router, with an adapter or without', () => {
+  const folders = ['VisEdit', 'MEND', 'LTE'].map((editor) => ({ folder: `adapters/${editor}`, editor }));
+  const of = (name: string) =>
+    contendersOf([editorNamed(name)!], folders, 'learned').map(
+      ({ adapter, scope, form, scoped, measures }) =>
+        `${adapter ?? 'untrained'}: ${scope}, ${form ?? 'as it opens'}, ${scoped ? 'scoped' : 'not scoped'}, ${measures.join(' and ')}`,
+    );
+  expect(of('VisEdit')).toEqual([
+    'adapters/VisEdit: no scope, as it opens, not scoped, single',
+    'adapters/VisEdit: behind the router, as it opens, scoped, single and many',
+  ]);
+  // Its edits act everywhere unless told otherwise.
+  expect(of('MEND')).toEqual([
+    'adapters/MEND: no scope, as it opens, not scoped, single and many',
+    'adapters/MEND: behind the router, learned, scoped, single and many',
+  ]);
+  expect(of('LTE')).toEqual([
+    'untrained: its own scope, as it opens, not scoped, single and many',
+    'untrained: behind the router, learned, scoped, single and many',
+    'adapters/LTE: its own scope, as it opens, not scoped, single and many',
+    'adapters/LTE: behind the router, learned, scoped, single and many',
+  ]);
+});
