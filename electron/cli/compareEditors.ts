@@ -70,7 +70,7 @@ async function adapterFolders(folders: readonly string[]): Promise<WrittenAdapte
         cause,
       });
     });
-    const inside = entries.filter((entry) => entry.isDirectory());
+    const inside = entries.filter((entry) => entry.isDirectory() || entry.isSymbolicLink());
     for (const path of [folder, ...inside.map(({ name }) => join(folder, name)).sort()]) {
       if (!(await stat(join(path, 'adapter.json')).catch(() => null))) continue;
       const said = Written.safeParse(await readJson(join(path, 'adapter.json')));
