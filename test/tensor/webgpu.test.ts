@@ -63,7 +63,7 @@ describe.skipIf(reason !== null)(`webgpu agrees with cpu${reason ? ` (skipped: $
   });
 
   test('a training step: every loss term, and how far every weight moves', () => {
-    expect(Object.keys(cpu.terms)).toHaveLength(7);
+    expect(Object.keys(cpu.terms)).toHaveLength(8);
     for (const [name, value] of Object.entries(cpu.terms))
       expect(Math.abs(webgpu.terms[name]! - value) / value, name).toBeLessThan(TOLERANCE);
     expect(Math.abs(webgpu.gradientNorm / cpu.gradientNorm - 1)).toBeLessThan(TOLERANCE);
