@@ -410,6 +410,7 @@ export class Benchmarks {
     return {
       ...{ model: part.model.name, contenders: part.contenders, set, at, limit, limitProbes, seeds },
       ...{ folder, emend: version, command: commandOf(record, part, folder), signal },
+      scopeFolder: part.scopeFolder,
       identity: (contender, edits) => measurementOf(record, part, contender, edits, []),
       measure: async (contender, edits, path) => {
         const input = {

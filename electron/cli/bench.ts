@@ -167,6 +167,11 @@ async function compareAll(options: BenchOptions, signal: AbortSignal): Promise<v
   ]);
   const typed = process.argv.slice(process.argv.indexOf('bench') + 1);
   const comparisons = await compareEditors({
+    scopeFolderOf: (model) => options.scopeFolder ?? usualAdapter(model),
+    onRefused: (model, reason) =>
+      console.error(
+        `${models.length > 1 ? `On ${model}, ` : ''}${reason} Its rows say so; the others are measured.`,
+      ),
     ...{ models, data, format, images, seeds, at, limit, limitProbes, out, adapters, signal },
     editors: editor === 'all' ? undefined : editor!.split(',').filter((name) => name !== ''),
     common: withoutOptions(typed, own),

@@ -7,6 +7,7 @@ import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { demandEditor, editorKinds } from '../editors/registry.ts';
 import { hasScope } from '../editors/scope/openScope.ts';
+import { unopenedEditor } from '../engine/openModel.ts';
 import { EmendError } from '../errors.ts';
 import {
   type ComparisonPlan,
@@ -23,7 +24,7 @@ import { readJson } from '../files/json.ts';
 import { version } from '../frontends/places.ts';
 import { fingerprint } from '../models/checkpoint.ts';
 import { nameOfModel } from '../models/hubCache.ts';
-import { openCheckpoint } from '../models/open.ts';
+import { type Checkpoint, openCheckpoint } from '../models/open.ts';
 import { tellProgress } from './options.ts';
 import { runEmend } from './ownProcess.ts';
 
@@ -41,12 +42,16 @@ export interface ComparisonOptions {
   readonly out: string;
   /** names of editors; all of them when absent */
   readonly editors?: readonly string[] | undefined;
+  /** where the scope of a model lies, of editors that have none of their own; null: there is none */
+  readonly scopeFolderOf: (model: string) => string | null;
   /** adapter folders, or folders that hold such; of several models each takes those trained for it */
   readonly adapters: readonly string[];
   /** options of `emend bench` that are the same for all, as typed; of several models without `--model` */
   readonly common: readonly string[];
   readonly command: string;
   readonly signal: AbortSignal;
+  /** An editor or adapter cannot act on a model, and why: told before anything is measured; its row in the report says so too. */
+  readonly onRefused: (model: string, reason: string) => void;
 }
 
 const Written = z.object({
@@ -104,16 +109,25 @@ export async function compareEditors(
   const plans: ComparisonPlan[] = [];
   const alone = models.length * sets.length === 1;
   for (const model of models) {
-    const own = models.length === 1 ? null : await fingerprint(await openCheckpoint(model));
+    const checkpoint = await openCheckpoint(model);
+    const own = await fingerprint(checkpoint);
     // With one model, an adapter of another stays in the report, which says so.
-    const fitting = found.filter((adapter) => own === null || (adapter.model ?? own) === own);
+    const fitting = found.filter((adapter) => models.length === 1 || (adapter.model ?? own) === own);
     const contenders = await contendersFor(fitting, editors);
     const name = nameOfModel(model);
+    for (const refused of await refusals(contenders, model, checkpoint, own))
+      options.onRefused(name, refused);
     for (const [place, set] of sets.entries()) {
       const common = models.length === 1 ? options.common : ['--model', model, ...options.common];
       const folder = alone ? out : join(out, partFolder(plans.length, name, set.path));
       plans.push(
-        planOf({ ...options, common }, { model: name, data: data[place]!, set, contenders, folder }),
+        planOf(
+          { ...options, common },
+          {
+            ...{ model: name, fingerprint: own, data: data[place]!, set, contenders, folder },
+            scopeFolder: options.scopeFolderOf(model),
+          },
+        ),
       );
     }
   }
@@ -124,15 +138,38 @@ export async function compareEditors(
   return comparisons.map((comparison, place) => ({ folder: plans[place]!.folder, comparison }));
 }
 
+/** Why some of the contenders cannot act on a model, each adapter or editor once. `own`: fingerprint of the model */
+async function refusals(
+  contenders: readonly Contender[],
+  model: string,
+  checkpoint: Checkpoint,
+  own: string,
+): Promise<string[]> {
+  const told = new Set<string>();
+  for (const { editor, adapter, settings } of contenders) {
+    try {
+      const asked = adapter === null ? { editor: { editor, settings: {} } } : {};
+      await unopenedEditor({ path: model, adapter, ...asked }, checkpoint, own);
+    } catch (error) {
+      if (!(error instanceof EmendError)) throw error;
+      told.add(`${[editor, settings].filter(Boolean).join(', ')}: ${error.message}`);
+    }
+  }
+  return [...told];
+}
+
 function planOf(
   { at, limit, limitProbes, seeds, common, command, signal }: ComparisonOptions,
   {
     data,
+    fingerprint: own,
     ...of
-  }: Pick<ComparisonPlan, 'model' | 'set' | 'contenders' | 'folder'> & { readonly data: string },
+  }: Pick<ComparisonPlan, 'model' | 'set' | 'contenders' | 'folder' | 'scopeFolder'> & {
+    readonly data: string;
+    readonly fingerprint: string;
+  },
 ): ComparisonPlan {
   const together = at.filter((size) => size > 1).join(',');
-  // What a measurement's key is made of: what was measured before is known by it.
   const argumentsOf = ({ adapter, editor, scoped, form }: Contender, edits: MeasuredEdits) => [
     ...['bench', '--data', data, ...common],
     ...(adapter === null ? ['--editor', editor] : ['--adapter', adapter]),
@@ -143,7 +180,8 @@ function planOf(
       : ['--at', together, '--limit-probes', String(limitProbes)]),
   ];
   return {
-    ...{ ...of, seeds, at, limit, limitProbes, emend: version(), command, signal, identity: argumentsOf },
+    ...{ ...of, seeds, at, limit, limitProbes, emend: version(), command, signal },
+    identity: (contender, edits) => [own, argumentsOf(contender, edits)],
     measure: (contender, edits, path) => runEmend([...argumentsOf(contender, edits), '--json', path], signal),
   };
 }

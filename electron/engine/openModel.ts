@@ -120,9 +120,12 @@ function summariseEditor(
   };
 }
 
-/** The editor asked for, checked against the model; null for none. */
-async function unopenedEditor(
-  { path, adapter, editor }: EngineOperations['open']['input'],
+/**
+ * The editor asked for, checked against the model; null for none. `own`: fingerprint of the model
+ * @throws EmendError why it cannot act on it
+ */
+export async function unopenedEditor(
+  { path, adapter, editor }: Pick<EngineOperations['open']['input'], 'path' | 'adapter' | 'editor'>,
   checkpoint: Checkpoint,
   own: string,
 ): Promise<UnopenedEditor | null> {

@@ -4,6 +4,7 @@
  * models and data sets each has a folder of its own, and overview.csv and .json tell of all.
  */
 import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join, relative } from 'node:path';
 import { z } from 'zod';
@@ -39,6 +40,9 @@ export interface Contender {
   readonly measures: readonly MeasuredEdits[];
 }
 
+/** What the table calls it where the scope of the model decides, not the editor. */
+const BEHIND_ROUTER = 'behind the router';
+
 /** The contenders of some editors: each as published, and behind the router. `router`: the best the model has. */
 export function contendersOf(
   kinds: readonly EditorKind[],
@@ -65,7 +69,7 @@ export function contendersOf(
         },
         {
           ...{ editor, acts, ...one, scoped: true, form: published ? router : null },
-          ...{ scope: 'behind the router', measures: ['single', 'many'] },
+          ...{ scope: BEHIND_ROUTER, measures: ['single', 'many'] },
         },
       ];
     });
@@ -100,7 +104,9 @@ export interface ComparisonPlan {
   /** the command that measures it again */
   readonly command: string;
   readonly signal: AbortSignal;
-  /** Names all that a measurement depends on but the set and the program. */
+  /** where the scope of a contender lies that has none of its own */
+  readonly scopeFolder: string | null;
+  /** Names all that a measurement depends on but the set, the program, and what lies in the contender's folder and the scope's. */
   readonly identity: (contender: Contender, edits: MeasuredEdits) => unknown;
   /** Measures a contender and writes what it found, as `emend bench --json` does. @throws EmendError why it cannot be measured */
   readonly measure: (contender: Contender, edits: MeasuredEdits, path: string) => Promise<void>;
@@ -360,16 +366,46 @@ async function compared(
   };
 }
 
+/** Files of an adapter's folder that a measurement depends on. */
+const ADAPTER_FILES = ['adapter.json', 'adapter.safetensors'];
+const SCOPE_FILES = ['scope.json', 'scope.safetensors'];
+
+/** sha256 of what lies in a contender's folder and, where edits are behind the router, in that of the scope. */
+async function filesOf(contender: Contender, scopeFolder: string | null): Promise<string> {
+  const hash = createHash('sha256');
+  const add = async (folder: string, names: readonly string[]) => {
+    for (const name of names) {
+      hash.update(`${name} `);
+      try {
+        for await (const part of createReadStream(join(folder, name))) hash.update(part as Buffer);
+      } catch {
+        // Where it is needed, measuring says what is wrong with it.
+        hash.update('none');
+      }
+    }
+  };
+  if (contender.adapter !== null) await add(contender.adapter, [...ADAPTER_FILES, ...SCOPE_FILES]);
+  if (scopeFolder !== null && scopeFolder !== contender.adapter && contender.scope === BEHIND_ROUTER)
+    await add(scopeFolder, SCOPE_FILES);
+  return hash.digest('hex');
+}
+
 /** Where a measurement lies, and the key that says what it is of. */
-function placeOf(
-  { folder, set, emend, identity }: ComparisonPlan,
+async function placeOf(
+  { folder, set, emend, identity, scopeFolder }: ComparisonPlan,
   contender: Contender,
   edits: MeasuredEdits,
 ) {
   const { editor, settings, scope } = contender;
   const stem = `${editor} ${settings} ${scope} ${edits}`.replaceAll(/[^\w]+/g, '-');
   const key = createHash('sha256')
-    .update(JSON.stringify([identity(contender, edits), [set.sha256, emend]]))
+    .update(
+      JSON.stringify([
+        identity(contender, edits),
+        [set.sha256, emend],
+        await filesOf(contender, scopeFolder),
+      ]),
+    )
     .digest('hex');
   const name = `${stem}.json`;
   return { name, path: join(folder, 'runs', name), keyPath: join(folder, 'runs', `${stem}.key`), key };
@@ -380,7 +416,7 @@ async function isMeasured(
   contender: Contender,
   edits: MeasuredEdits,
 ): Promise<boolean> {
-  const { keyPath, key } = placeOf(plan, contender, edits);
+  const { keyPath, key } = await placeOf(plan, contender, edits);
   return (await readFile(keyPath, 'utf8').catch(() => '')).trim() === key;
 }
 
@@ -391,7 +427,7 @@ async function run<T>(
   edits: MeasuredEdits,
 ): Promise<{ name: string; report: T }> {
   const { signal } = plan;
-  const { name, path, keyPath, key } = placeOf(plan, contender, edits);
+  const { name, path, keyPath, key } = await placeOf(plan, contender, edits);
   if (!(await isMeasured(plan, contender, edits))) {
     if (signal.aborted) throw stopped();
     // Without it what is half written is not taken for what was asked.

@@ -589,7 +589,9 @@ describe('emend bench', () => {
       ...['bench', '--model', model, ...rest, '--editor', 'VisEdit,IKE', '--adapters', folder, '--out', out],
       ...['--at', '1,2', '--limit', '1', '--seeds', '2', '--limit-probes', '1', '--max-new-tokens', '3'],
     ];
-    const said = await succeed(...command);
+    const { out: said, said: warned } = await emend(...command);
+    // What cannot be measured is told before anything is.
+    expect(warned).toMatch(/^VisEdit, adapter strange: [^\n]+trained for another model[^\n]+\n$/);
     expect(said).toMatch(/^VisEdit, no scope +[\d.]+ \/ [\d.]+ +–$/m);
     expect(said).toMatch(/^VisEdit, behind the router +[\d.]+ \/ [\d.]+ +[\d.]+ \/ [\d.]+$/m);
     expect(said).toMatch(/^VisEdit, no scope +.*trained for another model/m);
@@ -610,7 +612,7 @@ describe('emend bench', () => {
     const before = await times();
     const again = runs.findIndex((name) => name.startsWith('IKE-no-scope'));
     await rm(join(out, 'runs', runs[again]!.replace('.json', '.key')));
-    expect(await succeed(...command)).toBe(said);
+    expect((await emend(...command)).out).toBe(said);
     expect((await times()).map((time, place) => time !== before[place])).toEqual(
       runs.map((_, place) => place === again),
     );

@@ -1,6 +1,12 @@
 /** @file Rows of several pictures adapted to the same signals at once: as each group by itself, gradients too. */
 import { expect, test } from 'vitest';
-import { type AdapterShape, adapterWeights, adaptRows } from '../../electron/editors/visedit/adapterGraph.ts';
+import {
+  type AdapterShape,
+  adapterWeights,
+  adaptRows,
+  influenceKeyOf,
+  influenceLogits,
+} from '../../electron/editors/visedit/adapterGraph.ts';
 import { initialAdapter } from '../../electron/editors/visedit/initialAdapter.ts';
 import { weightsAsInputs } from '../../electron/models/weights.ts';
 import * as f from '../../electron/tensor/functions.ts';
@@ -58,15 +64,75 @@ async function adapted(shape: AdapterShape, together: boolean): Promise<Map<stri
 
 // Where the attention is wider than the decoder, both layers of the queries are made one first.
 test.each([
-  ['published', 16, 8],
-  ['row-kinds', 8, 16],
-] as const)('%s, a decoder %i wide, attention %i', async (attention, hidden, middle) => {
-  const shape = { hidden, middle, influenceMiddle: 12, heads: 2, influenceMapper: true, attention };
-  const [one, each] = [await adapted(shape, true), await adapted(shape, false)];
-  expect(one.size).toBe(adapterWeights(shape).size + 1);
-  for (const [name, values] of one) {
-    const other = each.get(name)!;
-    const size = other.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    expect(largestDifference(values, other), name).toBeLessThan(1e-5 + 1e-4 * size);
-  }
+  ['published', 16, 8, 'last-token'],
+  ['row-kinds', 8, 16, 'prompt'],
+] as const)(
+  '%s, a decoder %i wide, attention %i, mapper of the %s',
+  async (attention, hidden, middle, influenceKey) => {
+    const shape = {
+      hidden,
+      middle,
+      influenceMiddle: 12,
+      heads: 2,
+      influenceMapper: true,
+      attention,
+      influenceKey,
+    };
+    const [one, each] = [await adapted(shape, true), await adapted(shape, false)];
+    expect(one.size).toBe(adapterWeights(shape).size + 1);
+    for (const [name, values] of one) {
+      const other = each.get(name)!;
+      const size = other.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+      expect(largestDifference(values, other), name).toBeLessThan(1e-5 + 1e-4 * size);
+    }
+  },
+);
+
+test('a mapper of the prompt starts as that of its last token, and learns from the prompt’s other rows and no others', async () => {
+  const shape: AdapterShape = {
+    ...{ hidden: 8, middle: 16, influenceMiddle: 12, heads: 2, influenceMapper: true },
+    ...{ attention: 'row-kinds', influenceKey: 'prompt' },
+  };
+  const weights = initialAdapter(shape, 3);
+  const normal = normalNumbers(5);
+  const logits = async (signal: Float32Array, key: 'prompt' | 'last-token', gathers: number) => {
+    const graph = new Graph();
+    const weight = (name: string) => {
+      const { shape: dims, data } = weights.get(name)!;
+      return graph.constant(
+        name.endsWith('prompt_attention.out.weight') ? data.map((_, at) => gathers * Math.sin(at)) : data,
+        dims,
+      );
+    };
+    const given = {
+      rows: graph.input('signal', 'float32', [1, SIGNAL, 8]),
+      key: graph.input('key', 'float32', [1, 8]),
+      // the picture, two rows of the prompt, one of the target
+      kinds: graph.constant(
+        Float32Array.from([0, 1, 2, 2, 3].flatMap((kind) => [0, 1, 2, 3].map((k) => Number(k === kind)))),
+        [1, SIGNAL, 4],
+      ),
+    };
+    const rows = graph.input('rows', 'float32', [1, ROWS, 8]);
+    const of = { ...shape, influenceKey: key };
+    graph.output('logits', influenceLogits(rows, influenceKeyOf(given, of, weight), of, weight));
+    const session = await Session.create(graph, { providers: ['cpu'], threads: 1 });
+    try {
+      const out = await session.run({
+        rows: float32(visual, [1, ROWS, 8]),
+        signal: float32(signal, [1, SIGNAL, 8]),
+        key: float32(signal.slice(3 * 8, 4 * 8), [1, 8]),
+      });
+      return (await floatsOf(out['logits']!)).slice();
+    } finally {
+      await session.dispose();
+    }
+  };
+  const visual = Float32Array.from({ length: ROWS * 8 }, normal);
+  const signal = Float32Array.from({ length: SIGNAL * 8 }, normal);
+  expect(await logits(signal, 'prompt', 0)).toEqual(await logits(signal, 'last-token', 0));
+  const changed = (row: number) => signal.map((value, at) => (Math.floor(at / 8) === row ? -value : value));
+  const whole = await logits(signal, 'prompt', 0.5);
+  for (const row of [0, 1, 4]) expect(await logits(changed(row), 'prompt', 0.5)).toEqual(whole);
+  expect(largestDifference(await logits(changed(2), 'prompt', 0.5), whole)).toBeGreaterThan(1e-3);
 });

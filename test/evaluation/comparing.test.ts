@@ -1,6 +1,6 @@
 /** @file Comparisons one after the other: what is still to be measured is told as a whole, and what was measured stays in the overview. */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
@@ -42,12 +42,16 @@ test('the share of all that is missing is told; stopped while the first is measu
   const set = await readEditingSet(join(folder, 'set.json'), {});
   const controller = new AbortController();
   const steps: MeasurementStep[] = [];
+  const scope = join(folder, 'scope');
+  await mkdir(scope);
+  await writeFile(join(scope, 'scope.json'), 'one');
   let stopAt: string | null = null;
   const plans = ['first', 'second'].map(
     (model, place): ComparisonPlan => ({
       ...{ model, set, contenders: contendersOf([editorNamed('IKE')!], [], 'cosine'), at: [1] },
       ...{ limit: 2, limitProbes: 2, folder: join(folder, partFolder(place, model, set.path)) },
       ...{ emend: '1', command: 'bench', signal: controller.signal, identity: ({ scope }) => [model, scope] },
+      scopeFolder: scope,
       measure: async (_contender, _edits, path) => {
         if (stopAt === model) {
           controller.abort();
@@ -87,6 +91,21 @@ test('the share of all that is missing is told; stopped while the first is measu
   await expect(compare()).rejects.toMatchObject({ code: 'cancelled' });
   expect(told()).toEqual([['first', 1, 1, 0, 1]]);
   expect(overview()).toEqual(before);
+
+  // Another scope in the same place: what was measured behind the router is measured again.
+  await writeFile(join(scope, 'scope.json'), 'two');
+  steps.length = 0;
+  stopAt = null;
+  const again = compareEach(
+    plans.map((plan) => ({ ...plan, signal: new AbortController().signal })),
+    folder,
+    (step) => steps.push(step),
+  );
+  await again;
+  expect(steps.map(({ plan, contender }) => [plan.model, contender.scope])).toEqual([
+    ['first', 'behind the router'],
+    ['second', 'behind the router'],
+  ]);
 });
 
 test('what cannot be measured at all is refused before anything is', async () => {
@@ -95,6 +114,7 @@ test('what cannot be measured at all is refused before anything is', async () =>
   const plan = (contenders: ComparisonPlan['contenders'], at: number[]): ComparisonPlan => ({
     ...{ model: 'm', set, contenders, at, limit: 2, limitProbes: 2, folder: join(folder, 'refused') },
     ...{ emend: '1', command: 'bench', signal: new AbortController().signal, identity: () => [] },
+    scopeFolder: null,
     measure: async (_contender, _edits, path) => void measured.push(path),
   });
   const some = contendersOf([editorNamed('IKE')!], [], 'cosine');

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { EmendError } from '../../errors.ts';
 import type { Checkpoint } from '../../models/open.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
-import type { AdapterShape } from '../visedit/adapterGraph.ts';
+import { type AdapterShape, influenceKeys } from '../visedit/adapterGraph.ts';
 import type { AdapterStart } from '../visedit/initialAdapter.ts';
 import { publishedWeights } from '../visedit/losses.ts';
 import type { RowTraining } from './rowAdapters.ts';
@@ -53,6 +53,11 @@ export const rowFields = {
     .max(16_384)
     .default(1024)
     .meta({ title: 'Width of the influence mapper', description: '' }),
+  influenceKey: z.enum(influenceKeys).default('last-token').meta({
+    title: 'Influence mapper reads',
+    description:
+      'last-token: the last token of the prompt, as published; prompt: also what that token gathers from the others, for low layers',
+  }),
   influenceWeight: weight(publishedWeights.influenceUp).meta({
     title: 'Weight of influence',
     description: 'Of the influence losses up and down',
@@ -139,10 +144,18 @@ export function rowTraining(
   readonly attributionLayers?: readonly number[];
 } {
   const { layer, middle, influenceMiddle, heads, influenceMapper, attention, start } = settings;
+  const { influenceKey } = settings;
   const { rows, sampled, influencePictures, endToken, scale, attributionLayers } = settings;
   return {
     ...{ layer, start, sampled, endToken, scale },
-    shape: { middle, influenceMiddle, heads, influenceMapper, attention },
+    shape: {
+      middle,
+      influenceMiddle,
+      heads,
+      influenceMapper,
+      attention,
+      ...(influenceKey === 'prompt' && { influenceKey }),
+    },
     rows: rows ?? model.images.rows.most + TEXT_ROWS,
     raised: influencePictures,
     ...(attributionLayers !== '' && { attributionLayers: attributionLayers.split(',').map(Number) }),
@@ -160,7 +173,7 @@ export function rowTraining(
 
 /** @throws EmendError 'invalid-input' for settings that this model or the form of adapters does not have */
 export function checkRowSettings(
-  { middle, heads, start, attention }: RowSettings,
+  { middle, heads, start, attention, influenceKey }: RowSettings,
   layers: ReadonlyArray<readonly [words: string, layer: number]>,
   { backbone: { decoder } }: Checkpoint,
 ): void {
@@ -172,6 +185,11 @@ export function checkRowSettings(
       );
   if (middle % heads !== 0)
     throw new EmendError('invalid-input', `A width of ${middle} does not split into ${heads} heads.`);
+  if (influenceKey === 'prompt' && decoder.hidden % heads !== 0)
+    throw new EmendError(
+      'invalid-input',
+      `A mapper that reads the prompt needs heads that this model's width of ${decoder.hidden} splits into; ${heads} do not.`,
+    );
   if (start === 'similarity' && (attention !== 'row-kinds' || middle < 2 * decoder.hidden))
     throw new EmendError(
       'invalid-input',

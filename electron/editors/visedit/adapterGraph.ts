@@ -21,6 +21,9 @@ export function kindsOfRows(rows: number, imageRows: readonly number[], lastProm
   });
 }
 
+export const influenceKeys = ['last-token', 'prompt'] as const;
+export type InfluenceKey = (typeof influenceKeys)[number];
+
 export interface AdapterShape {
   /** width of the decoder */
   readonly hidden: number;
@@ -31,6 +34,11 @@ export interface AdapterShape {
   readonly heads: number;
   /** true: the influence mapper gates the change; false: it acts everywhere */
   readonly influenceMapper: boolean;
+  /**
+   * What the mapper compares visual rows with. `last-token`, as published and when absent: the last prompt token, which at a low layer
+   * holds little of the words before it. `prompt`: that token and what it gathers from the prompt's rows by one more attention.
+   */
+  readonly influenceKey?: InfluenceKey | undefined;
   /**
    * `published`: attention finds its way among all rows of the signal by content alone.
    * `row-kinds`: each kind of row (beginning, visual, prompt, target) has a learnt embedding and a learnt bias per head.
@@ -70,6 +78,11 @@ export function adapterWeights(shape: AdapterShape): Map<string, readonly number
       dense(`influence_mapper.${side}.l_in`, influenceMiddle, hidden);
       dense(`influence_mapper.${side}.l_out`, hidden, influenceMiddle);
     }
+    if (shape.influenceKey === 'prompt') {
+      norm('influence_mapper.prompt_attention.ln_rows');
+      for (const part of ['q', 'k', 'v', 'out'])
+        dense(`influence_mapper.prompt_attention.${part}`, hidden, hidden);
+    }
   }
   return weights;
 }
@@ -87,6 +100,28 @@ export interface SignalInputs {
   readonly mask?: Tensor;
   /** one-hot kinds of the rows [batch, signal rows, 4]; needed by `row-kinds` attention */
   readonly kinds?: Tensor;
+}
+
+/** What the influence mapper takes for an edit's prompt [batch, hidden]; see `AdapterShape.influenceKey`. */
+export function influenceKeyOf(signal: SignalInputs, shape: AdapterShape, weight: WeightOf): Tensor {
+  if (shape.influenceKey !== 'prompt') return signal.key;
+  if (!signal.kinds)
+    throw new EmendError('internal', 'A mapper of all prompt tokens needs the kinds of the signal rows.');
+  const { hidden, heads } = shape;
+  const at = (name: string) => weight(`influence_mapper.prompt_attention.${name}`);
+  const norm = (x: Tensor) => f.layerNorm(x, at('ln_rows.weight'), at('ln_rows.bias'), layerNormEpsilon);
+  const dense = (x: Tensor, name: string) => f.linear(x, at(`${name}.weight`), at(`${name}.bias`));
+  const [batch, rows] = signal.rows.shape;
+  const source = norm(signal.rows);
+  const last = f.reshape(norm(signal.key), [batch!, 1, hidden]);
+  const query = f.splitHeads(dense(last, 'q'), heads);
+  const key = f.splitHeads(dense(source, 'k'), heads);
+  const value = f.splitHeads(dense(source, 'v'), heads);
+  const isPrompt = f.slice(signal.kinds, 2, rowKinds.indexOf('prompt'), rowKinds.indexOf('prompt') + 1);
+  const mask = f.multiply(f.subtract(f.reshape(isPrompt, [batch!, 1, 1, rows!]), 1), 1e9);
+  const scores = f.add(f.divide(f.matmul(query, key, { b: true }), Math.sqrt(hidden / heads)), mask);
+  const gathered = f.mergeHeads(f.matmul(f.softmax(scores), value));
+  return f.add(signal.key, f.reshape(dense(gathered, 'out'), [batch!, hidden]));
 }
 
 /**
@@ -204,7 +239,7 @@ export function adaptRows(
   const change = scale === 1 ? raw : f.multiply(raw, scale);
   if (!shape.influenceMapper)
     return { change, logits: undefined, influence: undefined, rows: f.add(rows, change) };
-  const logits = influenceLogits(rows, signal.key, shape, weight);
+  const logits = influenceLogits(rows, influenceKeyOf(signal, shape, weight), shape, weight);
   const influence = f.sigmoid(logits);
   const gate = f.reshape(influence, [rows.shape[0]!, rows.shape[1]!, 1], rows);
   return { change, logits, influence, rows: f.add(rows, f.multiply(change, gate)) };

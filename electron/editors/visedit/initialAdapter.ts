@@ -40,6 +40,8 @@ export function initialAdapter(
       const bound = 1 / Math.sqrt(shapes.get(`${module}.weight`)![1]!);
       for (let i = 0; i < data.length; i++) data[i] = (uniform() * 2 - 1) * bound;
     }
+    // What the mapper gathers begins as nothing: it starts as the published one.
+    if (name.startsWith('influence_mapper.prompt_attention.out.')) data.fill(0);
     weights.set(name, { shape: dims, data });
   }
   if (start === 'similarity') startFromSimilarity(shape, weights, uniform, share);

@@ -14,6 +14,7 @@ import type { BatchSizes } from '../training/batch.ts';
 import {
   type AdapterShape,
   adaptRows,
+  influenceKeyOf,
   influenceLogits,
   rowKinds,
   type SignalInputs,
@@ -150,10 +151,11 @@ export function adaptedHidden(
   const adapted = adaptChosen(graph, hidden, 'visual', signal, shape, adapter, scale);
 
   if (!shape.influenceMapper) return { adapted, influence: {} };
+  const key = influenceKeyOf(signal, shape, adapter);
   const influenceOf = (name: string, pictures: 1 | 2) => {
     const rowsOf = graph.input(name, 'int64', [pictures * edits * sampled]);
     const chosen = f.reshape(f.gather(flat, rowsOf), [pictures * edits, sampled, width]);
-    return influenceLogits(chosen, signal.key, shape, adapter);
+    return influenceLogits(chosen, key, shape, adapter);
   };
   const raised = influenceOf('raised', raisedPictures);
   const lastRaised = raisedPictures === 1 ? raised : f.slice(raised, 0, edits, 2 * edits);

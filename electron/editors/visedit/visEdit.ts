@@ -61,9 +61,12 @@ export function shapeOfWeights(weights: AdapterWeights, heads: number, where: st
     heads,
     influenceMapper,
     attention: weights.has('row_kind.bias') ? 'row-kinds' : 'published',
+    ...(weights.has('influence_mapper.prompt_attention.q.weight') && { influenceKey: 'prompt' }),
   };
   if (shape.middle % heads !== 0)
     throw new EmendError('damaged', `${where}: width ${shape.middle} does not split into ${heads} heads.`);
+  if (shape.influenceKey === 'prompt' && shape.hidden % heads !== 0)
+    throw new EmendError('damaged', `${where}: width ${shape.hidden} does not split into ${heads} heads.`);
   for (const [name, expected] of adapterWeights(shape)) {
     const found = dims(name);
     if (found.join() !== expected.join()) {
