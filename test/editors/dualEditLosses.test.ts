@@ -93,7 +93,7 @@ describe.each(Object.entries(families))(
         model.decoder.weightsOf(graph),
         weightsAsInputs(graph, new Map([...weights].map(([key, value]) => [key, value.shape]))),
       );
-      const loss = only ? losses[only] : totalLoss(losses, publishedWeights);
+      const loss = only ? losses[only]! : totalLoss(losses, publishedWeights);
       const trainer = await Trainer.create(graph, loss, losses, weights, adamDefaults(1e-3), {
         providers: ['cpu'],
         threads: 1,

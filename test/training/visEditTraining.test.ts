@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { trainVisEdit } from '../../electron/editors/visedit/trainVisEdit.ts';
+import { shapeOfWeights } from '../../electron/editors/visedit/visEdit.ts';
 import { VisionLanguageModel } from '../../electron/models/visionLanguageModel.ts';
 import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 import { largestDifference } from '../support/fixtures.ts';
@@ -169,4 +170,74 @@ test('a step of gathered batches that was stopped in its middle is made anew', a
   const whole = gathered('unbroken');
   expect((await resumed.trained).weights).toEqual((await whole.trained).weights);
   expect(resumed.asked).toEqual([0, 3, 4, 5]);
+});
+
+test('the influence mapper alone is trained as its own losses say, whole or in layers, and nothing else of the adapter changes', async () => {
+  const edits = tinyEdits(model);
+  const options = { ...tinyTraining, steps: 2, rows: 320 };
+  const start = await trainVisEdit(model, edits, options, { statePath: join(folder, 'start') });
+  const from = { fingerprint: 'start', weights: start.weights };
+  const told: string[][] = [];
+  const alone = (name: string, keptBelow?: string) =>
+    trainVisEdit(
+      model,
+      edits,
+      { ...options, trains: 'mapper' },
+      {
+        ...{ statePath: join(folder, name), from },
+        ...(keptBelow && { keptBelow }),
+        onStep: ({ terms }) => told.push(Object.keys(terms)),
+      },
+    );
+  const mapper = await alone('mapper');
+  const influence = ['influenceUp', 'influenceDown', 'influenceAttribution', 'influenceLevels'];
+  expect(told).toEqual([influence, influence]);
+  // The same by the way of training all of it, where answers weigh next to nothing.
+  const silent = { reliability: 1e-9, textGenerality: 0, imageGenerality: 0, imageLocality: 0 };
+  const whole = await trainVisEdit(
+    model,
+    edits,
+    { ...options, weights: { ...options.weights, ...silent } },
+    { statePath: join(folder, 'silent'), from },
+  );
+  const layers = await alone('in layers', join(folder, 'below'));
+  expect([...mapper.weights.keys()].sort()).toEqual([...start.weights.keys()].sort());
+  for (const [name, { data }] of mapper.weights) {
+    if (!name.startsWith('influence_mapper.')) expect(data, name).toEqual(start.weights.get(name)!.data);
+    else
+      for (const other of [whole, layers])
+        expect(largestDifference(data, other.weights.get(name)!.data), name).toBeLessThan(2e-4);
+  }
+  const changed = 'influence_mapper.img_map.l_in.weight';
+  expect(
+    largestDifference(mapper.weights.get(changed)!.data, start.weights.get(changed)!.data),
+  ).toBeGreaterThan(1e-4);
+  const nothing = trainVisEdit(
+    model,
+    edits,
+    { ...options, trains: 'mapper' },
+    { statePath: join(folder, 'n') },
+  );
+  await expect(nothing).rejects.toMatchObject({ code: 'invalid-input' });
+});
+
+test('an adapter whose mapper read the last token alone goes on with one that reads the prompt', async () => {
+  const edits = tinyEdits(model);
+  const start = await trainVisEdit(
+    model,
+    edits,
+    { ...tinyTraining, steps: 1 },
+    { statePath: join(folder, 'last token') },
+  );
+  const shape = { ...tinyTraining.shape, influenceKey: 'prompt' as const };
+  const { weights } = await trainVisEdit(
+    model,
+    edits,
+    { ...tinyTraining, shape, steps: 2 },
+    { statePath: join(folder, 'prompt'), from: { fingerprint: 'start', weights: start.weights } },
+  );
+  expect(weights.get('influence_mapper.prompt_attention.out.weight')!.data.some((value) => value !== 0)).toBe(
+    true,
+  );
+  expect(shapeOfWeights(weights, shape.heads, 'here')).toMatchObject(shape);
 });

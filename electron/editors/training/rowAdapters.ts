@@ -63,7 +63,7 @@ export interface TrainedEditor {
     adapter: WeightOf,
     scales: readonly number[],
   ): LossTerms;
-  /** The same losses through a decoder that is run one layer at a time; absent: there is no such form. */
+  /** The same losses through a decoder that is run one layer at a time; absent: they need no decoder, or there is no such form. */
   layerwise?(sizes: BatchSizes, scales: readonly number[]): Promise<Evaluator>;
   dispose?(): Promise<void>;
 }
@@ -94,8 +94,8 @@ export async function adaptersInTraining(
   if (model.cuts[0] !== lowest)
     throw new EmendError('internal', `The model must be opened with a cut after layer ${lowest}.`);
   const sampled = Math.min(drawn, model.images.rows.most);
-  if (keptBelow !== undefined && !editor.layerwise)
-    throw new EmendError('internal', 'This editor is not trained one layer at a time.');
+  if (keptBelow !== undefined && layers.length > 1)
+    throw new EmendError('internal', 'An editor of several layers is not trained one layer at a time.');
   const frozen =
     keptBelow === undefined
       ? await FrozenModel.compile(model, layers, entering)
@@ -126,9 +126,9 @@ export async function adaptersInTraining(
     };
     if (from) startingWeights(weights, from.weights, scaleOf);
     const evaluate =
-      keptBelow === undefined
-        ? await inOneGraph(model, batch.sizes, scales, lossWeights, editor)
-        : await editor.layerwise!(batch.sizes, scales);
+      keptBelow !== undefined && editor.layerwise
+        ? await editor.layerwise(batch.sizes, scales)
+        : await inOneGraph(model, batch.sizes, scales, lossWeights, editor);
     evaluator = evaluate;
     return {
       parameters: weights,

@@ -21,10 +21,11 @@ import {
   outputGradients,
   scalarOf,
 } from '../../training/trainer.ts';
+import type { AdapterWeights } from '../adapterFiles.ts';
 import { answerTerms } from '../training/answerTerms.ts';
 import type { BatchSizes, LaidBatch } from '../training/batch.ts';
 import type { AdapterShape } from './adapterGraph.ts';
-import { adaptedHidden, type LossWeights, weightedSum } from './losses.ts';
+import { adaptedHidden, type LossWeights, weightedSum, withFixed } from './losses.ts';
 
 type Feeds = Readonly<Record<string, Value>>;
 
@@ -53,19 +54,23 @@ export class LayerwiseLosses implements Evaluator {
     this.provider = parts.sessions.answers.provider;
   }
 
+  /** `fixed`: weights of the adapter that are not among the parameters */
   static async create(
     { decoder, weights: source }: VisionLanguageModel,
     editLayer: number,
     sizes: BatchSizes,
     shape: AdapterShape,
     parameters: Parameters,
+    fixed: AdapterWeights,
     weights: LossWeights,
     scale: number,
   ): Promise<LayerwiseLosses> {
     const all = [3 * sizes.edits, sizes.rows, decoder.hidden];
     const shapes = new Map([...parameters].map(([name, value]) => [name, value.shape]));
-    const bottom = (graph: Graph) =>
-      adaptedHidden(graph, sizes, shape, decoder.hidden, weightsAsInputs(graph, shapes), scale);
+    const bottom = (graph: Graph) => {
+      const adapter = withFixed(graph, weightsAsInputs(graph, shapes), fixed);
+      return adaptedHidden(graph, sizes, shape, decoder.hidden, adapter, scale);
+    };
 
     const forward = new Graph();
     forward.output('adapted', bottom(forward).adapted);

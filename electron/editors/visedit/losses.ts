@@ -9,6 +9,7 @@ import type { WeightOf, Weights } from '../../models/weights.ts';
 import { productOfDims } from '../../tensor/dims.ts';
 import * as f from '../../tensor/functions.ts';
 import type { Graph, Tensor } from '../../tensor/graph.ts';
+import type { AdapterWeights } from '../adapterFiles.ts';
 import { type AnswerTerms, answerTerms } from '../training/answerTerms.ts';
 import type { BatchSizes } from '../training/batch.ts';
 import {
@@ -45,8 +46,8 @@ export const publishedWeights: LossWeights = {
   influenceLevels: 0,
 };
 
-/** An editor's terms; the influence terms only of those with an influence mapper that is trained. */
-export type LossTerms = AnswerTerms & Partial<InfluenceTerms>;
+/** An editor's terms: of its answers, and of its influence mapper, as far as either is trained. */
+export type LossTerms = Partial<AnswerTerms & InfluenceTerms>;
 
 /** Inside every logarithm of the influence losses, as in the published code. */
 const logFloor = 1e-8;
@@ -144,13 +145,38 @@ export function adaptedHidden(
   adapter: WeightOf,
   scale: number,
 ): { readonly adapted: Tensor; readonly influence: Partial<InfluenceTerms> } {
-  const { edits, rows, sampled, raisedPictures } = sizes;
-  const hidden = graph.input('hidden', 'float32', [3 * edits, rows, width]);
+  const hidden = hiddenAtEdit(graph, sizes, width);
   const signal = signalsOf(graph, sizes, width)(hidden);
-  const flat = f.reshape(hidden, [3 * edits * rows, width]);
   const adapted = adaptChosen(graph, hidden, 'visual', signal, shape, adapter, scale);
-
   if (!shape.influenceMapper) return { adapted, influence: {} };
+  return { adapted, influence: influenceTerms(graph, sizes, shape, hidden, signal, adapter) };
+}
+
+/** The terms that need no answer alone: those of an influence mapper, by which nothing else of the adapter is moved. */
+export function influenceLosses(
+  graph: Graph,
+  sizes: BatchSizes,
+  shape: AdapterShape,
+  width: number,
+  adapter: WeightOf,
+): InfluenceTerms {
+  const hidden = hiddenAtEdit(graph, sizes, width);
+  return influenceTerms(graph, sizes, shape, hidden, signalsOf(graph, sizes, width)(hidden), adapter);
+}
+
+const hiddenAtEdit = (graph: Graph, { edits, rows }: BatchSizes, width: number): Tensor =>
+  graph.input('hidden', 'float32', [3 * edits, rows, width]);
+
+function influenceTerms(
+  graph: Graph,
+  { edits, rows, sampled, raisedPictures }: BatchSizes,
+  shape: AdapterShape,
+  hidden: Tensor,
+  signal: SignalInputs,
+  adapter: WeightOf,
+): InfluenceTerms {
+  const width = shape.hidden;
+  const flat = f.reshape(hidden, [3 * edits * rows, width]);
   const key = influenceKeyOf(signal, shape, adapter);
   const influenceOf = (name: string, pictures: 1 | 2) => {
     const rowsOf = graph.input(name, 'int64', [pictures * edits * sampled]);
@@ -163,7 +189,7 @@ export function adaptedHidden(
   const target = graph.input('attribution', 'float32', [edits, sampled]);
   const level = f.divide(target, f.max(target, [-1], true));
   const surprise = (x: Tensor) => f.negate(f.log(f.add(x, logFloor)));
-  const influenceTerms = {
+  return {
     // a term for each picture
     influenceUp: f.multiply(f.mean(surprise(f.sigmoid(raised))), raisedPictures),
     influenceDown: f.mean(surprise(f.subtract(1, lowered))),
@@ -177,7 +203,14 @@ export function adaptedHidden(
       ),
     ),
   };
-  return { adapted, influence: influenceTerms };
+}
+
+/** Weights of an adapter of which some are not trained: `fixed` are constants of the graph, the others as `weight` gives them. */
+export function withFixed(graph: Graph, weight: WeightOf, fixed: AdapterWeights): WeightOf {
+  return (name) => {
+    const found = fixed.get(name);
+    return found ? graph.constant(found.data, found.shape) : weight(name);
+  };
 }
 
 /** Σ weight·term, over the terms whose weight is not 0; null where there is none. */

@@ -7,6 +7,7 @@ import { paperPerturbation } from '../../attribution/visualContribution.ts';
 import { EmendError } from '../../errors.ts';
 import type { VisionLanguageModel } from '../../models/visionLanguageModel.ts';
 import { float32, floatsOf, type Value } from '../../tensor/session.ts';
+import type { AdapterWeights } from '../adapterFiles.ts';
 import type { BatchSizes, LaidBatch } from '../training/batch.ts';
 import type {
   EditorInTraining,
@@ -18,18 +19,12 @@ import type {
 } from '../training/editorTraining.ts';
 import type { EditSource } from '../training/edits.ts';
 import { adaptersInTraining, type RowTraining } from '../training/rowAdapters.ts';
-import {
-  checkRowSettings,
-  proposedForRows,
-  type RowSettings,
-  rowFields,
-  rowTraining,
-} from '../training/rowSettings.ts';
+import { checkRowSettings, proposedForRows, rowFields, rowTraining } from '../training/rowSettings.ts';
 import { trainEditor } from '../training/trainEditor.ts';
 import type { AdapterShape } from './adapterGraph.ts';
 import { type AdapterStart, initialAdapter } from './initialAdapter.ts';
 import { LayerwiseLosses } from './layerwiseTraining.ts';
-import { visEditLosses } from './losses.ts';
+import { influenceLosses, type LossWeights, visEditLosses, withFixed } from './losses.ts';
 
 export interface VisEditAdapter extends RowTraining {
   /** decoder layer whose output is changed, from 0 */
@@ -41,7 +36,24 @@ export interface VisEditAdapter extends RowTraining {
    * high-contribution layers that `emend attribute propose` names; all above it but the last when absent, as the published code.
    */
   readonly attributionLayers?: readonly number[] | undefined;
+  /**
+   * `mapper`: only the influence mapper is trained, by its own losses; `changes`: all but the mapper, by the answers. What is not trained
+   * stays as it is in the adapter to start from. `all` when absent
+   */
+  readonly trains?: TrainedPart | undefined;
 }
+
+const trainedParts = ['all', 'mapper', 'changes'] as const;
+type TrainedPart = (typeof trainedParts)[number];
+
+/** What the weights of a mapper are called by. */
+const MAPPER_PREFIX = 'influence_mapper.';
+/** Terms that move nothing of what is trained. */
+const silent: Readonly<Record<TrainedPart, Partial<LossWeights>>> = {
+  all: {},
+  mapper: { reliability: 0, textGenerality: 0, imageGenerality: 0, imageLocality: 0 },
+  changes: { influenceUp: 0, influenceDown: 0, influenceAttribution: 0, influenceLevels: 0 },
+};
 
 export interface VisEditTraining extends VisEditAdapter, TrainingOptions {}
 
@@ -93,14 +105,24 @@ async function attributionTargets(
 }
 
 async function begin(
-  { layer, shape: sizes, start: form, ...options }: VisEditAdapter,
+  { layer, shape: sizes, start: form, trains = 'all', ...options }: VisEditAdapter,
   start: TrainingStart,
 ): Promise<EditorInTraining> {
-  const { model, seed } = start;
+  const { model, seed, from } = start;
+  const alone = trains === 'mapper';
+  if (trains !== 'all' && !(from && sizes.influenceMapper))
+    throw new EmendError(
+      'invalid-input',
+      'The influence mapper or the changes alone are trained on an adapter that has both: say from which with --from.',
+    );
   const edits = start.first.length;
   const { decoder } = model;
   const shape: AdapterShape = { ...sizes, hidden: decoder.hidden };
-  const weights = initialAdapter(shape, seed, form, 1 / (options.scale || 1));
+  const whole = initialAdapter(shape, seed, form, 1 / (options.scale || 1));
+  const isTrained = (name: string) => trains === 'all' || name.startsWith(MAPPER_PREFIX) === alone;
+  const weights = new Map([...whole].filter(([name]) => isTrained(name)));
+  const fixed: AdapterWeights = new Map([...(from?.weights ?? [])].filter(([name]) => !isTrained(name)));
+  const lossWeights = { ...options.weights, ...silent[trains] };
   const sampled = Math.min(options.sampled, model.images.rows.most);
   const high = options.attributionLayers ?? layersAfterEdit(layer, decoder.layers);
   if (!(high[0]! > layer && high.at(-1)! < decoder.layers))
@@ -109,27 +131,48 @@ async function begin(
       `Attribution is read at layers ${high.join(', ')}, which must lie above the adapter's layer ${layer} and below ${decoder.layers}.`,
     );
   const attribution =
-    shape.influenceMapper &&
-    (options.weights.influenceAttribution !== 0 || options.weights.influenceLevels !== 0)
+    shape.influenceMapper && (lossWeights.influenceAttribution !== 0 || lossWeights.influenceLevels !== 0)
       ? await InfluenceAttribution.compile(decoder, high, { ...paperPerturbation, draws: 1 })
       : null;
-  return adaptersInTraining(start, options, {
-    adapters: [{ prefix: '', layer }],
-    weights,
-    settings: { editor: 'VisEdit', layer, shape, start: form, attributionLayers: options.attributionLayers },
-    entering: attribution ? high : [],
-    async feeds(batch, given, number) {
-      const targets = attribution
-        ? await attributionTargets(attribution, batch, given, decoder.hidden, seed + number)
-        : new Float32Array(edits * sampled).fill(1 / sampled);
-      return { attribution: float32(targets, [edits, sampled]) };
+  const training = await adaptersInTraining(
+    start,
+    { ...options, weights: lossWeights },
+    {
+      adapters: [{ prefix: '', layer }],
+      weights,
+      settings: {
+        ...{ editor: 'VisEdit', layer, shape, start: form, attributionLayers: options.attributionLayers },
+        ...(trains !== 'all' && { trains }),
+      },
+      entering: attribution ? high : [],
+      async feeds(batch, given, number) {
+        const targets = attribution
+          ? await attributionTargets(attribution, batch, given, decoder.hidden, seed + number)
+          : new Float32Array(edits * sampled).fill(1 / sampled);
+        return { attribution: float32(targets, [edits, sampled]) };
+      },
+      losses: (graph, sizes: BatchSizes, frozen, adapter, [scale]) =>
+        alone
+          ? influenceLosses(graph, sizes, shape, decoder.hidden, adapter)
+          : visEditLosses(
+              graph,
+              sizes,
+              shape,
+              decoder,
+              layer,
+              frozen,
+              withFixed(graph, adapter, fixed),
+              scale,
+            ),
+      // The mapper alone needs no layer above it.
+      ...(!alone && {
+        layerwise: (sizes, [scale]) =>
+          LayerwiseLosses.create(model, layer, sizes, shape, weights, fixed, lossWeights, scale!),
+      }),
+      dispose: async () => attribution?.dispose(),
     },
-    losses: (graph, sizes: BatchSizes, frozen, adapter, [scale]) =>
-      visEditLosses(graph, sizes, shape, decoder, layer, frozen, adapter, scale),
-    layerwise: (sizes, [scale]) =>
-      LayerwiseLosses.create(model, layer, sizes, shape, weights, options.weights, scale!),
-    dispose: async () => attribution?.dispose(),
-  });
+  );
+  return { ...training, weights: () => new Map([...fixed, ...training.weights()]) };
 }
 
 /** Trains; see `trainEditor`. */
@@ -143,8 +186,17 @@ export async function trainVisEdit(
   return { ...trained, shape: { ...options.shape, hidden: model.decoder.hidden } };
 }
 
-export const visEditTraining: EditorTraining<RowSettings> = {
-  settings: z.object(rowFields),
+const VisEditSettings = z.object({
+  ...rowFields,
+  trains: z.enum(trainedParts).default('all').meta({
+    title: 'Trains',
+    description:
+      'Of the adapter it starts from. mapper: its influence mapper alone, by its own losses, several times faster; changes: all but the mapper, by the answers',
+  }),
+});
+
+export const visEditTraining: EditorTraining<z.infer<typeof VisEditSettings>> = {
+  settings: VisEditSettings,
   proposed: proposedForRows,
   layerwise: true,
   needs(settings, checkpoint) {
@@ -154,5 +206,6 @@ export const visEditTraining: EditorTraining<RowSettings> = {
   describe({ layer, heads, influenceMapper, attention }) {
     return { layer, heads, influenceMapper, attention };
   },
-  begin: (settings, start) => begin(rowTraining(settings, start.model), start),
+  begin: (settings, start) =>
+    begin({ ...rowTraining(settings, start.model), trains: settings.trains }, start),
 };
