@@ -2,6 +2,8 @@
  * @file The application without a face: library, engine and open model behind the contract. Every front end has one.
  */
 import { dirname, join } from 'node:path';
+import { forkEngine } from '../engine/forkEngine.ts';
+import { type Engine, startEngine } from '../engine/supervisor.ts';
 import { keepJob, keptJobs } from '../library/jobRecords.ts';
 import { openLibrary } from '../library/library.ts';
 import { countEdits } from '../library/lists.ts';
@@ -10,6 +12,7 @@ import type { Provider } from '../tensor/session.ts';
 import { Benchmarks } from './benchmarks.ts';
 import type { Backend, Status } from './contract.ts';
 import type { EngineClient } from './engineClient.ts';
+import { EnginePool } from './enginePool.ts';
 import { EngineTurns } from './engineTurns.ts';
 import { type AnyEvent, Events } from './events.ts';
 import { answerHandlers } from './handlers/answers.ts';
@@ -46,8 +49,8 @@ export interface ApplicationOptions {
   readonly packedFolder?: string;
   /** where trainings keep what frozen models make of pictures; `picture-cache` beside the library when absent */
   readonly pictureCacheFolder?: string;
-  /** a second engine, for what takes hours; the first when absent */
-  readonly trainingEngine?: EngineClient;
+  /** starts an engine process beside that one, for what takes long; the application ends it. Default: a Node child process */
+  readonly startLongEngine?: () => Engine;
   /** folder of trainings; `trainings` beside the library when absent */
   readonly trainingFolder?: string;
   /** folder of comparisons of editors; `benchmarks` beside the library when absent */
@@ -65,7 +68,7 @@ export interface Application extends Backend {
   onAny(listener: (event: AnyEvent) => void): () => void;
   /** The endpoint for other programs; a front end that stays says when it is to be started. */
   readonly endpoint: Endpoint;
-  /** Stops jobs and closes the library. The engine is its owner's to stop. */
+  /** Stops jobs and what was started for them, and closes the library. The engine that answers is its owner's to stop. */
   close(): Promise<void>;
 }
 
@@ -95,15 +98,13 @@ export function createApplication(options: ApplicationOptions): Application {
   const engine = new EngineTurns(
     options.engine,
     () => jobs.current,
-    (turn) => jobs.engineTurn('first', turn),
+    (turn) => jobs.engineTurn(turn),
   );
-  const second = options.trainingEngine
-    ? new EngineTurns(
-        options.trainingEngine,
-        () => jobs.current,
-        (turn) => jobs.engineTurn('second', turn),
-      )
-    : engine;
+  const longEngines = new EnginePool({
+    start: options.startLongEngine ?? (() => startEngine({ launch: () => forkEngine() })),
+    job: () => jobs.current,
+    onWaiting: (waiting) => jobs.waitForRoom(waiting),
+  });
   let closed = false;
 
   const status = (): Status => {
@@ -156,7 +157,7 @@ export function createApplication(options: ApplicationOptions): Application {
   const parts: Parts = {
     library,
     engine,
-    second,
+    longEngines,
     version,
     session,
     events,
@@ -169,13 +170,13 @@ export function createApplication(options: ApplicationOptions): Application {
   const endpointFile = options.endpointFile ?? join(dirname(library.file), 'endpoint.json');
   const endpoint = new Endpoint(endpointFile, chatService(parts));
   const trainings = new Trainings({
-    ...{ engine: second, session, events },
+    ...{ engines: longEngines, session, events },
     folder: options.trainingFolder ?? join(dirname(library.file), 'trainings'),
     adapters: adaptersFolder,
     pictureCache: options.pictureCacheFolder ?? join(dirname(library.file), 'picture-cache'),
   });
   const benchmarks = new Benchmarks({
-    ...{ engine: second, session, events, library, resources, version },
+    ...{ engines: longEngines, session, events, library, resources, version },
     ...{ adaptersFolder, folder: options.benchmarkFolder ?? join(dirname(library.file), 'benchmarks') },
   });
   const handlers: Handlers = {
@@ -208,6 +209,7 @@ export function createApplication(options: ApplicationOptions): Application {
       await endpoint.close();
       session.close();
       await jobs.stop(PATIENCE);
+      await longEngines.stop();
       await seeded.catch(() => undefined);
       library.close();
     },

@@ -1,6 +1,6 @@
 /**
  * @file Benchmarks of this machine: folders that record them, a comparison of editors for every model and data set, run one after the other
- * in the second engine, and the samples they recorded, looked through.
+ * beside the engine that answers, and the samples they recorded, looked through.
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readdir, realpath, rm, stat } from 'node:fs/promises';
@@ -46,7 +46,8 @@ import {
   type SampleFilter,
   type SampleSort,
 } from './contract.ts';
-import type { EngineCallOptions, EngineClient } from './engineClient.ts';
+import type { EngineCallOptions } from './engineClient.ts';
+import type { EnginePool } from './enginePool.ts';
 import { type MeasuredModel, measurableModels, measurableOn, measuredModel } from './measurable.ts';
 import type { Parts } from './parts.ts';
 import { type CallContext, wireError } from './router.ts';
@@ -59,8 +60,8 @@ const HELD_LISTS = 4;
 const HELD_THUMBNAILS = 1000;
 
 export interface BenchmarksOptions extends Pick<Parts, 'session' | 'events' | 'library' | 'resources'> {
-  /** the engine that measures; not the one that answers */
-  readonly engine: EngineClient;
+  /** the engines that measure; not the one that answers */
+  readonly engines: EnginePool;
   readonly adaptersFolder: string;
   /** of the records */
   readonly folder: string;
@@ -404,7 +405,7 @@ export class Benchmarks {
     { signal }: CallContext,
     onStream: NonNullable<EngineCallOptions['onStream']>,
   ): ComparisonPlan {
-    const { engine, session, version } = this.#options;
+    const { engines, session, version } = this.#options;
     const { at, limit, limitProbes, seeds } = record.request;
     const folder = join(this.#options.folder, id, part.folder);
     return {
@@ -417,7 +418,7 @@ export class Benchmarks {
           request: measurementOf(record, part, contender, edits, session.providers),
           ...{ emend: version, packed: session.packedCache, out: path },
         };
-        await engine.call('measure', input, { signal, onStream });
+        await engines.call('measure', input, { signal, onStream });
       },
       onReport: () => {
         this.#forget(id);

@@ -1240,9 +1240,10 @@ const Done = z.object({});
 /**
  * Calls marked `job` may take long: they take a job id of the caller's choosing, send `job.progress` under it and can be
  * stopped with `jobs.cancel`, upon which they fail with code `cancelled` and leave the library as it was. `library`: a job
- * that does not need the engine, and so waits for no other. `long`: one of the second engine, which serves no other. `long over sets`: this
- * where it is over several inputs, else of the first. `bulk`: as `library`, over at once as a rule: it is listed where it takes long;
- * stopped, what was done stays.
+ * that does not need the engine, and so waits for no other. `long`: one that has an engine process of its own, of which there are two at a
+ * time; beyond them, and while another training (another measurement of a benchmark) runs, it waits. `long over sets`: this where it is over
+ * several inputs, else of the engine that answers. `bulk`: as `library`, over at once as a rule: it is listed where it takes long; stopped,
+ * what was done stays.
  */
 export const calls = {
   'app.status': { input: Nothing, output: Status, job: false },

@@ -37,17 +37,14 @@ export const noReport: JobReport = {
   ...{ subject: () => {}, progress: () => {}, log: () => {}, outcome: () => {} },
 };
 
-/** The engines: the one that answers, and the one for what takes hours. */
-export type EngineName = 'first' | 'second';
-
 /** What a job is about, known before it begins. */
 export interface JobSubject {
   /** name of the call */
   readonly kind: string;
   readonly subject: string;
   readonly edit: number | null;
-  /** the engine at which it takes turns with others; null: at none */
-  readonly engine: EngineName | null;
+  /** `shared`: it takes turns with others at the engine that answers; `own`: it has one of its own as soon as there is room; null: it needs none */
+  readonly engine: 'shared' | 'own' | null;
   /** as a rule over at once: told of and kept only where it takes long */
   readonly quick: boolean;
 }
@@ -77,7 +74,7 @@ export function subjectOf(
   else if (select) subject = several;
   else if (typeof fields['data'] === 'string') subject = basename(fields['data']);
   const long = job === 'long' || (job === 'long over sets' && isSet(fields));
-  const engine = long ? 'second' : job === true || job === 'long over sets' ? 'first' : null;
+  const engine = long ? 'own' : job === true || job === 'long over sets' ? 'shared' : null;
   return { kind, subject, edit: number, engine, quick: job === 'bulk' };
 }
 
@@ -152,7 +149,10 @@ export class Jobs {
   readonly #context = new AsyncLocalStorage<string>();
   /** latest first */
   #ended: JobRecord[];
-  readonly #turns: Record<EngineName, EngineTurn | null> = { first: null, second: null };
+  /** at the engine that answers */
+  #turn: EngineTurn | null = null;
+  /** jobs that wait for an engine of their own, each with whose calls must end first */
+  #before: ReadonlyMap<string | null, readonly EngineTurn[]> = new Map();
 
   constructor(options: JobsOptions = {}) {
     this.#options = options;
@@ -258,10 +258,16 @@ export class Jobs {
     this.#tellSoon(job);
   }
 
-  /** Tells whose turn it is at an engine: the others that need it wait. */
-  engineTurn(engine: EngineName, turn: EngineTurn | null): void {
-    this.#turns[engine] = turn;
-    for (const job of this.#running.values()) if (job.about.engine === engine) this.#tellSoon(job);
+  /** Tells whose turn it is at the engine that answers: the others that need it wait. */
+  engineTurn(turn: EngineTurn | null): void {
+    this.#turn = turn;
+    for (const job of this.#running.values()) if (job.about.engine === 'shared') this.#tellSoon(job);
+  }
+
+  /** Tells which calls wait for an engine of their own, each with those of which one must end first. */
+  waitForRoom(waiting: ReadonlyMap<EngineTurn, readonly EngineTurn[]>): void {
+    this.#before = new Map([...waiting].map(([turn, before]) => [turn.job, before]));
+    for (const job of this.#running.values()) if (job.about.engine === 'own') this.#tellSoon(job);
   }
 
   /** Asks a job to stop. One that has just ended is none of anybody's concern: nothing happens. */
@@ -278,7 +284,7 @@ export class Jobs {
   }
 
   #recordOf({ record, about, stageBegan, stageFrom, sharing }: RunningJob): JobRecord {
-    const waitsFor = about.engine && this.#waitsFor(record.id, about.engine);
+    const waitsFor = this.#waitsFor(record.id, about);
     const whole = sharing && { ...sharing, done: record.share!, total: 1 };
     const stage = { began: stageBegan, from: stageFrom, done: record.done, total: record.total };
     const { began, from, done, total } = whole ?? stage;
@@ -292,13 +298,18 @@ export class Jobs {
     };
   }
 
-  /** Whom an engine job waits for, in words; null while it is its turn or the engine is free. */
-  #waitsFor(id: string, engine: EngineName): string | null {
-    const turn = this.#turns[engine];
-    if (!turn || turn.job === id) return null;
-    const other = turn.job === null ? undefined : this.#running.get(turn.job);
-    if (!other) return ownWork[turn.name] ?? 'the engine';
-    return `${titles[other.about.kind] ?? other.about.kind} ${other.record.subject}`.trim();
+  /** Whom a job waits for, in words; null while it waits for none. */
+  #waitsFor(id: string, { engine }: JobSubject): string | null {
+    if (engine === 'shared') return this.#turn && this.#turn.job !== id ? this.#wordsOf(this.#turn) : null;
+    const before = engine === 'own' ? this.#before.get(id) : undefined;
+    if (!before) return null;
+    return [...new Set(before.map((turn) => this.#wordsOf(turn)))].join(' or ') || 'another process to end';
+  }
+
+  #wordsOf(turn: EngineTurn): string {
+    const job = turn.job === null ? undefined : this.#running.get(turn.job);
+    if (!job) return ownWork[turn.name] ?? 'the engine';
+    return `${titles[job.about.kind] ?? job.about.kind} ${job.record.subject}`.trim();
   }
 
   #tellSoon(job: RunningJob): void {
@@ -321,7 +332,7 @@ export class Jobs {
     this.#running.delete(job.record.id);
     const ended: JobRecord = { ...job.record, state, outcome, ended: new Date().toISOString() };
     const { engine, quick } = job.about;
-    if ((engine !== 'first' && !quick) || performance.now() - began >= WORTH_KEEPING) {
+    if ((engine !== 'shared' && !quick) || performance.now() - began >= WORTH_KEEPING) {
       this.#ended = [ended, ...this.#ended].slice(0, MOST_KEPT);
       this.#options.keep?.(ended);
     }

@@ -5,6 +5,7 @@ import type { EngineStream } from '../engine/protocol.ts';
 import type { Library } from '../library/library.ts';
 import type { Status } from './contract.ts';
 import type { EngineClient } from './engineClient.ts';
+import type { EnginePool } from './enginePool.ts';
 import type { Events } from './events.ts';
 import type { Jobs } from './jobs.ts';
 import type { ModelSession } from './modelSession.ts';
@@ -12,8 +13,8 @@ import type { ModelSession } from './modelSession.ts';
 export interface Parts {
   readonly library: Library;
   readonly engine: EngineClient;
-  /** the engine for what takes long, in a process of its own; the first where there is none */
-  readonly second: EngineClient;
+  /** engines for what takes long, each in a process of its own */
+  readonly longEngines: EnginePool;
   readonly version: string;
   readonly session: ModelSession;
   readonly events: Events;

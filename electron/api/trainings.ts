@@ -1,5 +1,5 @@
 /**
- * @file Trainings of this machine: folders that record them, and the second engine that runs them, one at a time.
+ * @file Trainings of this machine: folders that record them, each run in a process of its own, one at a time.
  */
 import { randomBytes } from 'node:crypto';
 import { readdir, rm, stat } from 'node:fs/promises';
@@ -23,8 +23,9 @@ import type {
   TrainingRequest,
   TrainingValidation,
 } from './contract.ts';
-import type { EngineClient } from './engineClient.ts';
+import type { EnginePool, PoolCallOptions } from './enginePool.ts';
 import type { Events } from './events.ts';
+import { unlessAborted } from './jobs.ts';
 import type { ModelSession } from './modelSession.ts';
 import { type CallContext, wireError } from './router.ts';
 
@@ -32,8 +33,8 @@ import { type CallContext, wireError } from './router.ts';
 const WARM_UP = 100;
 
 export interface TrainingsOptions {
-  /** the engine that trains; not the one that answers */
-  readonly engine: EngineClient;
+  /** the engines that train; not the one that answers */
+  readonly engines: EnginePool;
   readonly session: ModelSession;
   readonly events: Events;
   /** of the records */
@@ -51,12 +52,16 @@ interface Running {
   readonly request: RecordedRequest;
   /** when it was asked for; its record, once it has begun, says when that was */
   readonly asked: string;
+  /** what its process holds; null as long as it waits for one */
+  memoryBytes: number | null;
 }
 
 export class Trainings {
   readonly #options: TrainingsOptions;
   /** those that run or wait for the one that does */
   readonly #running = new Map<string, Running>();
+  /** those whose best so far is being made an adapter; settles when it is, or has failed */
+  readonly #keeping = new Map<string, Promise<unknown>>();
 
   constructor(options: TrainingsOptions) {
     this.#options = options;
@@ -90,7 +95,7 @@ export class Trainings {
       job: running?.job ?? null,
       failed: running ? null : progress.failed,
       adapter: made ? out : null,
-      memoryBytes: running ? this.#options.engine.state.memoryBytes : null,
+      memoryBytes: running?.memoryBytes ?? null,
       command: commandOf(request, out),
     };
   }
@@ -108,6 +113,8 @@ export class Trainings {
 
   /** @throws EmendError 'conflict' for one that runs or has ended, and what it ended with */
   async resume(id: string, context: CallContext): Promise<Training> {
+    // Both read and write its folder.
+    await unlessAborted(this.#keeping.get(id) ?? Promise.resolve(), context.signal);
     const { state } = await this.read(id);
     if (state !== 'paused')
       throw new EmendError(
@@ -118,12 +125,20 @@ export class Trainings {
     return this.#run(id, request, context);
   }
 
-  /** @throws EmendError 'conflict' while it runs, and where nothing was kept yet */
-  async keep(id: string, context: CallContext): Promise<Training> {
+  /** @throws EmendError 'conflict' while it runs or is kept already, and where nothing was recorded yet */
+  keep(id: string, context: CallContext): Promise<Training> {
     this.#demandStill(id);
+    const kept = this.#keep(id, context).finally(() => this.#keeping.delete(id));
+    this.#keeping.set(
+      id,
+      kept.catch(() => undefined),
+    );
+    return kept;
+  }
+
+  async #keep(id: string, context: CallContext): Promise<Training> {
     context.report.subject(`“${(await this.read(id)).name}”`);
-    const folders = this.#foldersOf(id);
-    await this.#options.engine.call('keepTrained', folders, this.#callOptions(id, context));
+    await this.#options.engines.call('keepTrained', this.#foldersOf(id), this.#callOptions(id, context));
     context.report.outcome(`The adapter lies in ${this.#adapterOf(id)}.`);
     this.#changed(id);
     return this.read(id);
@@ -137,12 +152,12 @@ export class Trainings {
   }
 
   async #run(id: string, request: RecordedRequest, context: CallContext): Promise<Training> {
-    this.#running.set(id, { job: context.job, request, asked: new Date().toISOString() });
+    this.#running.set(id, { job: context.job, request, asked: new Date().toISOString(), memoryBytes: null });
     context.report.subject(`“${request.name}”`);
     this.#changed(id);
     try {
       const folders = this.#foldersOf(id);
-      await this.#options.engine.call('train', { request, ...folders }, this.#callOptions(id, context));
+      await this.#options.engines.call('train', { request, ...folders }, this.#callOptions(id, context));
       context.report.outcome(`The adapter lies in ${folders.out}.`);
     } catch (error) {
       // A disk that is full may refuse this too; the caller is told in any case.
@@ -159,14 +174,16 @@ export class Trainings {
     return this.read(id);
   }
 
-  #callOptions(id: string, { job, signal }: CallContext) {
+  #callOptions(id: string, { job, signal }: CallContext): PoolCallOptions {
     const { events } = this.#options;
     let told = false;
     return {
       signal,
-      onStream: (
-        message: Parameters<NonNullable<Parameters<EngineClient['call']>[2]>['onStream'] & {}>[0],
-      ) => {
+      onMemory: (bytes) => {
+        const running = this.#running.get(id);
+        if (running) running.memoryBytes = bytes;
+      },
+      onStream: (message) => {
         if (message.kind === 'progress') {
           const { stage, done, total, unit } = message;
           events.emit({ name: 'job.progress', payload: { job, stage, done, total, unit } });
@@ -186,6 +203,8 @@ export class Trainings {
 
   #demandStill(id: string): void {
     if (this.#running.has(id)) throw new EmendError('conflict', 'This training runs. Pause it first.');
+    if (this.#keeping.has(id))
+      throw new EmendError('conflict', 'Its adapter is being made. Wait for that, or stop it.');
   }
 
   #folderOf(id: string): string {

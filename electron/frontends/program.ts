@@ -29,7 +29,7 @@ export interface ProgramOptions {
 export interface Program {
   readonly application: Application;
   readonly engine: Engine;
-  /** Ends jobs, library and engine process. */
+  /** Ends jobs, library and engine processes. */
   close(): Promise<void>;
 }
 
@@ -40,17 +40,14 @@ export interface Program {
 export async function startProgram(options: ProgramOptions = {}): Promise<Program> {
   const libraryPath = resolve(options.library ?? defaultLibrary());
   mkdirSync(dirname(libraryPath), { recursive: true });
-  const engine = startEngine({ launch: options.launch ?? (() => forkEngine()), begin: options.beginEngine });
-  const trainingEngine = startEngine({
-    launch: options.launch ?? (() => forkEngine()),
-    begin: 'with the first call',
-  });
+  const launch = options.launch ?? (() => forkEngine());
+  const engine = startEngine({ launch, begin: options.beginEngine });
   try {
     const application = createApplication({
       libraryPath,
       resources: resourcesFolder(),
       engine,
-      trainingEngine,
+      startLongEngine: () => startEngine({ launch }),
       trainingFolder: join(dataFolder(), 'trainings'),
       adaptersFolder: join(dataFolder(), 'adapters'),
       benchmarkFolder: join(dataFolder(), 'benchmarks'),
@@ -66,7 +63,7 @@ export async function startProgram(options: ProgramOptions = {}): Promise<Progra
       engine,
       close: async () => {
         await application.close();
-        await Promise.all([engine.stop(), trainingEngine.stop()]);
+        await engine.stop();
       },
     };
   } catch (error) {

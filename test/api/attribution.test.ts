@@ -13,27 +13,23 @@ import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'emend-attribution-'));
 const at = (name: string) => join(folder, name);
-const engines: Record<'first' | 'second', { asked: OperationName[]; engine: Engine }> = {
-  first: { asked: [], engine: startEngine({ launch: () => listening('first') }) },
-  second: {
-    asked: [],
-    engine: startEngine({ launch: () => listening('second'), begin: 'with the first call' }),
-  },
-};
-/** what is sent to the second engine while it is held; null: it is not */
+/** operations that were asked of the engine that answers, and of processes beside it */
+const asked: Record<'shared' | 'own', OperationName[]> = { shared: [], own: [] };
+const engine: Engine = startEngine({ launch: () => listening('shared') });
+/** what is sent to processes beside it while they are held; null: they are not */
 let held: Array<() => void> | null = null;
 let application: Application;
 let picture: string;
 const call: Application['call'] = (name, input, options) => application.call(name, input, options);
 const all = { select: { filter: {} } };
 
-function listening(name: 'first' | 'second'): EngineProcess {
+function listening(name: 'shared' | 'own'): EngineProcess {
   const forked = forkEngine();
   return {
     ...forked,
     send: (message) => {
-      if (message.kind === 'call') engines[name].asked.push(message.name as OperationName);
-      if (name === 'second' && held) held.push(() => forked.send(message));
+      if (message.kind === 'call') asked[name].push(message.name);
+      if (name === 'own' && held) held.push(() => forked.send(message));
       else forked.send(message);
     },
   };
@@ -59,7 +55,7 @@ beforeAll(async () => {
   await writeFile(at('set.json'), JSON.stringify([record, { ...record, alt: 'the train' }]));
   application = createApplication({
     ...{ libraryPath: at('attribution.emend'), resources: folder, version: '0', startModel: 'none' },
-    ...{ engine: engines.first.engine, trainingEngine: engines.second.engine },
+    ...{ engine, startLongEngine: () => startEngine({ launch: () => listening('own') }) },
   });
   await call('settings.set', { maxNewTokens: 2, providers: ['cpu'] });
   await call('models.open', { path: at('model') });
@@ -69,7 +65,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(async () => {
   await application?.close();
-  await Promise.all([engines.first.engine.stop(), engines.second.engine.stop()]);
+  await engine.stop();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -83,28 +79,28 @@ test('over a set asking goes on meanwhile; it is a job that waits for nobody who
     held = [];
     const running = attribute(name);
     const stopped = expect(running, name).rejects.toMatchObject({ code: 'cancelled' });
-    const asked = { picture, prompt: 'What is it?', edits: 'none' as const };
-    expect((await call('answers.ask', asked)).text).toEqual(expect.any(String));
+    const question = { picture, prompt: 'What is it?', edits: 'none' as const };
+    expect((await call('answers.ask', question)).text).toEqual(expect.any(String));
     const job = (await call('jobs.list', {})).find(({ id }) => id === name);
     expect(job).toMatchObject({ kind: name, state: 'running', ended: null });
     await call('jobs.cancel', { job: name });
     letGo();
     await stopped;
   }
-  expect(engines.first.asked.filter((name) => /^(attribute|propose)/.test(name))).toEqual([]);
+  expect(asked.shared.filter((name) => /^(attribute|propose)/.test(name))).toEqual([]);
 }, 60_000);
 
 test('it finds what the open model does of the same inputs one by one', async () => {
   const one = { picture, prompt: 'What is the animal?' };
   const alone = await call('attribution.modules', { of: one });
-  expect(engines.first.asked.at(-1)).toBe('attributeModules');
+  expect(asked.shared.at(-1)).toBe('attributeModules');
   const stages: string[] = [];
   const quiet = application.on('job.progress', ({ stage, done, total }) => {
     stages.push(`${stage} ${done}/${total}`);
   });
   const over = await call('attribution.modules', { of: all });
   quiet();
-  expect(engines.second.asked.at(-1)).toBe('attributeModules');
+  expect(asked.own.at(-1)).toBe('attributeModules');
   expect(over.count).toBe(2);
   for (const [layer, value] of alone.contribution.attention.entries())
     expect(over.contribution.attention[layer]).toBeCloseTo(value, 5);
@@ -124,7 +120,7 @@ test('what a gate compares of a data set is measured there too, with the command
     code: 'not-found',
   });
   const { report } = await call('attribution.gate', { data: at('set.json'), layers: [1] });
-  expect(engines.second.asked.at(-1)).toBe('measureGate');
+  expect(asked.own.at(-1)).toBe('measureGate');
   expect(report.findings.map(({ layer }) => layer)).toEqual([1, 1, 1, 1, 1]);
   expect(report.findings[0]!.kinds['text-generality']!.count).toBe(2);
   expect(report.command).toBe(

@@ -1,4 +1,4 @@
-/** @file Comparisons of editors over the contract: measured in a second engine, told row by row, stopped, taken up, looked through. */
+/** @file Comparisons of editors over the contract: measured in processes of their own, told row by row, stopped, taken up, looked through. */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { cp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -16,14 +16,13 @@ import { writeTinyCheckpoint } from '../support/checkpointFixtures.ts';
 const folder = mkdtempSync(join(tmpdir(), 'emend-benchmarks-'));
 const at = (...names: string[]) => join(folder, ...names);
 let engine: Engine;
-let second: Engine;
 let application: Application;
 const call: Application['call'] = (name, input, options) => application.call(name, input, options);
 const request: CallInput<'benchmarks.start'> = {
   ...{ editors: ['VisEdit'], sets: [{ data: at('data.json') }], at: [1, 2], limit: 3, limitProbes: 3 },
 };
 
-/** The second engine is killed as the system kills, in the midst of a measurement of which this is true. */
+/** A process that measures is killed as the system kills, in the midst of a measurement of which this is true. */
 let killIn: (request: MeasurementRequest) => boolean = () => false;
 function killable(): EngineProcess {
   const forked = forkEngine();
@@ -59,10 +58,10 @@ beforeAll(async () => {
   const others = ['a red apple', 'the train'].map((alt) => ({ ...record, alt, image: 'c.png' }));
   await writeFile(at('data.json'), JSON.stringify([record, { src: 'no answer' }, ...others]));
   engine = startEngine({ launch: () => forkEngine() });
-  second = startEngine({ launch: killable, begin: 'with the first call', patience: { pause: 20 } });
   application = createApplication({
     ...{ libraryPath: at('real.emend'), resources: folder, version: '0', startModel: 'none' },
-    ...{ engine, trainingEngine: second, adaptersFolder: at('adapters') },
+    ...{ engine, adaptersFolder: at('adapters') },
+    startLongEngine: () => startEngine({ launch: killable, patience: { pause: 20 } }),
   });
   await call('settings.set', { maxNewTokens: 3 });
   await call('models.open', { path: at('model') });
@@ -70,7 +69,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await application?.close();
-  await Promise.all([engine?.stop(), second?.stop()]);
+  await engine?.stop();
   rmSync(folder, { recursive: true, force: true });
 });
 

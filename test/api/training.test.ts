@@ -1,4 +1,4 @@
-/** @file Trainings over the contract: a second engine trains, asking goes on, a stopped one is taken up, its adapter opens. */
+/** @file Trainings over the contract: another process trains, asking goes on, a stopped one is taken up, its adapter opens. */
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -15,7 +15,6 @@ import { holdable } from '../support/holdableEngine.ts';
 const folder = mkdtempSync(join(tmpdir(), 'emend-trainings-'));
 const at = (...names: string[]) => join(folder, ...names);
 let engine: Engine;
-let trainingEngine: Engine;
 let training: EngineProcess;
 let hold: () => () => void;
 let application: Application;
@@ -61,19 +60,16 @@ beforeAll(async () => {
     return training;
   });
   hold = held.hold;
-  trainingEngine = startEngine({
-    ...{ launch: held.launch, begin: 'with the first call', patience: { pause: 20 } },
-  });
   application = createApplication({
     ...{ libraryPath: at('real.emend'), resources: folder, version: '0', startModel: 'none' },
-    ...{ engine, trainingEngine },
+    ...{ engine, startLongEngine: () => startEngine({ launch: held.launch, patience: { pause: 20 } }) },
   });
   await call('models.open', { path: at('model') });
 }, 120_000);
 
 afterAll(async () => {
   await application?.close();
-  await Promise.all([engine?.stop(), trainingEngine?.stop()]);
+  await engine?.stop();
   rmSync(folder, { recursive: true, force: true });
 });
 

@@ -13,11 +13,12 @@ import { resourcesFolder } from '../../electron/frontends/places.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'emend-while-training-'));
 const resources = resourcesFolder();
-const [engine, trainingEngine] = [1, 2].map(() => startEngine({ launch: () => forkEngine() }));
+const start = () => startEngine({ launch: () => forkEngine() });
+const engine = start();
 const application = createApplication({
   ...{ libraryPath: join(folder, 'library.emend'), resources, version: '0', startModel: 'none' },
-  engine: engine!,
-  trainingEngine: trainingEngine!,
+  engine,
+  startLongEngine: start,
 });
 const { call } = application;
 await call('models.open', { path: join(resources, 'demo-model'), adapter: join(resources, 'demo-adapter') });
@@ -100,6 +101,6 @@ for (const [name, { alone, beside }] of Object.entries(measured)) {
   );
 }
 await application.close();
-await Promise.all([engine!.stop(), trainingEngine!.stop()]);
+await engine.stop();
 rmSync(folder, { recursive: true, force: true });
 process.exit(0);

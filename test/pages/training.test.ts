@@ -90,7 +90,7 @@ test('a training is asked for, seen as it goes, paused, kept, opened, and found 
   await poll(() => goOn.isVisible()).toBe(true);
   await goOn.click();
   await poll(() => run.getByRole('status').textContent()).toMatch(/Training|Validating/);
-  desktop.run.engines[1]!.kill('SIGKILL');
+  desktop.run.engines.at(-1)!.kill('SIGKILL');
   const ended = run.getByRole('alert').getByText(/It ended at step [1-9]\d* of 3,000\. .*What was recorded/);
   await poll(() => ended.isVisible()).toBe(true);
   await page.reload();

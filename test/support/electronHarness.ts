@@ -13,7 +13,7 @@ export interface Desktop {
   readonly run: FakeElectronRun;
   /** errors of the page: uncaught ones, and what its content security policy refused */
   readonly problems: string[];
-  /** the engine process that runs now */
+  /** the engine process that was started last */
   engine(): ChildProcess;
   /** Closes the window as a person would, and waits until everything has ended. */
   quit(): Promise<void>;

@@ -19,7 +19,7 @@ type One = z.output<Calls['attribution.visual']['input']>['of'];
 export function attributionHandlers({
   library,
   engine,
-  second,
+  longEngines,
   session,
   events,
   version,
@@ -54,9 +54,7 @@ export function attributionHandlers({
   };
   /** Where an input is attributed: with others in a process of its own, so that what is asked meanwhile is answered. */
   const placeFor = async (of: Of) =>
-    isSet(of) && second !== engine
-      ? { at: second, model: await session.demandOpening() }
-      : { at: engine, model: undefined };
+    isSet(of) ? { at: longEngines, model: await session.demandOpening() } : { at: engine, model: undefined };
   const options = ({ job, signal }: CallContext) => ({ signal, onStream: relay(events, job) });
 
   return {
@@ -104,7 +102,7 @@ export function attributionHandlers({
         ...{ data, format: set.format, images, layers: layers ?? null, limit, suffix: '', textSuffix: '' },
       };
       const input = { request, emend: version, packed: session.packedCache, command: gateCommandOf(request) };
-      const report = await second.call('measureGate', input, options(context));
+      const report = await longEngines.call('measureGate', input, options(context));
       return { report: report as GateReport, seconds: (performance.now() - started) / 1000 };
     },
     'attribution.propose': async ({ of, limit, rows, seed }, context) => {

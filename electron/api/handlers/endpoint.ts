@@ -32,7 +32,7 @@ export function chatService(parts: Pick<Parts, 'library' | 'engine' | 'session' 
       try {
         return await jobs.run(
           id,
-          { kind: 'answers.chat', subject, edit: null, engine: 'first', quick: false },
+          { kind: 'answers.chat', subject, edit: null, engine: 'shared', quick: false },
           (ended) =>
             converse(parts, request, {
               signal: AbortSignal.any([ended, signal]),
