@@ -9,6 +9,7 @@ import { openLibrary } from '../library/library.ts';
 import { countEdits } from '../library/lists.ts';
 import { Endpoint } from '../openai/endpoint.ts';
 import type { Provider } from '../tensor/session.ts';
+import { Attributions } from './attributions.ts';
 import { Benchmarks } from './benchmarks.ts';
 import type { Backend, Status } from './contract.ts';
 import type { EngineClient } from './engineClient.ts';
@@ -55,7 +56,9 @@ export interface ApplicationOptions {
   readonly trainingFolder?: string;
   /** folder of comparisons of editors; `benchmarks` beside the library when absent */
   readonly benchmarkFolder?: string;
-  /** folder of the adapters that come of them; `adapters` beside the library when absent */
+  /** folder of attributions over sets; `attributions` beside the library when absent */
+  readonly attributionFolder?: string;
+  /** folder of the adapters that come of trainings; `adapters` beside the library when absent */
   readonly adaptersFolder?: string;
   /** where it is kept how the endpoint for other programs was set; `endpoint.json` beside the library when absent */
   readonly endpointFile?: string;
@@ -179,6 +182,10 @@ export function createApplication(options: ApplicationOptions): Application {
     ...{ engines: longEngines, session, events, library, resources, version },
     ...{ adaptersFolder, folder: options.benchmarkFolder ?? join(dirname(library.file), 'benchmarks') },
   });
+  const attributions = new Attributions(
+    options.attributionFolder ?? join(dirname(library.file), 'attributions'),
+    events,
+  );
   const handlers: Handlers = {
     ...appHandlers(parts),
     ...settingsHandlers(parts),
@@ -190,7 +197,7 @@ export function createApplication(options: ApplicationOptions): Application {
     ...probeHandlers(parts),
     ...checkHandlers(parts),
     ...endpointHandlers(endpoint),
-    ...attributionHandlers(parts),
+    ...attributionHandlers(parts, attributions),
     ...trainingHandlers(trainings),
     ...benchmarkHandlers(benchmarks),
   };

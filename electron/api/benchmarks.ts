@@ -3,7 +3,7 @@
  * beside the engine that answers, and the samples they recorded, looked through.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readdir, realpath, rm, stat } from 'node:fs/promises';
+import { mkdir, open, realpath, rm, stat } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join } from 'node:path';
 import { z } from 'zod';
 import { demandEditor } from '../editors/registry.ts';
@@ -51,6 +51,7 @@ import type { EnginePool } from './enginePool.ts';
 import { type MeasuredModel, measurableModels, measurableOn, measuredModel } from './measurable.ts';
 import type { Parts } from './parts.ts';
 import { type CallContext, wireError } from './router.ts';
+import { latestFirst, newRunId, recordedRuns } from './runFolders.ts';
 import { shellQuoted } from './typedPath.ts';
 
 /** Reports are this large at most, in bytes. */
@@ -133,9 +134,7 @@ export class Benchmarks {
 
   /** Latest first; folders that hold no comparison are passed over. */
   async list(): Promise<Benchmark[]> {
-    const names = await readdir(this.#options.folder).catch(() => []);
-    const found = await Promise.all(names.map((id) => this.#describe(id).catch(() => null)));
-    return found.filter((one) => one !== null).toSorted((a, b) => b.created.localeCompare(a.created));
+    return latestFirst(await recordedRuns(this.#options.folder), (id) => this.#describe(id));
   }
 
   /** @throws EmendError 'not-found', 'damaged' */
@@ -188,7 +187,7 @@ export class Benchmarks {
     for (const set of sets) read.set(set, await readSet(set));
     for (const set of read.values()) demandEdits(set, request);
     const parts = await this.#partsOf(request.editors, paths, read);
-    const id = `${new Date().toISOString().slice(0, 19).replaceAll(/[:T]/g, '-')}-${randomBytes(2).toString('hex')}`;
+    const id = newRunId();
     const { promptTemplate: template, maxNewTokens } = readSettings(library);
     const created = new Date().toISOString();
     const record: MadeHere = { ...{ request, parts, created, done: false, template, maxNewTokens } };

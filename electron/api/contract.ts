@@ -286,6 +286,33 @@ export const LayerProposal = z.object({
 });
 export type LayerProposal = z.infer<typeof LayerProposal>;
 
+export const AttributionId = z.string().regex(/^[a-z0-9-]{1,60}$/);
+/** What an attribution over a set of inputs found. */
+export const AttributionFound = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('modules'), report: ModuleReport }),
+  z.object({ kind: z.literal('modality'), report: ModalityReport }),
+  z.object({ kind: z.literal('gate'), report: GateReport }),
+  z.object({ kind: z.literal('propose'), report: LayerProposal }),
+]);
+export type AttributionFound = z.infer<typeof AttributionFound>;
+/** One that is kept. */
+export const AttributionRun = z.object({
+  id: AttributionId,
+  kind: z.enum(['modules', 'modality', 'gate', 'propose']),
+  /** the job that it was */
+  job: JobId,
+  model: z.object({ name: z.string(), fingerprint: z.string() }),
+  /** what the inputs are of: the library's edits, or a data set's file; for people */
+  set: z.string(),
+  /** inputs; of a gate, edits */
+  count: z.number().int(),
+  /** what else was asked for, for people; '' for nothing */
+  detail: z.string(),
+  created: Moment,
+  seconds: z.number(),
+});
+export type AttributionRun = z.infer<typeof AttributionRun>;
+
 export const ProbeKind = z.enum([
   'reliability', // the edit itself
   'text-generality', // other wording, must also change
@@ -1558,6 +1585,14 @@ export const calls = {
     output: LayerProposal,
     job: 'long over sets',
   },
+  /** attributions over sets that are kept, the last twenty, latest first */
+  'attribution.runs': { input: Nothing, output: z.array(AttributionRun), job: false },
+  'attribution.read': {
+    input: z.object({ run: AttributionId }),
+    output: z.object({ run: AttributionRun, found: AttributionFound }),
+    job: false,
+  },
+  'attribution.remove': { input: z.object({ run: AttributionId }), output: Nothing, job: false },
 
   'edits.create': {
     input: z.object({
@@ -1878,6 +1913,8 @@ export const events = {
   'health.result': z.object({ job: JobId, result: Health }),
   /** a training began, was validated, ended or is gone; lists should be read again */
   'training.changed': z.object({ training: TrainingId }),
+  /** an attribution over a set is kept, or is gone; lists should be read again */
+  'attribution.changed': z.object({ run: AttributionId }),
   /** a comparison began, has another row, ended or is gone; lists should be read again */
   'benchmark.changed': z.object({ benchmark: BenchmarkId }),
   'training.point': z.object({ training: TrainingId, point: TrainingPoint }),

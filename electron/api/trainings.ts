@@ -1,8 +1,7 @@
 /**
  * @file Trainings of this machine: folders that record them, each run in a process of its own, one at a time.
  */
-import { randomBytes } from 'node:crypto';
-import { readdir, rm, stat } from 'node:fs/promises';
+import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { demandEditor } from '../editors/registry.ts';
 import { parseSettings, settingFields } from '../editors/settings.ts';
@@ -28,6 +27,7 @@ import type { Events } from './events.ts';
 import { unlessAborted } from './jobs.ts';
 import type { ModelSession } from './modelSession.ts';
 import { type CallContext, wireError } from './router.ts';
+import { latestFirst, newRunId, recordedRuns } from './runFolders.ts';
 
 /** Steps over which the rate rises. */
 const WARM_UP = 100;
@@ -69,10 +69,8 @@ export class Trainings {
 
   /** Latest first, those that wait for their turn too; folders that hold no training are passed over. */
   async list(): Promise<Training[]> {
-    const recorded = await readdir(this.#options.folder).catch(() => []);
-    const ids = [...new Set([...recorded, ...this.#running.keys()])];
-    const found = await Promise.all(ids.map((id) => this.read(id).catch(() => null)));
-    return found.filter((one) => one !== null).toSorted((a, b) => b.created.localeCompare(a.created));
+    const recorded = await recordedRuns(this.#options.folder);
+    return latestFirst([...recorded, ...this.#running.keys()], (id) => this.read(id));
   }
 
   /** @throws EmendError 'not-found', 'damaged' */
@@ -107,8 +105,7 @@ export class Trainings {
   /** Begins a training of the open model and runs it to its end. @throws EmendError what it ended with; 'cancelled' paused it */
   async start(asked: TrainingRequest, context: CallContext): Promise<Training> {
     const request = await this.#requestOf(asked);
-    const id = `${new Date().toISOString().slice(0, 19).replaceAll(/[:T]/g, '-')}-${randomBytes(2).toString('hex')}`;
-    return this.#run(id, request, context);
+    return this.#run(newRunId(), request, context);
   }
 
   /** @throws EmendError 'conflict' for one that runs or has ended, and what it ended with */

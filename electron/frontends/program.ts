@@ -51,6 +51,7 @@ export async function startProgram(options: ProgramOptions = {}): Promise<Progra
       trainingFolder: join(dataFolder(), 'trainings'),
       adaptersFolder: join(dataFolder(), 'adapters'),
       benchmarkFolder: join(dataFolder(), 'benchmarks'),
+      attributionFolder: join(dataFolder(), 'attributions'),
       version: version(),
       startModel: options.startModel,
       providers: options.providers,

@@ -1,11 +1,13 @@
-/** @file Attribution over the contract: of one input in the engine that answers, over a set in a process of its own, listed and stopped. */
-import { mkdtempSync, rmSync } from 'node:fs';
+/** @file Attribution over the contract: of one input in the engine that answers, over a set in a process of its own, listed, stopped and kept. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Application, createApplication } from '../../electron/api/application.ts';
+import { Attributions } from '../../electron/api/attributions.ts';
+import { Events } from '../../electron/api/events.ts';
 import { forkEngine } from '../../electron/engine/forkEngine.ts';
 import type { OperationName } from '../../electron/engine/protocol.ts';
 import { type Engine, type EngineProcess, startEngine } from '../../electron/engine/supervisor.ts';
@@ -109,7 +111,7 @@ test('it finds what the open model does of the same inputs one by one', async ()
   expect(modality.count).toBe(2);
   const { attention } = await call('attribution.modality', { of: one, noise: null });
   expect(modality.attention.text[1]).toBeCloseTo(attention.text[1]!, 5);
-}, 60_000);
+}, 120_000);
 
 test('what a gate compares of a data set is measured there too, with the command that repeats it', async () => {
   await expect(call('attribution.gate', { data: at('set.json'), layers: [0, 9] })).rejects.toMatchObject({
@@ -126,4 +128,57 @@ test('what a gate compares of a data set is measured there too, with the command
   expect(report.command).toBe(
     `npx emend attribute gate --model ${at('model')} --data ${at('set.json')} --layers 1 --limit 100`,
   );
-}, 60_000);
+}, 120_000);
+
+test('what was found over a set is kept, is there when the application is started again, and can be removed', async () => {
+  const heard: string[] = [];
+  const quiet = application.on('attribution.changed', ({ run }) => heard.push(run));
+  await call('attribution.modules', { of: { picture, prompt: 'What is the animal?' } });
+  expect(heard).toEqual([]);
+  const found = await call('attribution.modules', { of: all, token: 'cat' }, { job: 'mean' });
+  quiet();
+  const runs = await call('attribution.runs', {});
+  expect(heard).toEqual([runs[0]!.id]);
+  expect(runs[0]).toMatchObject({
+    ...{ kind: 'modules', job: 'mean', set: 'the library’s edits', count: 2, detail: 'key token “cat”' },
+    ...{ model: { name: 'model', fingerprint: expect.any(String) }, seconds: found.seconds },
+  });
+  expect(runs.map(({ kind }) => kind)).toContain('gate');
+  expect((await call('jobs.list', {})).find(({ id }) => id === 'mean')!.outcome).toContain('kept');
+  await application.close();
+  application = createApplication({
+    ...{ libraryPath: at('attribution.emend'), resources: folder, version: '0', startModel: 'none', engine },
+  });
+  expect(await call('attribution.runs', {})).toEqual(runs);
+  const { id } = runs[0]!;
+  expect(await call('attribution.read', { run: id })).toEqual({
+    ...{ run: runs[0], found: { kind: 'modules', report: found } },
+  });
+  await call('attribution.remove', { run: id });
+  expect(await call('attribution.runs', {})).toEqual(runs.slice(1));
+  await expect(call('attribution.read', { run: id })).rejects.toMatchObject({ code: 'not-found' });
+}, 120_000);
+
+test('the last twenty are kept; one that cannot be is returned all the same, and its job says why', async () => {
+  const [first] = await call('attribution.runs', {});
+  const { found } = await call('attribution.read', { run: first!.id });
+  const attributions = new Attributions(at('kept'), new Events());
+  const { id: _, kind: __, created: ___, ...about } = first!;
+  for (let count = 0; count < 22; count++) await attributions.keep({ ...about, count }, found);
+  const kept = await attributions.list();
+  expect(kept).toHaveLength(20);
+  const counts = kept.map(({ count }) => count);
+  expect(counts).toContain(21);
+  expect(counts).not.toContain(0);
+  writeFileSync(join(at('kept'), kept[0]!.id, 'attribution.json'), '{}');
+  expect(await attributions.list()).toHaveLength(19);
+
+  rmSync(at('attributions'), { recursive: true });
+  writeFileSync(at('attributions'), 'no folder');
+  await call('models.open', { path: at('model') });
+  expect((await call('attribution.modality', { of: all, noise: null }, { job: 'lost' })).count).toBe(2);
+  const { state, outcome } = (await call('jobs.list', {})).find(({ id }) => id === 'lost')!;
+  expect({ state, outcome }).toMatchObject({
+    ...{ state: 'done', outcome: expect.stringMatching(/cannot be kept/) },
+  });
+}, 120_000);

@@ -1,29 +1,33 @@
 /**
  * @file Calls that look into the model: what contributes to an answer, and which layer to edit.
  */
+import { basename } from 'node:path';
 import type { z } from 'zod';
 import { codePerturbation, paperPerturbation } from '../../attribution/visualContribution.ts';
 import type { GateRequest } from '../../engine/gating.ts';
 import type { AttributedInputs, EngineEdit } from '../../engine/protocol.ts';
 import { editState } from '../../library/edits.ts';
 import { selectedEdits } from '../../library/lists.ts';
-import type { Calls, GateReport } from '../contract.ts';
+import type { Attributions } from '../attributions.ts';
+import type { AttributionFound, AttributionRun, Calls, GateReport } from '../contract.ts';
 import { isSet, unlessAborted } from '../jobs.ts';
 import { type Parts, relay } from '../parts.ts';
-import type { CallContext, HandlersOf } from '../router.ts';
+import { type CallContext, type HandlersOf, wireError } from '../router.ts';
 import { shellQuoted, typedPath } from '../typedPath.ts';
 
 type Of = z.output<Calls['attribution.modules']['input']>['of'];
 type One = z.output<Calls['attribution.visual']['input']>['of'];
 
-export function attributionHandlers({
-  library,
-  engine,
-  longEngines,
-  session,
-  events,
-  version,
-}: Parts): HandlersOf<'attribution'> {
+/** What the inputs of a set are of, for people. */
+function setName(of: Of): string {
+  if ('file' in of) return basename(of.file);
+  return 'select' in of && 'edits' in of.select ? 'chosen edits' : 'the library’s edits';
+}
+
+export function attributionHandlers(
+  { library, engine, longEngines, session, events, version }: Parts,
+  attributions: Attributions,
+): HandlersOf<'attribution'> {
   /** An input's picture and prompt, and the edit that is to act on it. */
   const inputOf = (of: One, bytes: (id: string) => Uint8Array) => {
     const state = of.edit === undefined ? null : editState(library, of.edit);
@@ -49,21 +53,50 @@ export function attributionHandlers({
   };
   /** Waits for the model, and for the adapter too where an edit is to act. */
   const ready = async (of: Of, { signal }: CallContext) => {
-    await unlessAborted<unknown>(session.demandModel(), signal);
+    const { name, fingerprint } = await unlessAborted(session.demandModel(), signal);
     if ('edit' in of && of.edit !== undefined) await session.demandAdapter();
+    return { name, fingerprint };
   };
   /** Where an input is attributed: with others in a process of its own, so that what is asked meanwhile is answered. */
   const placeFor = async (of: Of) =>
     isSet(of) ? { at: longEngines, model: await session.demandOpening() } : { at: engine, model: undefined };
+  /** Keeps what was found over a set. Where that cannot be, its job says so: it was found all the same. */
+  const keep = async (
+    found: AttributionFound,
+    about: Omit<AttributionRun, 'id' | 'kind' | 'job' | 'created'>,
+    { job, report }: CallContext,
+  ) => {
+    try {
+      await attributions.keep({ ...about, job }, found);
+      report.outcome(`Of ${about.count.toLocaleString('en')} inputs; kept on the Attribution page.`);
+    } catch (error) {
+      report.outcome(`It ended, but what was found cannot be kept: ${wireError(error).message}`);
+    }
+  };
+  /** The same for anything but a gate; of one input nothing is kept. */
+  const keepMean = async (
+    found: Exclude<AttributionFound, { kind: 'gate' }>,
+    model: AttributionRun['model'],
+    of: Of,
+    detail: string,
+    context: CallContext,
+  ) => {
+    if (!isSet(of)) return;
+    const { count, seconds } = found.report;
+    await keep(found, { model, set: setName(of), count, seconds, detail }, context);
+  };
   const options = ({ job, signal }: CallContext) => ({ signal, onStream: relay(events, job) });
 
   return {
     'attribution.modules': async ({ of, limit, token, control, variant }, context) => {
       const asked = inputsOf(of, limit);
-      await ready(of, context);
+      const opened = await ready(of, context);
       const { at, model } = await placeFor(of);
       const input = { ...asked, model, variant, token: token ?? null, control: control ?? null };
-      return at.call('attributeModules', input, options(context));
+      const report = await at.call('attributeModules', input, options(context));
+      const detail = token === undefined ? '' : `key token “${token}”`;
+      await keepMean({ kind: 'modules', report }, opened, of, detail, context);
+      return report;
     },
     'attribution.visual': async ({ of, layers, variant, level, draws, radius, seed }, context) => {
       const asked = inputOf(of, session.pictureReader());
@@ -83,9 +116,11 @@ export function attributionHandlers({
     },
     'attribution.modality': async ({ of, limit, noise }, context) => {
       const asked = inputsOf(of, limit);
-      await ready(of, context);
+      const opened = await ready(of, context);
       const { at, model } = await placeFor(of);
-      return at.call('attributeModality', { of: asked.of, model, noise }, options(context));
+      const report = await at.call('attributeModality', { of: asked.of, model, noise }, options(context));
+      await keepMean({ kind: 'modality', report }, opened, of, noise ? '' : 'attention alone', context);
+      return report;
     },
     'attribution.gate': async ({ limit, layers, ...set }, context) => {
       const started = performance.now();
@@ -102,14 +137,27 @@ export function attributionHandlers({
         ...{ data, format: set.format, images, layers: layers ?? null, limit, suffix: '', textSuffix: '' },
       };
       const input = { request, emend: version, packed: session.packedCache, command: gateCommandOf(request) };
-      const report = await longEngines.call('measureGate', input, options(context));
-      return { report: report as GateReport, seconds: (performance.now() - started) / 1000 };
+      const report = (await longEngines.call('measureGate', input, options(context))) as GateReport;
+      const seconds = (performance.now() - started) / 1000;
+      const detail = layers ? `layers ${layers.join(', ')}` : '';
+      const about = { model: report.model, set: report.data.name, count: report.data.edits, seconds, detail };
+      await keep({ kind: 'gate', report }, about, context);
+      return { report, seconds };
     },
     'attribution.propose': async ({ of, limit, rows, seed }, context) => {
       const asked = inputsOf(of, limit);
-      await ready(of, context);
+      const opened = await ready(of, context);
       const { at, model } = await placeFor(of);
-      return at.call('proposeLayer', { of: asked.of, model, rows, seed }, options(context));
+      const report = await at.call('proposeLayer', { of: asked.of, model, rows, seed }, options(context));
+      const detail = rows === 'visual' ? 'the picture’s rows' : 'the question’s rows';
+      await keepMean({ kind: 'propose', report }, opened, of, detail, context);
+      return report;
+    },
+    'attribution.runs': () => attributions.list(),
+    'attribution.read': ({ run }) => attributions.read(run),
+    'attribution.remove': async ({ run }) => {
+      await attributions.remove(run);
+      return {};
     },
   };
 }
