@@ -8,19 +8,44 @@ import type {
   MeasuredAt,
   SampleKind,
 } from '../../electron/api/contract.ts';
+import { shortNames } from '../widgets/metricNames.ts';
 
 /** Columns of the table, the papers' five first; the long name under the pointer. */
 export const metrics: ReadonlyArray<{ key: string; short: string; long: string }> = [
-  { key: 'reliability', short: 'Rel.', long: 'Reliability: the edit’s own question' },
-  { key: 'textGenerality', short: 'T-Gen.', long: 'Text generality: another wording' },
-  { key: 'imageGenerality', short: 'M-Gen.', long: 'Image generality: another picture of the thing' },
-  { key: 'textLocality', short: 'T-Loc.', long: 'Text locality: a question without a picture stays' },
-  { key: 'imageLocality', short: 'M-Loc.', long: 'Image locality: an unrelated picture and question stay' },
-  { key: 'samePicture', short: 'Same pic.', long: 'Same picture, another question: stays' },
-  { key: 'sameQuestion', short: 'Same q.', long: 'Same question, an unrelated picture: stays' },
-  { key: 'textReliability', short: 'T-Rel.', long: 'What the edit teaches, asked without a picture' },
-  { key: 'imageReliability', short: 'I-Rel.', long: 'What the edit teaches, asked of its picture' },
-  { key: 'portability', short: 'Port.', long: 'Portability: what follows from the edit' },
+  { key: 'reliability', short: shortNames.reliability, long: 'Reliability: the edit’s own question' },
+  { key: 'textGenerality', short: shortNames['text-generality'], long: 'Text generality: another wording' },
+  {
+    key: 'imageGenerality',
+    short: shortNames['image-generality'],
+    long: 'Image generality: another picture of the thing',
+  },
+  {
+    key: 'textLocality',
+    short: shortNames['text-locality'],
+    long: 'Text locality: a question without a picture stays',
+  },
+  {
+    key: 'imageLocality',
+    short: shortNames['image-locality'],
+    long: 'Image locality: an unrelated picture and question stay',
+  },
+  { key: 'samePicture', short: shortNames['same-picture'], long: 'Same picture, another question: stays' },
+  {
+    key: 'sameQuestion',
+    short: shortNames['same-question'],
+    long: 'Same question, an unrelated picture: stays',
+  },
+  {
+    key: 'textReliability',
+    short: shortNames['text-reliability'],
+    long: 'What the edit teaches, asked without a picture',
+  },
+  {
+    key: 'imageReliability',
+    short: shortNames['image-reliability'],
+    long: 'What the edit teaches, asked of its picture',
+  },
+  { key: 'portability', short: shortNames.portability, long: 'Portability: what follows from the edit' },
 ];
 export const papersFive = 5;
 

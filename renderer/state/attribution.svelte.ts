@@ -1,8 +1,10 @@
 /**
- * @file What is looked into on the attribution screen: a picture with a question, an edit on it or none, or the library's edits; and
- * what was found of it.
+ * @file What is looked into on the attribution screen: a picture with a question, an edit on it or none, or the library's edits; what was
+ * found of it, and what is kept of sets.
  */
 import type {
+  AttributionFound,
+  AttributionRun,
   CallInput,
   CallName,
   CallOutput,
@@ -26,7 +28,10 @@ import type { Pictures } from './pictures.svelte.ts';
 export const attributionViews = ['visual', 'modules', 'modality', 'gate', 'layer'] as const;
 export type AttributionView = (typeof attributionViews)[number];
 
-const callOf = { visual: 'visual', modules: 'modules', modality: 'modality', gate: 'gate', layer: 'propose' };
+const callOf = {
+  ...{ visual: 'visual', modules: 'modules', modality: 'modality', gate: 'gate', layer: 'propose' },
+} as const satisfies Record<AttributionView, string>;
+const viewOf = { modules: 'modules', modality: 'modality', gate: 'gate', propose: 'layer' } as const;
 
 /** Every edit that is not retired. */
 const usedEdits: EditFilter = { status: ['draft', 'checked', 'failed', 'stale', 'committed'] };
@@ -65,6 +70,9 @@ export class Attribution {
   gateLayers = $state('');
   gate = $state.raw<{ readonly report: GateReport; readonly seconds: number } | null>(null);
   error = $state.raw<WireError | null>(null);
+  /** what is kept of sets, latest first; and of each view the one that it shows, if any */
+  runs = $state.raw<readonly AttributionRun[]>([]);
+  #shown = $state.raw<Partial<Record<AttributionView, string | null>>>({});
   #turn = 0;
   #setTurn = 0;
   #suggested = '';
@@ -75,6 +83,7 @@ export class Attribution {
     this.#pictures = pictures;
     this.#condition = condition;
     this.gateSet = new DataSetChoice(connection, 'measuring');
+    connection.on('attribution.changed', () => void this.readRuns());
   }
 
   /** the attribution of what is in view that runs, wherever it was begun */
@@ -89,6 +98,12 @@ export class Attribution {
   readonly modules = $derived.by(() => this.#found.modules ?? null);
   readonly modality = $derived.by(() => this.#found.modality ?? null);
   readonly proposal = $derived.by(() => this.#found.proposal ?? null);
+  readonly runsInView = $derived.by(() => this.runs.filter(({ kind }) => kind === callOf[this.view]));
+  /** the kept one that is in view; null where what is in view is not kept */
+  readonly kept = $derived.by(() => {
+    const ofSet = this.whole || this.view === 'gate';
+    return (ofSet && this.runs.find(({ id }) => id === this.#shown[this.view])) || null;
+  });
   /** what keeps the gate from being measured, in words; '' for nothing */
   readonly gateLacks = $derived.by(() => {
     if (this.gateSet.lacks) return this.gateSet.lacks;
@@ -169,6 +184,64 @@ export class Attribution {
     this.rows = rows;
     this.#setTurn++;
     this.#ofSet = { ...this.#ofSet, proposal: null };
+    this.#show('layer', null);
+  }
+
+  async readRuns(): Promise<void> {
+    try {
+      this.runs = await this.#connection.call('attribution.runs', {});
+    } catch (thrown) {
+      this.error = toWireError(thrown);
+    }
+  }
+
+  /** Shows one that is kept, in its own view. */
+  async open({ id }: AttributionRun): Promise<void> {
+    this.error = null;
+    try {
+      const { run, found } = await this.#connection.call('attribution.read', { run: id });
+      this.#setTurn++;
+      this.view = viewOf[found.kind];
+      this.overLibrary = true;
+      this.#takeKept(found, run.seconds);
+      this.#show(this.view, id);
+    } catch (thrown) {
+      this.error = toWireError(thrown);
+    }
+  }
+
+  #takeKept(found: AttributionFound, seconds: number): void {
+    if (found.kind === 'gate') this.gate = { report: found.report, seconds };
+    else if (found.kind === 'modules') this.#take(true, { modules: found.report });
+    else if (found.kind === 'modality') this.#take(true, { modality: found.report });
+    else {
+      this.rows = found.report.rows;
+      this.#take(true, { proposal: found.report });
+    }
+  }
+
+  /** Removes one that is kept; what is in view of it goes too. */
+  async remove(id: string): Promise<void> {
+    const [view] = attributionViews.filter((one) => this.#shown[one] === id);
+    try {
+      await this.#connection.call('attribution.remove', { run: id });
+      if (view === 'gate') this.gate = null;
+      else if (view) this.#take(true, { [view === 'layer' ? 'proposal' : view]: null });
+      if (view) this.#show(view, null);
+    } catch (thrown) {
+      this.error = toWireError(thrown);
+    }
+    await this.readRuns();
+  }
+
+  #show(view: AttributionView, id: string | null): void {
+    this.#shown = { ...this.#shown, [view]: id };
+  }
+
+  /** A job over a set has ended and is in view: from now on as what is kept of it. */
+  async #showKept(view: AttributionView, job: string): Promise<void> {
+    await this.readRuns();
+    this.#show(view, this.runs.find((run) => run.job === job)?.id ?? null);
   }
 
   async run(): Promise<void> {
@@ -214,11 +287,14 @@ export class Attribution {
     const { data, images } = this.gateSet;
     const layers = listOf(this.gateLayers) ?? [];
     this.gate = null;
+    this.#show('gate', null);
     try {
-      this.gate = await this.#jobs.start('attribution.gate', {
+      const { id, result } = this.#jobs.start('attribution.gate', {
         ...{ data, ...(images.trim() && { images }), limit: this.gateLimit },
         ...(layers.length > 0 && { layers }),
-      }).result;
+      });
+      this.gate = await result;
+      await this.#showKept('gate', id);
     } catch (thrown) {
       const error = toWireError(thrown);
       if (error.code !== 'cancelled') this.error = error;
@@ -237,8 +313,11 @@ export class Attribution {
   ): Promise<CallOutput<N> | null> {
     const turn = whole ? this.#setTurn : this.#turn;
     const current = () => turn === (whole ? this.#setTurn : this.#turn);
+    const { view } = this;
     try {
-      const found = await this.#jobs.start(name, input).result;
+      const { id, result } = this.#jobs.start(name, input);
+      const found = await result;
+      if (whole && current()) await this.#showKept(view, id);
       return current() ? found : null;
     } catch (thrown) {
       const error = toWireError(thrown);

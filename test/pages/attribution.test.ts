@@ -1,4 +1,4 @@
-/** @file The attribution screen on the demo model: maps before and with an edit, bars, a proposed layer, files, stopping, narrow windows. */
+/** @file The attribution screen on the demo model: maps before and with an edit, bars, a proposed layer, files, stopping, what is kept, narrow windows. */
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -47,6 +47,7 @@ const chart = (title: RegExp) =>
     );
 
 beforeAll(async () => {
+  process.env.XDG_DATA_HOME = join(folder, 'data');
   program = await startProgram({
     library: join(folder, 'library.emend'),
     launch: () => {
@@ -273,12 +274,50 @@ test('a layer is proposed over the library’s edits with its reason, and anothe
   await found().getByText(proposed.why).waitFor();
   await page.getByLabel('Layer to take').selectOption('5');
   const json = JSON.parse((await saved('Save JSON')).content.toString());
-  expect(json).toMatchObject({ chosenLayer: 5, of: 'library', result: { layer: proposed.layer } });
+  expect(json).toMatchObject({ chosenLayer: 5, result: { layer: proposed.layer } });
+  expect(json.of).toEqual({ set: 'the library’s edits', count: 1 });
   await page.getByRole('button', { name: 'Train an adapter there…' }).click();
   const form = page.getByRole('form', { name: 'New training' });
   await poll(() => form.getByLabel('Layer', { exact: true }).inputValue()).toBe('5');
   await page.getByRole('link', { name: 'Attribution' }).click();
   await found().getByText(proposed.why).waitFor();
+});
+
+test('what was found over sets is there after a reload: opened, saved, and removed', async () => {
+  const [kept] = await call('attribution.runs', {});
+  expect(kept).toMatchObject({ kind: 'propose', set: 'the library’s edits', count: 1 });
+  await page.reload();
+  await show('Which layer to edit');
+  const earlier = page.getByRole('region', { name: 'Earlier' });
+  const open = earlier.getByRole('button', { name: /^Open the library’s edits/ });
+  await open.first().click();
+  const { found: of } = await call('attribution.read', { run: kept!.id });
+  if (of.kind !== 'propose') throw new Error('not the proposal');
+  await found().getByText(of.report.why).waitFor();
+  await found()
+    .getByText(/^Over 1 inputs? of the library’s edits, /)
+    .waitFor();
+  expect(await open.first().getAttribute('aria-current')).toBe('true');
+  expect(JSON.parse((await saved('Save JSON')).content.toString()).result).toEqual(of.report);
+  await show('Gate');
+  await earlier
+    .getByRole('button', { name: /^Open gate\.json/ })
+    .first()
+    .click();
+  await found()
+    .getByRole('table', { name: /^At layer \d, what the threshold lets through$/ })
+    .waitFor();
+  const runs = () =>
+    call('attribution.runs', {}).then((all) => all.filter(({ kind }) => kind === 'gate').length);
+  const before = await runs();
+  await earlier
+    .getByRole('button', { name: /^Remove gate\.json/ })
+    .first()
+    .click();
+  await poll(runs).toBe(before - 1);
+  await found().getByText('Name a data set and press Compare.').waitFor();
+  await show('Which layer to edit');
+  await found().getByText(of.report.why).waitFor();
 });
 
 test('it runs as a job that is listed and can be stopped', async () => {
