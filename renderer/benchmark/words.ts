@@ -79,6 +79,13 @@ export const verdictNames: Readonly<Record<EditVerdict, string>> = {
 export const sizeName = (edits: number): string =>
   edits === 1 ? 'each alone' : `${edits.toLocaleString()} together`;
 
+/** Numbers of edits that act together: “each alone”, “each alone, 10, 100 together”. */
+export function sizesName(sizes: readonly number[]): string {
+  const together = sizes.filter((edits) => edits > 1).map((edits) => edits.toLocaleString());
+  const parts = [...(sizes.includes(1) ? [sizeName(1)] : []), ...together];
+  return `${parts.join(', ')}${together.length > 0 ? ' together' : ''}`;
+}
+
 /** An editor of a comparison in a few words. */
 export function rowName({ editors }: Comparison, place: number): string {
   const { editor, scope, settings } = editors[place]!;

@@ -140,9 +140,9 @@ test('a benchmark that waits says for what; one whose process is killed says so 
   await form.getByLabel('Measured').fill('1');
   await form.getByRole('button', { name: 'Cancel' }).click();
 
-  // What measures is stopped as long as this is looked at.
-  const measuring = desktop.run.engines[1]!;
-  measuring.kill('SIGSTOP');
+  // What measures is suspended as long as this is looked at.
+  const { suspended } = desktop.run;
+  suspended.operation = 'measure';
   await measure();
   await poll(() => run.getByRole('button', { name: 'Stop' }).isVisible()).toBe(true);
   await poll(() => page.getByRole('list', { name: 'Comparisons' }).getByText('running').count()).toBe(1);
@@ -151,7 +151,7 @@ test('a benchmark that waits says for what; one whose process is killed says so 
   await poll(() => page.getByRole('list', { name: 'Comparisons' }).getByText('waiting').count()).toBe(1);
   await page.getByRole('list', { name: 'Comparisons' }).getByRole('button', { name: 'running' }).click();
   await poll(() => run.getByRole('button', { name: 'Stop' }).isVisible()).toBe(true);
-  measuring.kill('SIGKILL');
+  suspended.process!.kill('SIGKILL');
   const again = run.getByRole('button', { name: 'Try what failed again' });
   await poll(() => again.isVisible()).toBe(true);
   await poll(() => run.getByText(/ended unexpectedly.*What was recorded/).count()).toBe(1);

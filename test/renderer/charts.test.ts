@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { apart, logarithmic, ticks } from '../../renderer/charts/scale.ts';
+import { apart, logarithmic, roundTicks, ticks } from '../../renderer/charts/scale.ts';
 
 describe('the axes of a chart', () => {
   it('place sizes by their logarithm, and keep what lies beyond at the ends', () => {
@@ -18,6 +18,13 @@ describe('the axes of a chart', () => {
     expect(ticks(0, 1)).toEqual([0, 0.5, 1]);
     expect(ticks(3, 3)).toEqual([3]);
     for (const high of [0.01, 0.07, 0.3, 1, 9]) expect(ticks(0, high).length).toBeLessThanOrEqual(4);
+  });
+
+  it('end at round values where nothing is to touch the end', () => {
+    expect(roundTicks(0, 0.97, 5)).toEqual([0, 0.25, 0.5, 0.75, 1]);
+    expect(roundTicks(-0.07, 0.3, 5)).toEqual([-0.1, 0, 0.1, 0.2, 0.3]);
+    expect(roundTicks(0, 1)).toEqual([0, 0.5, 1]);
+    expect(roundTicks(2, 2)).toEqual([2]);
   });
 
   it('have no labels that lie on one another; the last is always there', () => {

@@ -48,6 +48,7 @@ export async function launchDesktop(options: DesktopOptions): Promise<Desktop> {
     context,
     engineEntry: options.engine ?? null,
     engines: [],
+    suspended: { operation: null, process: null },
     handlers: new Map(),
     windows: [],
     opened: [],

@@ -6,6 +6,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { EventEmitter } from 'node:events';
 import { readFileSync } from 'node:fs';
 import type { BrowserContext, Page } from 'playwright-core';
+import type { OperationName, ToEngine } from '../../electron/engine/protocol.ts';
 
 /** Chromium has no `emend:` scheme of ours, so the page lives here, a secure context too; the main side never sees it. */
 const ORIGIN = 'http://emend.localhost';
@@ -19,6 +20,8 @@ export interface FakeElectronRun {
   /** engine entry in place of the real one */
   readonly engineEntry: string | null;
   readonly engines: ChildProcess[];
+  /** the operation that is not to be begun: the process that is asked for it first is suspended, and is here then */
+  readonly suspended: { operation: OperationName | null; process: ChildProcess | null };
   readonly handlers: Map<string, Handler>;
   readonly windows: FakeBrowserWindow[];
   readonly opened: string[];
@@ -225,7 +228,14 @@ export const electron = {
       });
       if (isEngine) run.engines.push(child);
       return Object.assign(child, {
-        postMessage: (message: object) => child.connected && child.send(message, () => {}),
+        postMessage: (message: ToEngine) => {
+          const { suspended } = run;
+          if (message.kind === 'call' && message.name === suspended.operation) {
+            child.kill('SIGSTOP');
+            Object.assign(suspended, { operation: null, process: child });
+          }
+          if (child.connected) child.send(message, () => {});
+        },
       });
     },
   },
