@@ -151,6 +151,7 @@ test('a benchmark that waits says for what; one whose process is killed says so 
   await poll(() => page.getByRole('list', { name: 'Comparisons' }).getByText('waiting').count()).toBe(1);
   await page.getByRole('list', { name: 'Comparisons' }).getByRole('button', { name: 'running' }).click();
   await poll(() => run.getByRole('button', { name: 'Stop' }).isVisible()).toBe(true);
+  await poll(() => suspended.process).not.toBeNull();
   suspended.process!.kill('SIGKILL');
   const again = run.getByRole('button', { name: 'Try what failed again' });
   await poll(() => again.isVisible()).toBe(true);
