@@ -1,8 +1,9 @@
 /**
  * @file How well maps agree with where things lie, on scenes of the demo world, which say so: the influence map of an adapter
- * (the demo adapter, or those named: `npm run bench -- maps ADAPTER…`) and visual contribution by layer. Edits of a draw of its own
- * that are about a thing in the picture. A cell is on the thing where the thing covers at least a quarter of it.
+ * (the demo adapter, or those named: `npm run bench -- maps ADAPTER…`) and visual contribution by layer. Edits of a draw of its own, or of
+ * another (`--seed 22`), that are about a thing in the picture. A cell is on the thing where the thing covers at least a quarter of it.
  */
+import { parseArgs } from 'node:util';
 import { layersAfterEdit } from '../../electron/attribution/influenceTarget.ts';
 import { agreement, type MapAgreement } from '../../electron/attribution/pointing.ts';
 import { PictureAttribution, paperPerturbation } from '../../electron/attribution/visualContribution.ts';
@@ -13,11 +14,15 @@ import { loadSprites } from '../../electron/demo/world/sprites.ts';
 import { OpenModel } from '../../electron/engine/openModel.ts';
 
 const EDITS = 100;
-const SEED = 21;
 const FINE = 4;
 
 await loadSprites();
-const [, , , ...named] = process.argv;
+const { values, positionals: named } = parseArgs({
+  args: process.argv.slice(3),
+  options: { seed: { type: 'string', default: '21' } },
+  allowPositionals: true,
+});
+const SEED = Number(values.seed);
 for (const adapter of named.length > 0 ? named : ['resources/demo-adapter']) await measure(adapter);
 
 /** Which cells of a grid of `side` × `side` show the object of this name. */
