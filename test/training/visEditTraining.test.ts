@@ -241,3 +241,24 @@ test('an adapter whose mapper read the last token alone goes on with one that re
   );
   expect(shapeOfWeights(weights, shape.heads, 'here')).toMatchObject(shape);
 });
+
+test('the changes alone are trained by their answers, whole or in layers, and the mapper stays as it is', async () => {
+  const edits = tinyEdits(model);
+  const options = { ...tinyTraining, steps: 2, rows: 320 };
+  const start = await trainVisEdit(model, edits, options, { statePath: join(folder, 'start of changes') });
+  const from = { fingerprint: 'start', weights: start.weights };
+  const changes = async (name: string, below: { keptBelow?: string } = {}) => {
+    const run = { statePath: join(folder, name), from, ...below };
+    return (await trainVisEdit(model, edits, { ...options, trains: 'changes' }, run)).weights;
+  };
+  const [whole, layers] = [
+    await changes('changes'),
+    await changes('layers', { keptBelow: join(folder, 'b') }),
+  ];
+  for (const [name, { data }] of start.weights)
+    if (name.startsWith('influence_mapper.')) expect(whole.get(name)!.data, name).toEqual(data);
+    else expect(largestDifference(layers.get(name)!.data, whole.get(name)!.data), name).toBeLessThan(2e-3);
+  const changed = 'mlp_end.weight';
+  const moved = largestDifference(whole.get(changed)!.data, start.weights.get(changed)!.data);
+  expect(moved).toBeGreaterThan(1e-4);
+});
