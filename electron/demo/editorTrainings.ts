@@ -20,12 +20,17 @@ export type DemoEditor = (typeof demoEditors)[number];
 /** Settings that VisEdit's and DualEdit's adapters share. */
 const rows =
   '--layer 0 --batch 8 --warm-up 50 --middle 512 --influence-middle 320 --heads 8 --attention row-kinds ' +
-  '--start similarity --scale 1 --rows 160 --sampled 12 --image-generality-weight 1.5 --provider cpu';
-const visEdit = `${rows} --influence-pictures one --influence-weight 0.1 --attribution-weight 0.1 --locality-weight 1.5`;
+  '--start similarity --scale 1 --rows 160 --image-generality-weight 1.5 --provider cpu';
+const visEdit = `${rows} --sampled 12 --influence-pictures one --influence-weight 0.1 --attribution-weight 0.1 --locality-weight 1.5`;
+/** Of VisEdit's mapper that reads the whole prompt and is drawn over what layer 3 reads, and of the changes under it. */
+const wholePrompt =
+  `${rows} --influence-key prompt --sampled 100 --influence-pictures one --influence-up-weight 0 ` +
+  '--influence-down-weight 0.1 --attribution-weight 0.02 --overlap-weight 1 --attribution-layers 3 --locality-weight 1.5';
 
 /**
  * The trainings of these editors into a folder, on edits that are composed as they are needed. VisEdit's goes on twice from its own weights, at a
- * lower rate each time; DualEdit's begins with VisEdit's, the shipped one's where that is not trained too.
+ * lower rate each time, then its influence mapper is trained alone, and the changes alone under it; DualEdit's begins with VisEdit's, the shipped
+ * one's where that is not trained too.
  * @param steps of KE, LTE and SERAC
  */
 export function editorTrainings(
@@ -52,14 +57,28 @@ export function editorTrainings(
     VisEdit: () => [
       training('VisEdit', 'visedit-begun', 6800, `${visEdit} --rate 6e-4`),
       training('VisEdit', 'visedit-further', 2600, `${visEdit} --rate 4e-4`, at('visedit-begun')),
-      training('VisEdit', 'visedit-demo', 3600, `${visEdit} --rate 3e-4`, at('visedit-further')),
+      training('VisEdit', 'visedit-published', 3600, `${visEdit} --rate 3e-4`, at('visedit-further')),
+      training(
+        'VisEdit',
+        'visedit-mapper',
+        6000,
+        `${wholePrompt} --trains mapper --rate 1e-3`,
+        at('visedit-published'),
+      ),
+      training(
+        'VisEdit',
+        'visedit-demo',
+        3200,
+        `${wholePrompt} --trains changes --rate 4e-4`,
+        at('visedit-mapper'),
+      ),
     ],
     DualEdit: () => [
       training(
         'DualEdit',
         'dualedit-demo',
         2000,
-        `${rows} --text-layer 2 --influence-weight 0 --attribution-weight 0 --locality-weight 0.3 --rate 4e-4`,
+        `${rows} --sampled 12 --influence-key prompt --text-layer 2 --influence-weight 0 --attribution-weight 0 --locality-weight 0.3 --rate 4e-4`,
         editors.includes('VisEdit')
           ? at('visedit-demo')
           : join(import.meta.dirname, '../../resources/demo-adapter'),

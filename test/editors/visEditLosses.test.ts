@@ -56,7 +56,7 @@ describe.each([
 
   const setUp = async (
     target: 'official' | 'paper',
-    only?: keyof typeof terms | 'influenceLevels',
+    only?: keyof typeof terms | 'influenceOverlap',
     raisedOn: readonly number[] = [1],
   ) => {
     const pictures = await openSafetensors(at('forward.safetensors'));
@@ -148,33 +148,41 @@ describe.each([
     expect(both['influenceAttribution']).toBeCloseTo(rephrased['influenceAttribution']!, 4);
   });
 
-  test('levels: each row’s influence is drawn to its attribution over the largest', async () => {
-    const { trainer, feeds } = await setUp('paper', 'influenceLevels');
+  test('overlap: one minus the Tversky index of the map and what is attributed', async () => {
+    const { trainer, feeds } = await setUp('paper', 'influenceOverlap');
     const sampled = expected.sampled_tokens.length as number;
-    const rows = { ...feeds, lowered: feeds['raised']! };
-    const levels = async (attribution: Float32Array) =>
-      trainer.evaluate({ ...rows, attribution: float32(attribution, [1, sampled]) });
+    const raised = Array.from(feeds['raised']!.data as BigInt64Array, Number);
+    const evaluate = (rows: readonly number[], attribution: readonly number[]) =>
+      trainer.evaluate({
+        ...feeds,
+        lowered: int64([...rows], [sampled]),
+        attribution: float32(Float32Array.from(attribution), [1, sampled]),
+      });
+    const even = new Array<number>(sampled).fill(1 / sampled);
     try {
-      // Attributed alike, all rows are to rise: eq. 16.
-      const alike = await levels(new Float32Array(sampled).fill(1 / sampled));
-      const { influenceUp: up, influenceDown: down } = alike.terms as Record<string, number>;
-      expect(Math.abs(alike.loss - up!)).toBeLessThan(1e-5);
-      // Attributed to one row, that is to rise and all others to fall (eq. 17): the mean over all rows says how much.
-      const alone = await Promise.all(
-        Array.from({ length: sampled }, async (_, row) => {
-          const one = new Float32Array(sampled);
-          one[row] = 1;
-          return (await levels(one)).loss;
-        }),
-      );
-      const mean = alone.reduce((sum, loss) => sum + loss, 0) / sampled;
-      expect(Math.abs(mean - (up! + (sampled - 1) * down!) / sampled)).toBeLessThan(1e-5);
-      expect(Math.max(...alone) - Math.min(...alone)).toBeGreaterThan(1e-6);
-      // Half attributed is half way.
-      const halves = new Float32Array(sampled).fill(0.5);
-      halves[0] = 1;
-      const half = (await levels(halves)).loss;
-      expect(Math.abs(half - (alike.loss + alone[0]!) / 2)).toBeLessThan(1e-5);
+      // Eq. 17 of one row alone, −log(1 − influence), says the influence of that row.
+      const map: number[] = [];
+      for (const row of raised) {
+        const { terms } = await evaluate(new Array<number>(sampled).fill(row), even);
+        map.push(1 - Math.exp(-terms['influenceDown']!));
+      }
+      const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+      const index = (attribution: readonly number[]) => {
+        const covered = attribution.map((share) => {
+          const fourth = ((share * sampled) / 2) ** 4;
+          return fourth / (fourth + 1);
+        });
+        const common = sum(map.map((value, row) => value * covered[row]!));
+        const beside = sum(map) - common;
+        const missed = sum(covered) - common;
+        return common / (common + 0.1 * beside + 0.9 * missed + 1e-3);
+      };
+      const one = even.map((_, row) => Number(row === 1));
+      const two = even.map((_, row) => (row < 2 ? 0.5 : 0));
+      for (const attribution of [even, one, two])
+        expect(Math.abs((await evaluate(raised, attribution)).loss - (1 - index(attribution)))).toBeLessThan(
+          1e-4,
+        );
     } finally {
       await trainer.dispose();
     }

@@ -190,7 +190,7 @@ test('the influence mapper alone is trained as its own losses say, whole or in l
       },
     );
   const mapper = await alone('mapper');
-  const influence = ['influenceUp', 'influenceDown', 'influenceAttribution', 'influenceLevels'];
+  const influence = ['influenceUp', 'influenceDown', 'influenceAttribution', 'influenceOverlap'];
   expect(told).toEqual([influence, influence]);
   // The same by the way of training all of it, where answers weigh next to nothing.
   const silent = { reliability: 1e-9, textGenerality: 0, imageGenerality: 0, imageLocality: 0 };

@@ -74,10 +74,10 @@ export const rowFields = {
     title: 'Weight of attribution',
     description: 'Of the influence attribution loss',
   }),
-  levelsWeight: weight(publishedWeights.influenceLevels).meta({
-    title: 'Weight of levels',
+  overlapWeight: weight(publishedWeights.influenceOverlap).meta({
+    title: 'Weight of overlap',
     description:
-      'Not in the paper: influence itself, not its share, is drawn to the attribution, and to zero beside what is asked about',
+      'Not in the paper: the map itself, not its shares, is drawn over what is attributed most, and to zero beside it',
   }),
   attributionLayers: z
     .string()
@@ -166,7 +166,7 @@ export function rowTraining(
       influenceUp: settings.influenceUpWeight ?? settings.influenceWeight,
       influenceDown: settings.influenceDownWeight ?? settings.influenceWeight,
       influenceAttribution: settings.attributionWeight,
-      influenceLevels: settings.levelsWeight,
+      influenceOverlap: settings.overlapWeight,
     },
   };
 }

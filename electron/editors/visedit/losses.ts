@@ -30,8 +30,8 @@ export interface LossWeights {
   readonly influenceUp: number;
   readonly influenceDown: number;
   readonly influenceAttribution: number;
-  /** not in the paper: see `influenceLevels` of `visEditLosses` */
-  readonly influenceLevels: number;
+  /** not in the paper: see `influenceOverlap` of `visEditLosses` */
+  readonly influenceOverlap: number;
 }
 
 /** The published code's weights. */
@@ -43,7 +43,7 @@ export const publishedWeights: LossWeights = {
   influenceUp: 0.1,
   influenceDown: 0.1,
   influenceAttribution: 0.1,
-  influenceLevels: 0,
+  influenceOverlap: 0,
 };
 
 /** An editor's terms: of its answers, and of its influence mapper, as far as either is trained. */
@@ -67,9 +67,10 @@ const logFloor = 1e-8;
  * `raised` int64 [raisedPictures·edits·sampled], `lowered` int64 [edits·sampled], rows among R whose influence is to rise and to fall;
  * `attribution` [edits, sampled], the influence target of the last picture's raised rows (eq. 18, normalised).
  *
- * Beside the paper's terms there is `influenceLevels`: eq. 18 says only how influence is shared among the rows of a picture, so that
- * nothing draws it to zero beside what is asked about. Here each row's influence is itself drawn to its attribution over the largest of
- * the picture, by their cross entropy.
+ * Beside the paper's terms there is `influenceOverlap`: eq. 18 says only how influence is shared among the rows of a picture, so that
+ * nothing draws it to one on what is asked about and to zero beside it. Here the map as a whole is drawn over the rows that are attributed at
+ * least about twice their even share: 1 − their Tversky index (Salehi et al. 2017, "Tversky loss function"), in which influence beside them
+ * counts for one part and influence that they lack for nine: one layer reads few of a thing's rows, and the map is to cover it.
  */
 export function visEditLosses(
   graph: Graph,
@@ -129,7 +130,7 @@ export function adaptChosen(
 }
 
 type InfluenceTerms = Record<
-  'influenceUp' | 'influenceDown' | 'influenceAttribution' | 'influenceLevels',
+  'influenceUp' | 'influenceDown' | 'influenceAttribution' | 'influenceOverlap',
   Tensor
 >;
 
@@ -167,6 +168,27 @@ export function influenceLosses(
 const hiddenAtEdit = (graph: Graph, { edits, rows }: BatchSizes, width: number): Tensor =>
   graph.input('hidden', 'float32', [3 * edits, rows, width]);
 
+/** 1 where a row is attributed several times twice its even share of the picture, 0 where much less, 0.5 at it. [edits, sampled] */
+function isAttributed(target: Tensor, sampled: number): Tensor {
+  const times = f.multiply(target, sampled / 2);
+  const squared = f.multiply(times, times);
+  const fourth = f.multiply(squared, squared);
+  return f.divide(fourth, f.add(fourth, 1));
+}
+
+const BESIDE_WEIGHT = 0.1;
+/** Keeps the index of nothing with nothing a number. */
+const OVERLAP_FLOOR = 1e-3;
+
+/** The Tversky index of each map with the rows it should cover, both 0..1 [edits, sampled] → [edits], 1 where they agree. */
+function tverskyIndex(map: Tensor, covered: Tensor): Tensor {
+  const total = (x: Tensor) => f.sum(x, [-1]);
+  const common = total(f.multiply(map, covered));
+  const beside = f.multiply(total(f.multiply(map, f.subtract(1, covered))), BESIDE_WEIGHT);
+  const missed = f.multiply(total(f.multiply(f.subtract(1, map), covered)), 1 - BESIDE_WEIGHT);
+  return f.divide(common, f.add(f.add(common, f.add(beside, missed)), OVERLAP_FLOOR));
+}
+
 function influenceTerms(
   graph: Graph,
   { edits, rows, sampled, raisedPictures }: BatchSizes,
@@ -187,20 +209,15 @@ function influenceTerms(
   const lastRaised = raisedPictures === 1 ? raised : f.slice(raised, 0, edits, 2 * edits);
   const lowered = f.sigmoid(influenceOf('lowered', 1));
   const target = graph.input('attribution', 'float32', [edits, sampled]);
-  const level = f.divide(target, f.max(target, [-1], true));
   const surprise = (x: Tensor) => f.negate(f.log(f.add(x, logFloor)));
   return {
     // a term for each picture
     influenceUp: f.multiply(f.mean(surprise(f.sigmoid(raised))), raisedPictures),
     influenceDown: f.mean(surprise(f.subtract(1, lowered))),
     influenceAttribution: f.mean(f.sum(f.multiply(target, surprise(f.softmax(lastRaised))), [-1])),
-    influenceLevels: f.negate(
-      f.mean(
-        f.add(
-          f.multiply(level, f.logSigmoid(lastRaised)),
-          f.multiply(f.subtract(1, level), f.logSigmoid(f.negate(lastRaised))),
-        ),
-      ),
+    influenceOverlap: f.subtract(
+      1,
+      f.mean(tverskyIndex(f.sigmoid(lastRaised), isAttributed(target, sampled))),
     ),
   };
 }

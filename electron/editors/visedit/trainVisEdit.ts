@@ -52,7 +52,7 @@ const MAPPER_PREFIX = 'influence_mapper.';
 const silent: Readonly<Record<TrainedPart, Partial<LossWeights>>> = {
   all: {},
   mapper: { reliability: 0, textGenerality: 0, imageGenerality: 0, imageLocality: 0 },
-  changes: { influenceUp: 0, influenceDown: 0, influenceAttribution: 0, influenceLevels: 0 },
+  changes: { influenceUp: 0, influenceDown: 0, influenceAttribution: 0, influenceOverlap: 0 },
 };
 
 export interface VisEditTraining extends VisEditAdapter, TrainingOptions {}
@@ -131,7 +131,7 @@ async function begin(
       `Attribution is read at layers ${high.join(', ')}, which must lie above the adapter's layer ${layer} and below ${decoder.layers}.`,
     );
   const attribution =
-    shape.influenceMapper && (lossWeights.influenceAttribution !== 0 || lossWeights.influenceLevels !== 0)
+    shape.influenceMapper && (lossWeights.influenceAttribution !== 0 || lossWeights.influenceOverlap !== 0)
       ? await InfluenceAttribution.compile(decoder, high, { ...paperPerturbation, draws: 1 })
       : null;
   const training = await adaptersInTraining(
