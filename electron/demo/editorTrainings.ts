@@ -22,15 +22,15 @@ const rows =
   '--layer 0 --batch 8 --warm-up 50 --middle 512 --influence-middle 320 --heads 8 --attention row-kinds ' +
   '--start similarity --scale 1 --rows 160 --image-generality-weight 1.5 --provider cpu';
 const visEdit = `${rows} --sampled 12 --influence-pictures one --influence-weight 0.1 --attribution-weight 0.1 --locality-weight 1.5`;
+const dualEdit = `${rows} --sampled 12 --text-layer 2 --influence-weight 0 --attribution-weight 0 --locality-weight 0.3`;
 /** Of VisEdit's mapper that reads the whole prompt and is drawn over what layer 3 reads, and of the changes under it. */
 const wholePrompt =
   `${rows} --influence-key prompt --sampled 100 --influence-pictures one --influence-up-weight 0 ` +
-  '--influence-down-weight 0.1 --attribution-weight 0.02 --overlap-weight 1 --attribution-layers 3 --locality-weight 1.5';
+  '--influence-down-weight 0.1 --attribution-weight 0.02 --attribution-layers 3 --locality-weight 1.5';
 
 /**
  * The trainings of these editors into a folder, on edits that are composed as they are needed. VisEdit's goes on twice from its own weights, at a
- * lower rate each time, then its influence mapper is trained alone, and the changes alone under it; DualEdit's begins with VisEdit's, the shipped
- * one's where that is not trained too.
+ * lower rate each time, then its influence mapper is trained alone, and all of it together; DualEdit's begins with VisEdit's before that.
  * @param steps of KE, LTE and SERAC
  */
 export function editorTrainings(
@@ -53,36 +53,34 @@ export function editorTrainings(
   };
   const at = (name: string) => join(out, name);
   const shown = '--batch 4 --rate 1e-3';
+  /** VisEdit's with the paper's mapper. */
+  const asPublished = () => [
+    training('VisEdit', 'visedit-begun', 6800, `${visEdit} --rate 6e-4`),
+    training('VisEdit', 'visedit-further', 2600, `${visEdit} --rate 4e-4`, at('visedit-begun')),
+    training('VisEdit', 'visedit-published', 3600, `${visEdit} --rate 3e-4`, at('visedit-further')),
+  ];
   const of: Record<DemoEditor, () => EditorTraining[]> = {
     VisEdit: () => [
-      training('VisEdit', 'visedit-begun', 6800, `${visEdit} --rate 6e-4`),
-      training('VisEdit', 'visedit-further', 2600, `${visEdit} --rate 4e-4`, at('visedit-begun')),
-      training('VisEdit', 'visedit-published', 3600, `${visEdit} --rate 3e-4`, at('visedit-further')),
+      ...asPublished(),
       training(
         'VisEdit',
         'visedit-mapper',
         6000,
-        `${wholePrompt} --trains mapper --rate 1e-3`,
+        `${wholePrompt} --overlap-weight 1 --trains mapper --rate 1e-3`,
         at('visedit-published'),
       ),
       training(
         'VisEdit',
         'visedit-demo',
-        3200,
-        `${wholePrompt} --trains changes --rate 4e-4`,
+        6000,
+        `${wholePrompt} --overlap-weight 2.5 --rate 4e-4`,
         at('visedit-mapper'),
       ),
     ],
     DualEdit: () => [
-      training(
-        'DualEdit',
-        'dualedit-demo',
-        2000,
-        `${rows} --sampled 12 --influence-key prompt --text-layer 2 --influence-weight 0 --attribution-weight 0 --locality-weight 0.3 --rate 4e-4`,
-        editors.includes('VisEdit')
-          ? at('visedit-demo')
-          : join(import.meta.dirname, '../../resources/demo-adapter'),
-      ),
+      ...asPublished(),
+      training('DualEdit', 'dualedit-begun', 2000, `${dualEdit} --rate 4e-4`, at('visedit-published')),
+      training('DualEdit', 'dualedit-demo', 1400, `${dualEdit} --rate 3e-4 --seed 2`, at('dualedit-begun')),
     ],
     MEND: () => [
       training(
@@ -96,7 +94,8 @@ export function editorTrainings(
     LTE: () => [training('LTE', 'lte-demo', steps, shown)],
     SERAC: () => [training('SERAC', 'serac-demo', steps, shown)],
   };
-  return demoEditors.filter((editor) => editors.includes(editor)).flatMap((editor) => of[editor]());
+  const all = demoEditors.filter((editor) => editors.includes(editor)).flatMap((editor) => of[editor]());
+  return [...new Map(all.map((one) => [one.folder, one])).values()];
 }
 
 /** Editors by their names, as VisEdit,MEND. @throws EmendError 'invalid-input' */

@@ -48,7 +48,12 @@ test('every editor that is trained has its command, which is taken with the sett
     made.push(into);
   }
   const named = (name: string) => asked(all.find(({ folder: into }) => into.endsWith(name))!.args);
-  expect(await named('dualedit-demo')).toMatchObject({ from: join('out', 'visedit-demo') });
+  expect(await named('dualedit-demo')).toMatchObject({ from: join('out', 'dualedit-begun') });
+  // Alone it begins with the same.
+  const alone = editorTrainings('out', 700, ['DualEdit']);
+  expect(alone.map(({ folder: into }) => into)).toEqual(
+    all.map(({ folder: into }) => into).filter((into) => /published|begun|further|dualedit/.test(into)),
+  );
   for (const name of ['ke-demo', 'lte-demo', 'serac-demo'])
     expect(await named(name)).toMatchObject({
       options: { steps: 700, edits: 4, optimizer: { schedule: { peak: 1e-3 } } },
