@@ -153,11 +153,11 @@ describe('compare', () => {
     await poll(() => page.evaluate(() => navigator.clipboard.readText())).toBe('lime');
     await page.getByRole('link', { name: 'Library' }).click();
     await page.getByRole('link', { name: 'Compare' }).click();
-    expect(await page.getByRole('article').count()).toBe(4);
+    await poll(() => page.getByRole('article').count()).toBe(4);
     await page.getByRole('button', { name: 'Clear' }).click();
     await page.getByText('Ask both at once').waitFor();
     await page.getByRole('button', { name: 'Put back' }).click();
-    expect(await page.getByRole('article').count()).toBe(4);
+    await poll(() => page.getByRole('article').count()).toBe(4);
   });
 
   test('fits a narrow window, light and dark', async () => {
