@@ -1163,6 +1163,8 @@ export const JobRecord = z.object({
   subject: z.string(),
   /** the edit it works on, if it is one */
   edit: EditId.nullable(),
+  /** whether it has an engine of its own, beside the one that answers; older records do not say */
+  ownEngine: z.boolean().default(false),
   /** waiting: for another job, or for the model to open */
   state: z.enum(['waiting', 'running', 'done', 'failed', 'cancelled']),
   /** what it waits for, for people; null unless it waits */

@@ -345,9 +345,9 @@ export function secondsLeft(elapsed: number, from: number, done: number, total: 
   return done > from && done < total ? Math.ceil((elapsed / (done - from)) * (total - done)) : null;
 }
 
-function newRecord(id: string, { kind, subject, edit }: JobSubject): JobRecord {
+function newRecord(id: string, { kind, subject, edit, engine }: JobSubject): JobRecord {
   return {
-    ...{ id, kind, subject, edit, state: 'running', waitsFor: null },
+    ...{ id, kind, subject, edit, ownEngine: engine === 'own', state: 'running', waitsFor: null },
     ...{ stage: '', done: 0, total: null, unit: '', secondsLeft: null },
     ...{ started: new Date().toISOString(), ended: null, outcome: null, log: [] },
   };

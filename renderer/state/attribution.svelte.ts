@@ -86,13 +86,15 @@ export class Attribution {
     connection.on('attribution.changed', () => void this.readRuns());
   }
 
-  /** the attribution of what is in view that runs, wherever it was begun */
-  readonly job = $derived.by(
-    () => this.#jobs.running.find(({ kind }) => kind === `attribution.${callOf[this.view]}`) ?? null,
-  );
   readonly takesSet = $derived.by(() => this.view !== 'visual');
   /** whether the library's edits are looked into */
   readonly whole = $derived.by(() => this.overLibrary && this.takesSet);
+  /** the attribution of what is in view, a set or one input, that runs, wherever it was begun; the one does not keep the other waiting */
+  readonly job = $derived.by(() => {
+    const kind = `attribution.${callOf[this.view]}`;
+    const ofSet = this.whole || this.view === 'gate';
+    return this.#jobs.running.find((job) => job.kind === kind && job.ownEngine === ofSet) ?? null;
+  });
   readonly #found = $derived.by(() => (this.whole ? this.#ofSet : this.#ofOne));
   readonly visual = $derived.by(() => this.#found.visual ?? null);
   readonly modules = $derived.by(() => this.#found.modules ?? null);
@@ -289,10 +291,11 @@ export class Attribution {
     this.gate = null;
     this.#show('gate', null);
     try {
-      const { id, result } = this.#jobs.start('attribution.gate', {
+      const asked = {
         ...{ data, ...(images.trim() && { images }), limit: this.gateLimit },
         ...(layers.length > 0 && { layers }),
-      });
+      };
+      const { id, result } = this.#jobs.start('attribution.gate', asked, { ownEngine: true });
       this.gate = await result;
       await this.#showKept('gate', id);
     } catch (thrown) {
@@ -315,7 +318,7 @@ export class Attribution {
     const current = () => turn === (whole ? this.#setTurn : this.#turn);
     const { view } = this;
     try {
-      const { id, result } = this.#jobs.start(name, input);
+      const { id, result } = this.#jobs.start(name, input, { ownEngine: whole });
       const found = await result;
       if (whole && current()) await this.#showKept(view, id);
       return current() ? found : null;

@@ -11,8 +11,10 @@ import type {
 } from '../../electron/api/contract.ts';
 import type { Connection } from '../backend.ts';
 
-/** What a caller may follow while its job runs. */
+/** What a caller knows of its job, and may follow while it runs. */
 export interface JobListeners {
+  /** whether it has an engine of its own, until the application tells so; not when absent */
+  readonly ownEngine?: boolean;
   /** `text`: what is certain of the answer's text by now and was not told before */
   token?(side: 'before' | 'after' | 'answer', token: AnswerToken, text: string): void;
   result?(result: ProbeResult): void;
@@ -68,6 +70,7 @@ export class Jobs {
       kind: name,
       subject: number === undefined ? '' : `edit ${number}`,
       edit: (number as number | undefined) ?? null,
+      ownEngine: listeners.ownEngine ?? false,
       state: 'running',
       waitsFor: null,
       stage: '',

@@ -335,6 +335,31 @@ test('it runs as a job that is listed and can be stopped', async () => {
   expect(await found().getByRole('alert').count()).toBe(0);
 });
 
+test('one input is looked into while a set is: neither waits for the other, and each is stopped alone', async () => {
+  await page.getByRole('radio', { name: '1 edit', exact: true }).check();
+  held = [];
+  const send = page.getByRole('button', { name: 'Attribute', exact: true });
+  await send.click();
+  await poll(() => send.isDisabled()).toBe(true);
+  await poll(async () => (await call('jobs.list', {})).some(({ ended }) => ended === null)).toBe(true);
+  await page.getByRole('radio', { name: 'One input', exact: true }).check();
+  await page.getByRole('list', { name: 'Demo pictures' }).getByRole('button').first().click();
+  await poll(() => send.isEnabled()).toBe(true);
+  expect(await found().getByRole('button', { name: 'Stop' }).count()).toBe(0);
+  await send.click();
+  const running = async () =>
+    (await call('jobs.list', {})).filter(({ ended }) => ended === null).map(({ ownEngine }) => ownEngine);
+  await poll(running).toEqual([true, false]);
+  await found().getByRole('button', { name: 'Stop' }).click();
+  const waiting = held;
+  held = null;
+  for (const message of waiting) message();
+  await poll(running).toEqual([]);
+  // what was stopped so soon is not listed; the set went on to its end
+  expect((await call('jobs.list', {}))[0]).toMatchObject({ ownEngine: true, state: 'done' });
+  await found().getByText('Press Attribute, or Ctrl+Enter.').waitFor();
+});
+
 test('a window of 480 pixels, dark or light, shows all of it, and nothing lies beyond its edge', async () => {
   await page.setViewportSize({ width: 480, height: 800 });
   for (const view of ['Picture', 'Layers', 'Modalities', 'Gate', 'Which layer to edit']) {

@@ -7,6 +7,7 @@ const job: JobRecord = {
   kind: 'checks.run',
   subject: 'edit 12',
   edit: 12,
+  ownEngine: false,
   state: 'running',
   waitsFor: null,
   stage: 'asking probes',
