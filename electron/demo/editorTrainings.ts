@@ -31,13 +31,8 @@ const wholePrompt =
 /**
  * The trainings of these editors into a folder, on edits that are composed as they are needed. VisEdit's goes on twice from its own weights, at a
  * lower rate each time, then its influence mapper is trained alone, and all of it together; DualEdit's begins with VisEdit's before that.
- * @param steps of KE, LTE and SERAC
  */
-export function editorTrainings(
-  out: string,
-  steps: number,
-  editors: readonly DemoEditor[] = demoEditors,
-): EditorTraining[] {
+export function editorTrainings(out: string, editors: readonly DemoEditor[] = demoEditors): EditorTraining[] {
   const data = join(import.meta.dirname, 'editingSource.ts');
   const training = (
     editor: DemoEditor,
@@ -52,7 +47,7 @@ export function editorTrainings(
     return { editor, steps: count, folder, args: [...args, '--steps', String(count), ...options.split(' ')] };
   };
   const at = (name: string) => join(out, name);
-  const shown = '--batch 4 --rate 1e-3';
+  const fours = '--batch 4 --rate 1e-3 --provider cpu';
   /** VisEdit's with the paper's mapper. */
   const asPublished = () => [
     training('VisEdit', 'visedit-begun', 6800, `${visEdit} --rate 6e-4`),
@@ -90,9 +85,9 @@ export function editorTrainings(
         '--batch 2 --rate 1e-5 --warm-up 10 --rank 64 --edit-rate 3e-4 --locality-weight 0.3 --provider cpu',
       ),
     ],
-    KE: () => [training('KE', 'ke-demo', steps, shown)],
-    LTE: () => [training('LTE', 'lte-demo', steps, shown)],
-    SERAC: () => [training('SERAC', 'serac-demo', steps, shown)],
+    KE: () => [training('KE', 'ke-demo', 2000, `${fours} --condition-width 256 --max-scale 30`)],
+    LTE: () => [training('LTE', 'lte-demo', 2000, fours)],
+    SERAC: () => [training('SERAC', 'serac-demo', 1500, `${fours} --width 256`)],
   };
   const all = demoEditors.filter((editor) => editors.includes(editor)).flatMap((editor) => of[editor]());
   return [...new Map(all.map((one) => [one.folder, one])).values()];

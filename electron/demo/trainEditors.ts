@@ -1,5 +1,5 @@
 /**
- * @file Command: node electron/demo/trainEditors.ts --out DIR [--editor VisEdit,MEND] [--steps 1500]
+ * @file Command: node electron/demo/trainEditors.ts --out DIR [--editor VisEdit,MEND]
  * Trains the demo's editors one after the other, each as `emend train`. Stopped and started again it goes on where it was; what is done is not done again.
  */
 import { spawn } from 'node:child_process';
@@ -36,17 +36,10 @@ function train({ args }: EditorTraining): Promise<number> {
 
 try {
   const { values } = parseArgs({
-    options: {
-      out: { type: 'string' },
-      editor: { type: 'string', default: demoEditors.join(',') },
-      steps: { type: 'string', default: '1500' },
-    },
+    options: { out: { type: 'string' }, editor: { type: 'string', default: demoEditors.join(',') } },
   });
   if (!values.out) throw new EmendError('invalid-input', '--out is missing: give the folder to train into');
-  const steps = Number(values.steps);
-  if (!(Number.isSafeInteger(steps) && steps >= 1 && steps <= 10_000_000))
-    throw new EmendError('invalid-input', `--steps ${values.steps}: give a whole number from 1 to 10000000`);
-  for (const training of editorTrainings(values.out, steps, demoEditorsNamed(values.editor))) {
+  for (const training of editorTrainings(values.out, demoEditorsNamed(values.editor))) {
     if (await isDone(training)) {
       console.log(`${training.folder} is there.`);
       continue;

@@ -32,7 +32,7 @@ async function asked(args: readonly string[]): Promise<TrainingRequest> {
 test('every editor that is trained has its command, which is taken with the settings it gives', async () => {
   const trained = editorKinds.filter(({ training }) => training).map(({ name }) => name);
   expect(demoEditors.toSorted()).toEqual(trained.toSorted());
-  const all = editorTrainings('out', 700);
+  const all = editorTrainings('out');
   expect(new Set(all.map(({ folder: into }) => into)).size).toBe(all.length);
   const made: string[] = [];
   for (const { editor, args, folder: into, steps } of all) {
@@ -50,14 +50,10 @@ test('every editor that is trained has its command, which is taken with the sett
   const named = (name: string) => asked(all.find(({ folder: into }) => into.endsWith(name))!.args);
   expect(await named('dualedit-demo')).toMatchObject({ from: join('out', 'dualedit-begun') });
   // Alone it begins with the same.
-  const alone = editorTrainings('out', 700, ['DualEdit']);
+  const alone = editorTrainings('out', ['DualEdit']);
   expect(alone.map(({ folder: into }) => into)).toEqual(
     all.map(({ folder: into }) => into).filter((into) => /published|begun|further|dualedit/.test(into)),
   );
-  for (const name of ['ke-demo', 'lte-demo', 'serac-demo'])
-    expect(await named(name)).toMatchObject({
-      options: { steps: 700, edits: 4, optimizer: { schedule: { peak: 1e-3 } } },
-    });
 });
 
 const run = (...args: string[]) =>
@@ -67,7 +63,7 @@ const run = (...args: string[]) =>
   ]);
 
 test('what is done is passed over, what is not begins, and nothing follows what failed', async () => {
-  const all = editorTrainings(folder, 20);
+  const all = editorTrainings(folder);
   const record = async (training: (typeof all)[number], step: number) => {
     const { folder: into, editor, steps } = training;
     const run = {
@@ -80,13 +76,11 @@ test('what is done is passed over, what is not begins, and nothing follows what 
     await writeFile(join(into, 'adapter.json'), '{}');
   };
   for (const training of all) await record(training, training.steps);
-  const { stdout } = await run('--out', folder, '--steps', '20');
+  const { stdout } = await run('--out', folder);
   expect(stdout.match(/ is there\.$/gm)).toHaveLength(all.length);
   // The second of VisEdit's, of which an adapter was made too early, goes on from the first, whose adapter here is none.
   await record(all[1]!, 3);
-  const failed = await run('--out', folder, '--editor', 'KE,VisEdit', '--steps', '20').catch(
-    (error) => error,
-  );
+  const failed = await run('--out', folder, '--editor', 'KE,VisEdit').catch((error) => error);
   expect(failed).toMatchObject({ code: 1, stderr: expect.stringContaining('visedit-begun') });
   expect(failed.stdout.trim().split('\n')).toEqual([
     `${all[0]!.folder} is there.`,
@@ -96,7 +90,7 @@ test('what is done is passed over, what is not begins, and nothing follows what 
 
 test('what cannot be meant is said before anything begins', async () => {
   for (const [args, said] of [
-    [['--out', folder, '--steps', '0'], '--steps 0'],
+    [[], '--out is missing'],
     [['--out', folder, '--editor', 'ROME'], 'VisEdit,DualEdit'],
   ] as const)
     await expect(run(...args)).rejects.toMatchObject({ code: 1, stderr: expect.stringContaining(said) });
