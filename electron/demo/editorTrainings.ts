@@ -81,12 +81,12 @@ export function editorTrainings(out: string, editors: readonly DemoEditor[] = de
       training(
         'MEND',
         'mend-demo',
-        160,
+        2000,
         '--batch 2 --rate 1e-5 --warm-up 10 --rank 64 --edit-rate 3e-4 --locality-weight 0.3 --provider cpu',
       ),
     ],
     KE: () => [training('KE', 'ke-demo', 2000, `${fours} --condition-width 256 --max-scale 30`)],
-    LTE: () => [training('LTE', 'lte-demo', 2000, fours)],
+    LTE: () => [training('LTE', 'lte-demo', 2000, `${fours} --threshold 0.3`)],
     SERAC: () => [training('SERAC', 'serac-demo', 1500, `${fours} --width 256`)],
   };
   const all = demoEditors.filter((editor) => editors.includes(editor)).flatMap((editor) => of[editor]());
