@@ -228,11 +228,26 @@ test('several models and sets: what cannot act is told before, one table tells o
 }, 400_000);
 
 test('what is removed is gone; without any the page is as it began', async () => {
-  const remove = page.getByRole('button', { name: 'Remove' });
+  const remove = page.getByRole('button', { name: 'Remove…' });
+  const asked = page.getByRole('dialog', { name: /^Remove the benchmark on / });
   const form = page.getByRole('form', { name: 'New benchmark' });
-  for (let left = 4; left > 0; left--) {
-    await poll(() => remove.isVisible()).toBe(true);
+  const kept = () =>
+    page.evaluate(async () => {
+      const { emend } = window as unknown as { emend: Backend };
+      return ((await emend.call('benchmarks.list', {})) as readonly unknown[]).length;
+    });
+  const all = await kept();
+  expect(all).toBe(4);
+  // a second click in a hurry removes nothing
+  await remove.dblclick();
+  await asked.getByRole('button', { name: 'Cancel' }).click();
+  await poll(() => asked.count()).toBe(0);
+  expect(await kept()).toBe(all);
+  for (let left = all - 1; left >= 0; left--) {
     await remove.click();
+    await asked.getByRole('button', { name: 'Remove' }).click();
+    await poll(kept).toBe(left);
+    await poll(() => asked.count()).toBe(0);
   }
   await poll(() => form.isVisible()).toBe(true);
 }, 400_000);

@@ -113,6 +113,12 @@ test('a training is asked for, seen as it goes, paused, kept, opened, and found 
     page.getByRole('region', { name: 'Open model', exact: true }).getByText('page adapter').count(),
   ).toBeGreaterThan(0);
   await page.getByRole('link', { name: 'Training' }).click();
-  await run.getByRole('button', { name: 'Remove' }).click();
+  await run.getByRole('button', { name: 'Remove…' }).click();
+  const asked = page.getByRole('dialog', { name: 'Remove the training of “page adapter”?' });
+  await asked.getByText('The adapter that was made of it stays.').waitFor();
+  await page.keyboard.press('Escape');
+  await poll(() => asked.count()).toBe(0);
+  await run.getByRole('button', { name: 'Remove…' }).click();
+  await asked.getByRole('button', { name: 'Remove' }).click();
   await poll(() => form.isVisible()).toBe(true);
 }, 400_000);
