@@ -231,6 +231,7 @@ test('what is removed is gone; without any the page is as it began', async () =>
   const remove = page.getByRole('button', { name: 'Remove…' });
   const asked = page.getByRole('dialog', { name: /^Remove the benchmark on / });
   const form = page.getByRole('form', { name: 'New benchmark' });
+  const listed = page.getByRole('list', { name: 'Comparisons' }).getByRole('listitem');
   const kept = () =>
     page.evaluate(async () => {
       const { emend } = window as unknown as { emend: Backend };
@@ -240,6 +241,7 @@ test('what is removed is gone; without any the page is as it began', async () =>
   expect(all).toBe(4);
   // a second click in a hurry removes nothing
   await remove.dblclick();
+  expect((await asked.boundingBox())!.width).toBe(480);
   await asked.getByRole('button', { name: 'Cancel' }).click();
   await poll(() => asked.count()).toBe(0);
   expect(await kept()).toBe(all);
@@ -248,6 +250,8 @@ test('what is removed is gone; without any the page is as it began', async () =>
     await asked.getByRole('button', { name: 'Remove' }).click();
     await poll(kept).toBe(left);
     await poll(() => asked.count()).toBe(0);
+    // the page has heard of it: what it shows next is another, and of one alone there is no list
+    await poll(() => listed.count()).toBe(left > 1 ? left : 0);
   }
   await poll(() => form.isVisible()).toBe(true);
 }, 400_000);
